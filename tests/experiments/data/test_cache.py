@@ -1,0 +1,351 @@
+"""`fetch`: what it finds, downloads and refuses, with a server that really serves and really fails."""
+
+import gzip
+import hashlib
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from experiments.data import ChecksumError, DataError, DownloadError, UnknownFileError, fetch
+from experiments.data.cache import user_cache
+from experiments.data.digest import Digest
+from experiments.data.download import Patience
+from experiments.data.registry import Dataset, File
+
+BODY = b"To be, or not to be\n" * 1000
+QUICK = Patience(attempts=3, timeout_s=0.5, pause_s=0.01)
+
+
+def digest_of(body: bytes) -> Digest:
+    return Digest(len(body), hashlib.sha256(body).hexdigest())
+
+
+def registry_of(*urls: str, name: str = "play.txt", stored: bytes = BODY, **entry) -> dict[str, Dataset]:
+    fields = {"contents": None, "compress": False, "by_hand": ""} | entry
+    file = File(name=name, stored=digest_of(stored), urls=urls, **fields)
+    return {"plays": Dataset("plays", {name: file}, licence="", citation="")}
+
+
+def everything_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty user's cache; no other folder is named."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GRU_JAX_DATA", raising=False)
+    return tmp_path / "cache" / "gru_jax"
+
+
+class TestDownload:
+    def test_good_file_is_downloaded_once_to_the_users_cache(self, server, cache):
+        registry = registry_of(server.serve("play.txt", BODY))
+        path = fetch("plays", "play.txt", registry=registry, patience=QUICK)
+        assert path == cache / "plays" / "play.txt"
+        assert path.read_bytes() == BODY
+        assert fetch("plays", "play.txt", registry=registry, patience=QUICK) == path
+        assert server.asked["play.txt"] == 1
+        assert everything_in(cache) == ["plays/play.txt"]
+
+    def test_length_need_not_be_announced(self, server, cache):
+        registry = registry_of(server.serve("play.txt", BODY, length=0))
+        assert fetch("plays", "play.txt", registry=registry, patience=QUICK).read_bytes() == BODY
+
+    def test_named_folder_and_nested_name(self, server, tmp_path):
+        registry = registry_of(server.serve("a", BODY), name="raw/play.txt")
+        path = fetch("plays", "raw/play.txt", tmp_path / "mine", registry=registry, patience=QUICK)
+        assert path == tmp_path / "mine" / "plays" / "raw" / "play.txt"
+        assert path.read_bytes() == BODY
+
+    def test_environment_names_the_folder_and_an_argument_goes_before_it(self, server, tmp_path, monkeypatch):
+        registry = registry_of(server.serve("a", BODY))
+        monkeypatch.setenv("GRU_JAX_DATA", str(tmp_path / "env"))
+        assert fetch("plays", "play.txt", registry=registry).is_relative_to(tmp_path / "env")
+        assert fetch("plays", "play.txt", "", registry=registry).is_relative_to(tmp_path / "env")
+        assert fetch("plays", "play.txt", tmp_path / "arg", registry=registry).is_relative_to(tmp_path / "arg")
+
+    def test_passing_failure_is_tried_again(self, server):
+        registry = registry_of(server.serve("play.txt", BODY, failures=2))
+        assert fetch("plays", "play.txt", registry=registry, patience=QUICK).read_bytes() == BODY
+        assert server.asked["play.txt"] == 3
+
+    def test_second_address_where_the_first_has_other_bytes(self, server):
+        registry = registry_of(server.serve("other", b"x" * len(BODY)), server.serve("play.txt", BODY))
+        assert fetch("plays", "play.txt", registry=registry, patience=QUICK).read_bytes() == BODY
+        assert server.asked == {"other": 1, "play.txt": 1}
+
+    def test_redirect_is_followed(self, server):
+        server.serve("play.txt", BODY)
+        registry = registry_of(server.redirect("moved", to="/play.txt"))
+        assert fetch("plays", "play.txt", registry=registry, patience=QUICK).read_bytes() == BODY
+
+    def test_plain_text_is_stored_compressed(self, server):
+        url = server.serve("play.txt", BODY)
+        registry = registry_of(
+            url, name="play.txt.gz", stored=b"as others gzip it", contents=digest_of(BODY), compress=True
+        )
+        path = fetch("plays", "play.txt.gz", registry=registry, patience=QUICK)
+        assert gzip.decompress(path.read_bytes()) == BODY
+        assert fetch("plays", "play.txt.gz", registry=registry) == path
+        assert server.asked["play.txt"] == 1
+
+    def test_other_compression_of_the_same_contents_is_accepted(self, server):
+        url = server.serve("play.gz", gzip.compress(BODY, compresslevel=1))
+        registry = registry_of(url, name="play.gz", stored=gzip.compress(BODY, 9), contents=digest_of(BODY))
+        assert gzip.decompress(fetch("plays", "play.gz", registry=registry).read_bytes()) == BODY
+
+    def test_archive_is_known_by_its_recordings(self, server):
+        def archive(top: str, **members: bytes) -> bytes:
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+                for name, body in members.items():
+                    header = tarfile.TarInfo(f"{top}/recordings/{name}")
+                    header.size = len(body)
+                    tar.addfile(header, io.BytesIO(body))
+            return buffer.getvalue()
+
+        lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in (("a", b"1"), ("b", b"22")))
+        contents = Digest(3, hashlib.sha256(lines.encode()).hexdigest())
+        url = server.serve("good", archive("project-main", b=b"22", a=b"1"))
+        registry = registry_of(url, name="x.tar.gz", stored=archive("project", a=b"1", b=b"22"), contents=contents)
+        assert fetch("plays", "x.tar.gz", registry=registry).is_file()
+
+        url = server.serve("bad", archive("project-main", b=b"22", a=b"9"))
+        registry = registry_of(url, name="y.tar.gz", stored=archive("project", a=b"1", b=b"22"), contents=contents)
+        with pytest.raises(ChecksumError):
+            fetch("plays", "y.tar.gz", registry=registry)
+
+
+class TestFailure:
+    """Whatever fails, the message is one line that names file, address and place, and nothing is left behind."""
+
+    def refused(self, error: type[DataError], registry, cache, *words: str, data_dir=None) -> str:
+        with pytest.raises(error) as caught:
+            fetch("plays", "play.txt", data_dir, registry=registry, patience=QUICK)
+        message = str(caught.value)
+        place = str((data_dir or cache) / "plays" / "play.txt")
+        for word in ("plays/play.txt", place, *words):
+            assert word in message
+        assert "\n" not in message
+        assert everything_in(cache) == []
+        return message
+
+    def test_wrong_checksum(self, server, cache):
+        url = server.serve("play.txt", b"x" * len(BODY))
+        self.refused(ChecksumError, registry_of(url), cache, url, "other bytes", digest_of(BODY).sha256)
+        assert server.asked["play.txt"] == 1
+
+    def test_cut_connection(self, server, cache):
+        url = server.serve("play.txt", BODY[:5000], length=len(BODY))
+        self.refused(DownloadError, registry_of(url), cache, url, "cut after 5,000 of 20,000 bytes")
+        assert server.asked["play.txt"] == QUICK.attempts
+
+    def test_missing(self, server, cache):
+        url = server.url("nowhere")
+        self.refused(DownloadError, registry_of(url), cache, url, "404")
+        assert server.asked["nowhere"] == 1
+
+    def test_server_error_every_time(self, server, cache):
+        url = server.serve("play.txt", BODY, failures=99)
+        self.refused(DownloadError, registry_of(url), cache, url, "503")
+        assert server.asked["play.txt"] == QUICK.attempts
+
+    def test_silent_server(self, server, cache):
+        url = server.stall("play.txt")
+        self.refused(DownloadError, registry_of(url), cache, url, "timed out")
+
+    def test_dawdling_server(self, server, cache):
+        url = server.serve("play.txt", BODY, pause_s=0.2)
+        registry = registry_of(url)
+        patience = Patience(attempts=1, timeout_s=0.3, slowest=1e6)
+        with pytest.raises(DownloadError, match="too slow"):
+            fetch("plays", "play.txt", registry=registry, patience=patience)
+        assert everything_in(cache) == []
+
+    def test_offline(self, cache):
+        with socket.socket() as listener:  # a port where nobody listens
+            listener.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/play.txt"
+        self.refused(DownloadError, registry_of(url), cache, url, "refused", "--data_dir", "$GRU_JAX_DATA")
+
+    def test_answer_longer_than_recorded(self, server, cache):
+        url = server.serve("play.txt", BODY * 2)
+        self.refused(DownloadError, registry_of(url), cache, "40,000 bytes, at most 20,000")
+        url = server.serve("unannounced", BODY * 2, length=0)
+        self.refused(DownloadError, registry_of(url), cache, "more than the expected 20,000 bytes")
+
+    def test_every_address_is_named(self, server, cache):
+        urls = server.url("first"), server.serve("second", b"short")
+        self.refused(ChecksumError, registry_of(*urls), cache, *urls)
+
+    def test_nothing_public(self, cache):
+        registry = registry_of(by_hand="ask the author")
+        self.refused(DownloadError, registry, cache, "ask the author")
+
+    def test_gzip_bomb(self, server, cache):
+        url = server.serve("play.txt", gzip.compress(bytes(10_000_000)))
+        registry = registry_of(url, stored=bytes(20_000), contents=digest_of(BODY))
+        with pytest.raises(ChecksumError):
+            fetch("plays", "play.txt", registry=registry, patience=QUICK)
+        assert everything_in(cache) == []
+
+    @pytest.mark.faults
+    def test_full_disk(self, server, cache, tmp_path):
+        place = tmp_path / "small"
+        place.mkdir()
+        with mounted(place, "size=16k"):
+            url = server.serve("play.txt", os.urandom(64_000))
+            registry = registry_of(url, stored=bytes(64_000))
+            self.refused(DownloadError, registry, cache, "No space left on device", data_dir=place)
+            assert everything_in(place) == []
+
+    @pytest.mark.faults
+    def test_read_only_folder(self, server, cache, tmp_path):
+        place = tmp_path / "fixed"
+        place.mkdir()
+        with mounted(place, "ro"):
+            registry = registry_of(server.serve("play.txt", BODY))
+            self.refused(DownloadError, registry, cache, "Read-only file system", data_dir=place)
+            assert server.asked["play.txt"] == 0
+
+    def test_folder_is_a_file(self, server, cache, tmp_path):
+        place = tmp_path / "file"
+        place.write_text("")
+        registry = registry_of(server.serve("play.txt", BODY))
+        self.refused(DownloadError, registry, cache, "cannot write", data_dir=place)
+
+
+class TestCorruption:
+    def test_in_the_cache_it_is_replaced_with_a_warning(self, server, cache):
+        registry = registry_of(server.serve("play.txt", BODY))
+        path = fetch("plays", "play.txt", registry=registry)
+        path.write_bytes(BODY[:-1] + b"?")
+        with pytest.warns(UserWarning, match=r"plays/play\.txt is not the recorded file"):
+            assert fetch("plays", "play.txt", registry=registry) == path
+        assert path.read_bytes() == BODY
+        assert server.asked["play.txt"] == 2
+
+    def test_in_the_cache_it_stays_when_there_is_no_better_one(self, server, cache):
+        registry = registry_of(server.url("gone"))
+        path = cache / "plays" / "play.txt"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+        with pytest.warns(UserWarning, match="downloading it again"), pytest.raises(DownloadError):
+            fetch("plays", "play.txt", registry=registry, patience=QUICK)
+        assert path.read_bytes() == b"half"
+
+    def test_in_a_named_folder_it_is_refused_and_kept(self, server, tmp_path):
+        registry = registry_of(server.serve("play.txt", BODY))
+        path = tmp_path / "mine" / "plays" / "play.txt"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+        with pytest.raises(ChecksumError, match="is not the recorded file") as caught:
+            fetch("plays", "play.txt", tmp_path / "mine", registry=registry)
+        assert str(path) in str(caught.value)
+        assert path.read_bytes() == b"half"
+        assert server.asked["play.txt"] == 0
+
+    def test_folder_in_place_of_the_file(self, tmp_path):
+        (tmp_path / "plays" / "play.txt").mkdir(parents=True)
+        with pytest.raises(DataError, match="cannot read"):
+            fetch("plays", "play.txt", tmp_path, registry=registry_of())
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "C:\\x", "a\\x", "a\0"])
+    def test_a_name_that_leaves_its_folder_is_refused(self, name, tmp_path):
+        # Refused even where a registry lists it.
+        with pytest.raises(UnknownFileError, match="must be a plain name"):
+            fetch("plays", name, tmp_path, registry=registry_of(name=name))
+        with pytest.raises(UnknownFileError, match="must be a plain name"):
+            fetch(name, "play.txt", tmp_path, registry={name: registry_of()["plays"]})
+
+    def test_unknown_names_list_the_known_ones(self, tmp_path):
+        with pytest.raises(UnknownFileError, match=r"dataset must be one of plays, got 'songs'"):
+            fetch("songs", "play.txt", tmp_path, registry=registry_of())
+        with pytest.raises(UnknownFileError, match=r"file must be one of play\.txt in plays, got 'song'"):
+            fetch("plays", "song", tmp_path, registry=registry_of())
+
+    @pytest.mark.parametrize("link", ["plays", "plays/play.txt"])
+    def test_a_link_out_of_the_folder_is_refused(self, link, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "play.txt").write_bytes(BODY)
+        inside = tmp_path / "inside"
+        (inside / link).parent.mkdir(parents=True)
+        (inside / link).symlink_to(outside if link == "plays" else outside / "play.txt")
+        with pytest.raises(UnknownFileError, match="outside its folder"):
+            fetch("plays", "play.txt", inside, registry=registry_of())
+
+    def test_the_data_folder_itself_may_be_a_link(self, tmp_path):
+        (tmp_path / "real" / "plays").mkdir(parents=True)
+        (tmp_path / "real" / "plays" / "play.txt").write_bytes(BODY)
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        assert fetch("plays", "play.txt", tmp_path / "link", registry=registry_of()).read_bytes() == BODY
+
+
+def test_two_processes_fetch_the_same_file_at_once(server, cache):
+    url = server.serve("play.txt", BODY, together=2)
+    program = textwrap.dedent(
+        f"""
+        from experiments.data import fetch
+        from experiments.data.digest import Digest
+        from experiments.data.registry import Dataset, File
+        file = File("play.txt", {digest_of(BODY)!r}, None, ({url!r},), False, "")
+        print(fetch("plays", "play.txt", registry={{"plays": Dataset("plays", {{"play.txt": file}}, "", "")}}))
+        """
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in running:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert out.strip() == str(cache / "plays" / "play.txt")
+    assert (cache / "plays" / "play.txt").read_bytes() == BODY
+    assert everything_in(cache) == ["plays/play.txt"]
+    assert server.asked["play.txt"] == 2
+
+
+def test_what_a_killed_download_left_is_swept_after_a_day(server, cache):
+    folder = cache / "plays"
+    folder.mkdir(parents=True)
+    old, new = folder / ".play.txt.0011.tmp", folder / ".play.txt.2233.tmp"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    fetch("plays", "play.txt", registry=registry_of(server.serve("play.txt", BODY)))
+    assert everything_in(cache) == ["plays/.play.txt.2233.tmp", "plays/play.txt"]
+
+
+def test_users_cache_without_xdg(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache() == tmp_path / ".cache" / "gru_jax"
+
+
+class mounted:
+    """A file system in memory at a folder, with mount options; skips the test where that is not allowed."""
+
+    def __init__(self, folder: Path, options: str):
+        self.folder, self.options = folder, options
+
+    def __enter__(self) -> None:
+        if sys.platform != "linux" or os.geteuid() != 0:
+            pytest.skip("only root on Linux can mount a small file system")
+        command = ["mount", "-t", "tmpfs", "-o", self.options, "gru_jax_test", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
+
+    def __exit__(self, *exception: object) -> None:
+        subprocess.run(["umount", str(self.folder)], check=True)

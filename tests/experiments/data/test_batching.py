@@ -1,0 +1,167 @@
+"""Batches: every example as often as promised, in an order that depends on seed and step alone."""
+
+from collections import Counter
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from experiments.data.batching import Buckets, Stream, bucket_edges, epoch_batch, every_example_once, pad, permutation
+
+
+class TestEpochBatch:
+    @given(st.integers(1, 30), st.integers(1, 50), st.integers(0, 9))
+    def test_every_epoch_shows_every_example_once(self, num_examples, batch_size, seed):
+        steps = -(-3 * num_examples // batch_size)
+        seen = np.concatenate([epoch_batch(num_examples, batch_size, seed, step) for step in range(steps)])
+        for epoch in range(3):
+            shown = seen[epoch * num_examples : (epoch + 1) * num_examples]
+            assert sorted(shown) == list(range(num_examples))
+
+    def test_steps_can_be_asked_for_in_any_order(self):
+        forward = [epoch_batch(100, 7, 3, step) for step in range(40)]
+        permutation.cache_clear()
+        backward = [epoch_batch(100, 7, 3, step) for step in reversed(range(40))][::-1]
+        np.testing.assert_array_equal(forward, backward)
+
+    def test_orders_differ_between_epochs_and_seeds(self):
+        orders = {tuple(permutation(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
+        assert len(orders) == 25
+
+    def test_order_is_the_same_in_every_process(self):
+        assert epoch_batch(10, 5, 0, 0).tolist() == np.random.default_rng([0, 0]).permutation(10)[:5].tolist()
+
+    @pytest.mark.parametrize("bad", [{"num_examples": 0}, {"batch_size": 0}, {"seed": -1}, {"step": -1}, {"step": 0.5}])
+    def test_bad_arguments_are_named(self, bad):
+        argument, value = next(iter(bad.items()))
+        with pytest.raises(ValueError, match=f"{argument} must be an integer of at least [01], got {value}"):
+            epoch_batch(**({"num_examples": 3, "batch_size": 2, "seed": 0, "step": 0} | bad))
+
+
+@given(st.integers(1, 30), st.integers(1, 50))
+def test_an_evaluation_counts_every_example_once_in_batches_of_one_shape(num_examples, batch_size):
+    counted = []
+    for indices, counts in every_example_once(num_examples, batch_size):
+        assert indices.shape == counts.shape == (batch_size,)
+        assert indices.max() < num_examples
+        counted += indices[counts].tolist()
+    assert counted == list(range(num_examples))
+
+
+class TestStream:
+    def test_windows_by_hand(self):
+        stream = Stream(np.arange(10, 24), batch_size=2, num_steps=3)
+        assert stream.windows == 2
+        inputs, targets, counts, starts = stream.window(0)
+        assert inputs.tolist() == [[10, 11, 12], [16, 17, 18]]
+        assert targets.tolist() == [[11, 12, 13], [17, 18, 19]]
+        assert counts.all()
+        assert starts
+        inputs, targets, counts, starts = stream.window(1)
+        assert inputs.tolist() == [[13, 14, 15], [19, 20, 21]]
+        assert targets.tolist() == [[14, 15, 16], [20, 21, 22]]
+        assert not starts
+        again = stream.window(2)
+        assert again[0].tolist() == [[10, 11, 12], [16, 17, 18]]
+        assert again[3]
+
+    def test_whole_stream_by_hand(self):
+        stream = Stream(np.arange(10, 19), batch_size=2, num_steps=3, whole=True)
+        assert stream.windows == 2
+        inputs, targets, counts, _ = stream.window(1)
+        assert inputs.tolist() == [[13, 0, 0], [17, 0, 0]]
+        assert targets.tolist() == [[14, 0, 0], [18, 0, 0]]
+        assert counts.tolist() == [[True, False, False], [True, False, False]]
+
+    @given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 9))
+    def test_a_whole_stream_predicts_every_symbol_but_the_first_once(self, length, batch_size, num_steps):
+        if length <= batch_size:
+            return
+        stream = Stream(np.arange(length), batch_size, num_steps, whole=True)
+        predicted = []
+        for step in range(stream.windows):
+            inputs, targets, counts, starts = stream.window(step)
+            assert inputs.shape == targets.shape == counts.shape == (batch_size, num_steps)
+            assert starts == (step == 0)
+            assert (targets[counts] == inputs[counts] + 1).all()
+            predicted += targets[counts].tolist()
+        assert sorted(predicted) == list(range(1, length))
+
+    @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 40), st.integers(0, 20))
+    def test_every_row_goes_on_where_it_ended(self, batch_size, num_steps, more, step):
+        stream = Stream(np.arange(batch_size * num_steps + 1 + more), batch_size, num_steps)
+        _, last, _, _ = stream.window(step)
+        inputs, _, counts, starts = stream.window(step + 1)
+        assert counts.all()
+        assert starts or (inputs[:, 0] == last[:, -1]).all()
+
+    def test_too_short_or_not_a_sequence_of_integers(self):
+        with pytest.raises(ValueError, match="symbols must hold at least 7 for one window, got 6"):
+            Stream(np.arange(6), batch_size=2, num_steps=3)
+        with pytest.raises(ValueError, match="symbols must hold at least 3 for one window, got 2"):
+            Stream(np.arange(2), batch_size=2, num_steps=3, whole=True)
+        with pytest.raises(ValueError, match=r"symbols must be integers \(N,\), got float64 \(6,\)"):
+            Stream(np.ones(6), batch_size=1, num_steps=1)
+
+
+class TestPadding:
+    def test_by_hand(self):
+        padded, lengths = pad([np.array([[1, 2]]), np.zeros((0, 2), int), np.array([[3, 4], [5, 6]])])
+        assert padded.tolist() == [[[1, 2], [0, 0]], [[0, 0], [0, 0]], [[3, 4], [5, 6]]]
+        assert lengths.tolist() == [1, 0, 2]
+        assert pad([np.arange(2)], length=4)[0].tolist() == [[0, 1, 0, 0]]
+
+    def test_bad_sequences_are_named(self):
+        with pytest.raises(ValueError, match=r"sequences\[1\] must have at most length=2 steps, got 3"):
+            pad([np.arange(2), np.arange(3)], length=2)
+        with pytest.raises(
+            ValueError, match=r"sequences\[1\] must be float64 \(T, 2\) like the first, got float64 \(1, 3\)"
+        ):
+            pad([np.ones((1, 2)), np.ones((1, 3))])
+        with pytest.raises(ValueError, match=r"sequences\[1\] must be float64 .* got int64"):
+            pad([np.ones(1), np.ones(1, int)])
+        with pytest.raises(ValueError, match="at least one"):
+            pad([])
+
+
+class TestBuckets:
+    def test_edges_by_hand(self):
+        lengths = np.array([1, 2, 3, 4, 10, 11, 12, 40])
+        assert bucket_edges(lengths, 2).tolist() == [4, 40]
+        assert bucket_edges(lengths, 2, multiple=8).tolist() == [8, 40]
+        assert bucket_edges(np.array([5, 5, 5]), 4).tolist() == [5]
+
+    @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 6))
+    def test_an_epoch_shows_every_sequence_in_the_bucket_it_fits(self, lengths, num_buckets, batch_size):
+        lengths = np.array(lengths)
+        edges = bucket_edges(lengths, num_buckets, multiple=4)
+        buckets = Buckets(lengths, edges, batch_size, seed=1)
+        for epoch in range(2):
+            shown = Counter()
+            for step in range(epoch * buckets.batches, (epoch + 1) * buckets.batches):
+                indices, length = buckets.batch(step)
+                assert indices.shape == (batch_size,)
+                assert (lengths[indices] <= length).all()
+                shorter = edges[edges < length]
+                assert shorter.size == 0 or (lengths[indices] > shorter[-1]).all()
+                shown.update(indices.tolist())
+            assert set(shown) == set(range(len(lengths)))
+            # Only the filling of last batches shows a sequence again.
+            assert shown.total() - len(lengths) < batch_size * len(edges)
+
+    def test_batches_differ_between_epochs_and_not_between_calls(self):
+        lengths = np.arange(100)
+        make = lambda: Buckets(lengths, bucket_edges(lengths, 4), 5, seed=0)  # noqa: E731
+        one, two = make(), make()
+        first, second = (
+            [one.batch(epoch * one.batches + k)[0].tolist() for k in range(one.batches)] for epoch in (0, 1)
+        )
+        assert sorted(map(sorted, first)) != sorted(map(sorted, second))
+        assert first == [two.batch(k)[0].tolist() for k in range(two.batches)]
+
+    def test_bad_arguments(self):
+        with pytest.raises(ValueError, match="lengths must be at most the last edge 4, got 5"):
+            Buckets(np.array([5]), np.array([4]), 1, 0)
+        with pytest.raises(ValueError, match="lengths must hold at least one"):
+            Buckets(np.array([], int), np.array([4]), 1, 0)

@@ -1,0 +1,33 @@
+"""Gated recurrent networks in JAX: a cell says what the equations are, a backend how they run through time."""
+
+from gru_jax.cells import (
+    GRU,
+    LSTM,
+    Elman,
+    ElmanParams,
+    GRUParams,
+    LSTMParams,
+    LSTMState,
+    elman_step,
+    gru_step,
+    lstm_step,
+)
+from gru_jax.layers import Stack
+from gru_jax.unroll import unroll
+from gru_jax.version import __version__
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "Elman",
+    "ElmanParams",
+    "GRUParams",
+    "LSTMParams",
+    "LSTMState",
+    "Stack",
+    "__version__",
+    "elman_step",
+    "gru_step",
+    "lstm_step",
+    "unroll",
+]

@@ -1,0 +1,116 @@
+"""Arguments are checked at the door: one line that names the argument, what was expected and what came."""
+
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.types import Array, DType
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Returns `value` as a JAX array; refuses what is none (lists, strings, None)."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    return jnp.asarray(value)
+
+
+def floating(name: str, value: Any) -> Array:
+    """Returns `value` as an array of floating-point numbers."""
+    array = as_array(name, value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
+    return array
+
+
+def same_dtype(name: str, array: Array, dtype: DType, owner: str) -> None:
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {jnp.dtype(dtype)}, that of {owner}, got {array.dtype}")
+
+
+def shape(name: str, array: Array, expected: tuple[int | str, ...]) -> None:
+    """Checks the shape; a string in `expected` is an axis of any size, shown by its letter."""
+    ok = array.ndim == len(expected)
+    ok = ok and all(isinstance(e, str) or e == a for e, a in zip(expected, array.shape, strict=True))
+    if not ok:
+        raise ValueError(f"{name}: expected shape ({_comma(expected)}), got ({_comma(array.shape)})")
+
+
+def matching(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
+    """Checks the shape where it follows from another argument, said in `why`."""
+    if array.shape != expected:
+        raise ValueError(f"{name}: expected shape ({_comma(expected)}), {why}, got ({_comma(array.shape)})")
+
+
+def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
+    known = list(known)
+    if not any(value is k or (isinstance(value, type(k)) and value == k) for k in known):
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
+
+
+def boolean(name: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def positive_int(name: str, value: Any) -> None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a positive integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value}")
+
+
+def finite_number(name: str, value: Any) -> None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not np.isfinite(float(value)):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def fraction(name: str, value: Any) -> None:
+    finite_number(name, value)
+    if not 0.0 <= float(value) < 1.0:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
+
+
+def float_dtype(name: str, value: Any) -> jnp.dtype:
+    """Returns the floating-point dtype that `value` names."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected a floating-point dtype, got {value!r}") from error
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{name}: expected a floating-point dtype, got {dtype}")
+    return dtype
+
+
+def prng_key(name: str, value: Any) -> None:
+    """Accepts one typed key (`jax.random.key`) or one raw uint32 key (`jax.random.PRNGKey`)."""
+    if not isinstance(value, jax.Array):
+        raise TypeError(f"{name}: expected a PRNG key from jax.random.key, got {type(value).__name__}")
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not typed and value.dtype != jnp.uint32:
+        raise TypeError(f"{name}: expected a PRNG key from jax.random.key, got an array of {value.dtype}")
+    if value.ndim != (0 if typed else 1):
+        raise ValueError(f"{name}: expected one PRNG key, got keys of shape ({_comma(value.shape)})")
+
+
+def named_tuple(name: str, value: Any, expected: type) -> None:
+    if not isinstance(value, expected):
+        raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
+
+
+def in_range(name: str, array: Array, low: int, high: int) -> None:
+    """Checks integer values where they are known; under a transformation they are not."""
+    if isinstance(array, jax.core.Tracer) or array.size == 0:
+        return
+    smallest, largest = int(array.min()), int(array.max())
+    if smallest < low or largest > high:
+        raise ValueError(f"{name}: expected values from {low} to {high}, got values from {smallest} to {largest}")
+
+
+def _comma(shape: tuple[int | str, ...]) -> str:
+    return ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")

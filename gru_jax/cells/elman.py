@@ -1,0 +1,115 @@
+"""The Elman network: the traditional recurrent layer that the gated ones are compared with.
+
+Reference: Elman, "Finding Structure in Time", 1990.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax.cells import initializers
+from gru_jax.cells.matmul import matmul
+from gru_jax.cells.parameters import check_init, check_weights
+from gru_jax.cells.streaming import streaming_step
+from gru_jax.types import Array, DType
+
+
+class ElmanParams(NamedTuple):
+    """The parameters of an Elman network.
+
+    Attributes:
+      W: (I, H), input weights.
+      U: (H, H), recurrent weights.
+      b: (H,), biases.
+    """
+
+    W: Any
+    U: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Elman:
+    """An Elman cell:
+
+        h' = tanh(W x + U h + b)
+
+    Args:
+      W_init: "glorot", "orthogonal" or "uniform".
+      U_init: "orthogonal", "glorot" or "uniform".
+      b_init: "zeros" or "uniform" (all three "uniform": PyTorch's initialisation).
+
+    Example:
+      >>> cell = Elman()
+      >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h = elman_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
+    """
+
+    W_init: str = "glorot"
+    U_init: str = "orthogonal"
+    b_init: str = "zeros"
+
+    def __post_init__(self):
+        initializers.check("Elman", self.W_init, self.U_init, self.b_init, None, ("zeros", "uniform"))
+
+    def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> ElmanParams:
+        """Draws parameters.
+
+        Args:
+          key: a PRNG key; it is consumed.
+          input_size: I.
+          hidden_size: H.
+          dtype: the floating-point dtype of the parameters, hence of the state.
+
+        Returns:
+          ElmanParams.
+        """
+        dtype = check_init(key, input_size, hidden_size, dtype)
+        key_W, key_U, key_b = jax.random.split(key, 3)
+        return ElmanParams(
+            W=initializers.gates(self.W_init, key_W, input_size, hidden_size, 1, dtype),
+            U=initializers.gates(self.U_init, key_U, hidden_size, hidden_size, 1, dtype),
+            b=initializers.bias(self.b_init, key_b, hidden_size, hidden_size, dtype),
+        )
+
+    def check(self, params: ElmanParams) -> tuple[int, int, Any]:
+        """Returns (I, H, dtype) of `params`; raises where they do not fit each other."""
+        return check_weights(params, ElmanParams, gates=1)
+
+    def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
+        """Returns zeros (*batch_shape, H)."""
+        return jnp.zeros((*batch_shape, hidden_size), dtype)
+
+    def project(self, params: ElmanParams, xs: Array, matmul_dtype: DType | None = None) -> Array:
+        """Returns `W x`: xs (..., I) -> (..., H)."""
+        return matmul(xs, params.W, matmul_dtype)
+
+    def step(self, params: ElmanParams, state: Array, drive: Array, matmul_dtype: DType | None = None) -> Array:
+        """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
+        return jnp.tanh(drive + jnp.broadcast_to(params.b, drive.shape) + matmul(state, params.U, matmul_dtype))
+
+    def output(self, state: Array) -> Array:
+        """Returns the state itself."""
+        return state
+
+
+def elman_step(params: ElmanParams, h: Array, x: Array, *, matmul_dtype: DType | None = None) -> Array:
+    """One step of an Elman network, a pure function: `h' = tanh(W x + U h + b)`.
+
+    Args:
+      params: ElmanParams.
+      h: (..., H), the state before.
+      x: (..., I), the input.
+      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+
+    Returns:
+      (..., H), the state after.
+
+    Raises:
+      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+
+    Reference: Elman 1990.
+    """
+    return streaming_step(Elman(), params, h, x, matmul_dtype)

@@ -1,0 +1,270 @@
+"""The Gated Recurrent Unit, its step and its hand-derived gradient.
+
+Reference: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+Translation", 2014.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import arguments
+from gru_jax.cells import initializers
+from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
+from gru_jax.cells.parameters import check_init, check_weights
+from gru_jax.cells.streaming import streaming_step
+from gru_jax.types import Array, DType
+
+
+class GRUParams(NamedTuple):
+    """The parameters of a GRU. Columns are `[r | z | n]`.
+
+    Attributes:
+      W: (I, 3H), input weights.
+      U: (H, 3H), recurrent weights.
+      b: (3H,), biases.
+      b_hn: (H,), the bias inside the reset gate's reach; None for reset="before".
+    """
+
+    W: Any
+    U: Any
+    b: Any
+    b_hn: Any = None
+
+
+class Coefficients(NamedTuple):
+    """What one step's backward pass multiplies with; every array (..., H)."""
+
+    keep: Array  # 1 - z: what of h' comes straight from h
+    c_r: Array
+    c_z: Array
+    c_n: Array
+    r: Array
+
+
+@dataclass(frozen=True)
+class GRU:
+    """A GRU cell:
+
+        r  = sigmoid(W_xr x + U_hr h + b_r)
+        z  = sigmoid(W_xz x + U_hz h + b_z)
+        n  = tanh(W_xh x + U_hh (r * h) + b_h)              reset="before" (Cho et al. 2014)
+        n  = tanh(W_xh x + r * (U_hh h + b_hn) + b_h)       reset="after"  (cuDNN, PyTorch, Keras, Flax)
+        h' = (1 - z) * h + z * n
+
+    `z` is the weight of the *new* candidate; where another library weighs the old state with it, negate the update
+    gate's weights and biases.
+
+    Args:
+      reset: whether the reset gate acts "before" or "after" the recurrent product of the candidate.
+      W_init: "glorot", "orthogonal" or "uniform", each gate drawn alone.
+      U_init: "orthogonal", "glorot" or "uniform".
+      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation) or "chrono".
+      longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
+
+    Example:
+      >>> cell = GRU()
+      >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h = gru_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
+    """
+
+    reset: str = "before"
+    W_init: str = "glorot"
+    U_init: str = "orthogonal"
+    b_init: str = "zeros"
+    longest_delay: int | None = None
+
+    def __post_init__(self):
+        arguments.one_of("GRU: reset", self.reset, ("before", "after"))
+        initializers.check(
+            "GRU", self.W_init, self.U_init, self.b_init, self.longest_delay, ("zeros", "uniform", "chrono")
+        )
+
+    def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> GRUParams:
+        """Draws parameters.
+
+        Args:
+          key: a PRNG key; it is consumed.
+          input_size: I.
+          hidden_size: H.
+          dtype: the floating-point dtype of the parameters, hence of the state.
+
+        Returns:
+          GRUParams.
+        """
+        dtype = check_init(key, input_size, hidden_size, dtype)
+        key_W, key_U, key_b, key_hn = jax.random.split(key, 4)
+        b = initializers.bias(self.b_init, key_b, 3 * hidden_size, hidden_size, dtype)
+        if self.longest_delay is not None:
+            b_z = -initializers.chrono(key_b, self.longest_delay, hidden_size, dtype)
+            b = b.at[hidden_size : 2 * hidden_size].set(b_z)
+        b_hn = initializers.bias(self.b_init, key_hn, hidden_size, hidden_size, dtype)
+        return GRUParams(
+            W=initializers.gates(self.W_init, key_W, input_size, hidden_size, 3, dtype),
+            U=initializers.gates(self.U_init, key_U, hidden_size, hidden_size, 3, dtype),
+            b=b,
+            b_hn=b_hn if self.reset == "after" else None,
+        )
+
+    def check(self, params: GRUParams) -> tuple[int, int, Any]:
+        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
+        input_size, hidden_size, dtype = check_weights(params, GRUParams, gates=3)
+        if (params.b_hn is None) != (self.reset == "before"):
+            expected = 'None for reset="before"' if self.reset == "before" else 'an array (H,) for reset="after"'
+            raise ValueError(f"params.b_hn: expected {expected}, got {'None' if params.b_hn is None else 'an array'}")
+        if params.b_hn is not None:
+            b_hn = arguments.floating("params.b_hn", params.b_hn)
+            arguments.shape("params.b_hn", b_hn, (hidden_size,))
+            arguments.same_dtype("params.b_hn", b_hn, dtype, "params.W")
+        return input_size, hidden_size, dtype
+
+    def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
+        """Returns zeros (*batch_shape, H)."""
+        return jnp.zeros((*batch_shape, hidden_size), dtype)
+
+    def project(self, params: GRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, Array, Array]:
+        """Returns `W x` of the three gates: xs (..., I) -> three arrays (..., H)."""
+        W_r, W_z, W_n = split_gates(params.W, 3)
+        return matmul(xs, W_r, matmul_dtype), matmul(xs, W_z, matmul_dtype), matmul(xs, W_n, matmul_dtype)
+
+    def step(
+        self, params: GRUParams, state: Array, drive: tuple[Array, Array, Array], matmul_dtype: DType | None = None
+    ) -> Array:
+        """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
+        return self.record(params, state, drive, matmul_dtype)[0]
+
+    def output(self, state: Array) -> Array:
+        """Returns the state itself."""
+        return state
+
+    # The gradient. With g the cotangent of h', and c_n = z (1 - n²), c_z = (n - h) z (1 - z):
+    #
+    #   reset="after":  the cotangents of the gates' pre-activations are g c_r, g c_z and g c_n, that of (U_hh h + b_hn)
+    #                   is g c_n r, with c_r = c_n (U_hh h + b_hn) r (1 - r)
+    #   reset="before": that of r * h is s = (g c_n) U_hhᵀ; those of the pre-activations are s c_r, g c_z and g c_n,
+    #                   with c_r = h r (1 - r)
+
+    def record(self, params: GRUParams, state: Array, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
+        """The step, and the products of the state with U in it."""
+        h, (d_r, d_z, d_n), (b_r, b_z, b_n) = state, drive, split_bias(params.b, 3, like=state)
+        if self.reset == "after":
+            kept = matmul(h, params.U, matmul_dtype)
+            a_r, a_z, a_n = split_gates(kept, 3)
+            r = sigmoid(d_r + b_r + a_r)
+            candidate = r * (a_n + jnp.broadcast_to(params.b_hn, h.shape))
+        else:
+            H = params.U.shape[0]
+            a_rz = matmul(h, params.U[:, : 2 * H], matmul_dtype)
+            a_r, a_z = split_gates(a_rz, 2)
+            r = sigmoid(d_r + b_r + a_r)
+            candidate = matmul(r * h, params.U[:, 2 * H :], matmul_dtype)
+            kept = (a_rz, candidate)
+        z = sigmoid(d_z + b_z + a_z)
+        n = jnp.tanh(d_n + b_n + candidate)
+        return h + z * (n - h), kept
+
+    def replay(self, params: GRUParams, before: Array, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
+        """What `record` kept, in bulk."""
+        return self.record(params, before, drive, matmul_dtype)[1]
+
+    def linearize(
+        self, params: GRUParams, before: Array, after: Array, drive: tuple[Array, ...], record: Any
+    ) -> Coefficients:
+        """The coefficients of the backward pass, in bulk."""
+        h, (d_r, d_z, d_n), (b_r, b_z, b_n) = before, drive, split_bias(params.b, 3, like=before)
+        if self.reset == "after":
+            a_r, a_z, a_n = split_gates(record, 3)
+            r = sigmoid(d_r + b_r + a_r)
+            reached = a_n + jnp.broadcast_to(params.b_hn, h.shape)
+            candidate = r * reached
+        else:
+            a_r, a_z = split_gates(record[0], 2)
+            r = sigmoid(d_r + b_r + a_r)
+            candidate = record[1]
+        z = sigmoid(d_z + b_z + a_z)
+        n = jnp.tanh(d_n + b_n + candidate)
+        c_n = z * (1 - n * n)
+        c_z = (n - h) * z * (1 - z)
+        c_r = (c_n * reached if self.reset == "after" else h) * r * (1 - r)
+        return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, r=r)
+
+    def pullback(
+        self, params: GRUParams, coefficients: Coefficients, cotangent: Array, matmul_dtype: DType | None = None
+    ):
+        """One step back through time: (..., H) -> (..., H), and the cotangents that `gradients` starts from."""
+        keep, c_r, c_z, c_n, r = coefficients
+        g, H = cotangent, params.U.shape[0]
+        if self.reset == "after":
+            through_U = join_gates((g * c_r, g * c_z, g * (c_n * r)))
+            return g * keep + matmul_input_gradient(through_U, params.U, matmul_dtype), (g, None)
+        s = matmul_input_gradient(g * c_n, params.U[:, 2 * H :], matmul_dtype)
+        through_U = join_gates((s * c_r, g * c_z))
+        return g * keep + s * r + matmul_input_gradient(through_U, params.U[:, : 2 * H], matmul_dtype), (g, s)
+
+    def gradients(
+        self,
+        params: GRUParams,
+        xs: Array,
+        before: Array,
+        coefficients: Coefficients,
+        trace: tuple[Array, Array | None],
+        matmul_dtype: DType | None = None,
+    ) -> tuple[GRUParams, Array]:
+        """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
+        _, c_r, c_z, c_n, r = coefficients
+        g, s = trace
+        g_z, g_n = g * c_z, g * c_n
+        if self.reset == "after":
+            g_r, g_hn = g * c_r, g_n * r
+            reach = before
+        else:
+            assert s is not None
+            g_r, g_hn = s * c_r, g_n
+            reach = r * before
+        rows = tuple(range(g.ndim - 1))
+        W_gradient = tuple(matmul_weight_gradient(xs, gate, matmul_dtype) for gate in (g_r, g_z, g_n))
+        U_gradient = (
+            matmul_weight_gradient(before, g_r, matmul_dtype),
+            matmul_weight_gradient(before, g_z, matmul_dtype),
+            matmul_weight_gradient(reach, g_hn, matmul_dtype),
+        )
+        b_gradient = tuple(gate.sum(rows) for gate in (g_r, g_z, g_n))
+        W_r, W_z, W_n = split_gates(params.W, 3)
+        xs_gradient = (
+            matmul_input_gradient(g_r, W_r, matmul_dtype)
+            + matmul_input_gradient(g_z, W_z, matmul_dtype)
+            + matmul_input_gradient(g_n, W_n, matmul_dtype)
+        )
+        b_hn_gradient = g_hn.sum(rows) if self.reset == "after" else None
+        return GRUParams(W_gradient, U_gradient, b_gradient, b_hn_gradient), xs_gradient
+
+    def assemble(self, gradient: GRUParams) -> GRUParams:
+        """Joins the gates of a gradient."""
+        W, U, b, b_hn = gradient
+        return GRUParams(join_gates(W), join_gates(U), join_gates(b), b_hn)
+
+
+def gru_step(
+    params: GRUParams, h: Array, x: Array, *, reset: str = "before", matmul_dtype: DType | None = None
+) -> Array:
+    """One step of a GRU, a pure function: the equations are those of `GRU`.
+
+    Args:
+      params: GRUParams, with b_hn for reset="after" and without for reset="before".
+      h: (..., H), the state before.
+      x: (..., I), the input.
+      reset: "before" or "after".
+      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+
+    Returns:
+      (..., H), the state after.
+
+    Raises:
+      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+
+    Reference: Cho et al. 2014.
+    """
+    return streaming_step(GRU(reset=reset), params, h, x, matmul_dtype)

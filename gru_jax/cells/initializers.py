@@ -1,0 +1,76 @@
+"""Initial weights, by name, drawn gate by gate.
+
+A gate's matrix is drawn alone: Glorot's variance of an `(I, 3H)` matrix would be that of a layer three times as
+wide, and the columns of an orthogonal `(H, 3H)` matrix would not make each gate's own `(H, H)` map orthogonal.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import arguments
+from gru_jax.types import Array, DType, Initializer
+
+W_INITIALIZERS = ("glorot", "orthogonal", "uniform")
+U_INITIALIZERS = ("orthogonal", "glorot", "uniform")
+
+
+def matrix(name: str, hidden_size: int) -> Initializer:
+    """Returns the initialiser of one gate's matrix.
+
+    Args:
+      name: "glorot" (uniform with variance 2 / (fan_in + fan_out); Glorot and Bengio 2010), "orthogonal" (Saxe et
+        al. 2014) or "uniform" (within 1 / sqrt(H), as PyTorch draws).
+      hidden_size: H.
+    """
+    bound = 1 / math.sqrt(hidden_size)
+    known: dict[str, Initializer] = {
+        "glorot": jax.nn.initializers.glorot_uniform(),
+        "orthogonal": jax.nn.initializers.orthogonal(),
+        "uniform": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
+    }
+    return known[name]
+
+
+def gates(name: str, key: Array, rows: int, hidden_size: int, count: int, dtype: DType) -> Array:
+    """Draws `count` gates' matrices side by side: (rows, count * H)."""
+    draw = matrix(name, hidden_size)
+    keys = jax.random.split(key, count)
+    return jnp.concatenate([draw(k, (rows, hidden_size), dtype) for k in keys], axis=1)
+
+
+def bias(name: str, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:
+    """A bias of zeros, or drawn within 1 / sqrt(H) under the name "uniform" (as PyTorch draws)."""
+    if name == "uniform":
+        bound = 1 / math.sqrt(hidden_size)
+        return jax.random.uniform(key, (size,), dtype, -bound, bound)
+    return jnp.zeros((size,), dtype)
+
+
+def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Array:
+    """`log(u), u ~ Uniform(1, longest_delay - 1)`: (H,), the bias of a gate that keeps the state.
+
+    Units then forget over time scales spread up to the longest delay. The bias of a gate that *writes* is its
+    negative: the GRU's update gate, the LSTM's input gate.
+
+    Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", 2018.
+    """
+    return jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, max(longest_delay - 1.0, 1.0)))
+
+
+def check(
+    cell: str, W_init: str, U_init: str, b_init: str, longest_delay: int | None, b_names: tuple[str, ...]
+) -> None:
+    """Checks a cell's choice of names."""
+    arguments.one_of(f"{cell}: W_init", W_init, W_INITIALIZERS)
+    arguments.one_of(f"{cell}: U_init", U_init, U_INITIALIZERS)
+    arguments.one_of(f"{cell}: b_init", b_init, b_names)
+    if b_init == "chrono":
+        if longest_delay is None:
+            raise ValueError(
+                f'{cell}: longest_delay: expected the longest delay in steps with b_init="chrono", got None'
+            )
+        arguments.positive_int(f"{cell}: longest_delay", longest_delay)
+    elif longest_delay is not None:
+        raise ValueError(f'{cell}: longest_delay: expected None unless b_init="chrono", got {longest_delay!r}')

@@ -1,0 +1,237 @@
+"""The Long Short-Term Memory, its step and its hand-derived gradient.
+
+References: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; Gers et al., "Learning to Forget", 2000.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import arguments
+from gru_jax.cells import initializers
+from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
+from gru_jax.cells.parameters import check_init, check_weights
+from gru_jax.cells.streaming import streaming_step
+from gru_jax.types import Array, DType
+
+
+class LSTMParams(NamedTuple):
+    """The parameters of an LSTM. Columns are `[i | f | g | o]`.
+
+    Attributes:
+      W: (I, 4H), input weights.
+      U: (H, 4H), recurrent weights.
+      b: (4H,), biases.
+    """
+
+    W: Any
+    U: Any
+    b: Any
+
+
+class LSTMState(NamedTuple):
+    """The state of an LSTM.
+
+    Attributes:
+      h: (..., H), the output.
+      c: (..., H), the memory.
+    """
+
+    h: Any
+    c: Any
+
+
+class Coefficients(NamedTuple):
+    """What one step's backward pass multiplies with; every array (..., H)."""
+
+    c_i: Array
+    c_f: Array
+    c_g: Array
+    c_o: Array
+    c_c: Array  # from the cotangent of h' to that of c'
+    f: Array
+
+
+@dataclass(frozen=True)
+class LSTM:
+    """An LSTM cell:
+
+        i = sigmoid(W_xi x + U_hi h + b_i)
+        f = sigmoid(W_xf x + U_hf h + b_f)
+        g = tanh(W_xg x + U_hg h + b_g)
+        o = sigmoid(W_xo x + U_ho h + b_o)
+        c' = f * c + i * g
+        h' = o * tanh(c')
+
+    Args:
+      forget_bias: what `init` adds to b_f, so that the memory is kept at first (Jozefowicz et al. 2015).
+      W_init: "glorot", "orthogonal" or "uniform", each gate drawn alone.
+      U_init: "orthogonal", "glorot" or "uniform".
+      b_init: "zeros", "uniform" (PyTorch's initialisation, with forget_bias=0.0) or "chrono", which sets b_f and
+        b_i = -b_f and needs no forget_bias.
+      longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
+
+    Example:
+      >>> cell = LSTM()
+      >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h, c = lstm_step(params, cell.initial_state(128, (32,)), jnp.ones((32, 64)))
+    """
+
+    forget_bias: float = 1.0
+    W_init: str = "glorot"
+    U_init: str = "orthogonal"
+    b_init: str = "zeros"
+    longest_delay: int | None = None
+
+    def __post_init__(self):
+        arguments.finite_number("LSTM: forget_bias", self.forget_bias)
+        initializers.check(
+            "LSTM", self.W_init, self.U_init, self.b_init, self.longest_delay, ("zeros", "uniform", "chrono")
+        )
+
+    def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> LSTMParams:
+        """Draws parameters.
+
+        Args:
+          key: a PRNG key; it is consumed.
+          input_size: I.
+          hidden_size: H.
+          dtype: the floating-point dtype of the parameters, hence of the state.
+
+        Returns:
+          LSTMParams.
+        """
+        dtype = check_init(key, input_size, hidden_size, dtype)
+        key_W, key_U, key_b = jax.random.split(key, 3)
+        b_i, b_f, b_g, b_o = split_gates(initializers.bias(self.b_init, key_b, 4 * hidden_size, hidden_size, dtype), 4)
+        if self.longest_delay is not None:
+            b_f = initializers.chrono(key_b, self.longest_delay, hidden_size, dtype)
+            b_i = -b_f
+        else:
+            b_f = b_f + jnp.asarray(self.forget_bias, dtype)
+        return LSTMParams(
+            W=initializers.gates(self.W_init, key_W, input_size, hidden_size, 4, dtype),
+            U=initializers.gates(self.U_init, key_U, hidden_size, hidden_size, 4, dtype),
+            b=join_gates((b_i, b_f, b_g, b_o)),
+        )
+
+    def check(self, params: LSTMParams) -> tuple[int, int, Any]:
+        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
+        return check_weights(params, LSTMParams, gates=4)
+
+    def initial_state(
+        self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32
+    ) -> LSTMState:
+        """Returns zeros (*batch_shape, H) for h and for c."""
+        return LSTMState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
+
+    def project(self, params: LSTMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
+        """Returns `W x` of the four gates: xs (..., I) -> four arrays (..., H)."""
+        return tuple(matmul(xs, W, matmul_dtype) for W in split_gates(params.W, 4))
+
+    def step(
+        self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None
+    ) -> LSTMState:
+        """Maps (h, c) to (h', c'), given what `project` made of the input."""
+        return self.record(params, state, drive, matmul_dtype)[0]
+
+    def output(self, state: LSTMState) -> Array:
+        """Returns h."""
+        return state.h
+
+    # The gradient. With g_h the cotangent of h' and g_c = (that of c') + g_h c_c all that reaches c', the cotangents of
+    # the pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o; g_c f goes on to c.
+
+    def record(self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
+        """The step, and the product of the state with U in it."""
+        kept = matmul(state.h, params.U, matmul_dtype)
+        i, f, g, o = _gates(params, drive, kept)
+        c = f * state.c + i * g
+        return LSTMState(o * jnp.tanh(c), c), kept
+
+    def replay(
+        self, params: LSTMParams, before: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None
+    ):
+        """What `record` kept, in bulk."""
+        return matmul(before.h, params.U, matmul_dtype)
+
+    def linearize(
+        self, params: LSTMParams, before: LSTMState, after: LSTMState, drive: tuple[Array, ...], record: Array
+    ) -> Coefficients:
+        """The coefficients of the backward pass, in bulk."""
+        i, f, g, o = _gates(params, drive, record)
+        t = jnp.tanh(after.c)
+        return Coefficients(
+            c_i=g * i * (1 - i),
+            c_f=before.c * f * (1 - f),
+            c_g=i * (1 - g * g),
+            c_o=t * o * (1 - o),
+            c_c=o * (1 - t * t),
+            f=f,
+        )
+
+    def pullback(
+        self, params: LSTMParams, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
+    ):
+        """One step back through time, and the cotangents that `gradients` starts from."""
+        c_i, c_f, c_g, c_o, c_c, f = coefficients
+        g_h = cotangent.h
+        g_c = cotangent.c + g_h * c_c
+        through_U = join_gates((g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o))
+        return LSTMState(matmul_input_gradient(through_U, params.U, matmul_dtype), g_c * f), (g_h, g_c)
+
+    def gradients(
+        self,
+        params: LSTMParams,
+        xs: Array,
+        before: LSTMState,
+        coefficients: Coefficients,
+        trace: tuple[Array, Array],
+        matmul_dtype: DType | None = None,
+    ) -> tuple[LSTMParams, Array]:
+        """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
+        c_i, c_f, c_g, c_o, _, _ = coefficients
+        g_h, g_c = trace
+        gates = (g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o)
+        rows = tuple(range(g_h.ndim - 1))
+        gradient = LSTMParams(
+            W=tuple(matmul_weight_gradient(xs, gate, matmul_dtype) for gate in gates),
+            U=tuple(matmul_weight_gradient(before.h, gate, matmul_dtype) for gate in gates),
+            b=tuple(gate.sum(rows) for gate in gates),
+        )
+        weights = zip(gates, split_gates(params.W, 4), strict=True)
+        g_i, g_f, g_g, g_o = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
+        return gradient, g_i + g_f + g_g + g_o
+
+    def assemble(self, gradient: LSTMParams) -> LSTMParams:
+        """Joins the gates of a gradient."""
+        return LSTMParams(*map(join_gates, gradient))
+
+
+def _gates(params: LSTMParams, drive: tuple[Array, ...], recurrent: Array) -> tuple[Array, Array, Array, Array]:
+    biases = split_bias(params.b, 4, like=drive[0])
+    a_i, a_f, a_g, a_o = (d + b + a for d, b, a in zip(drive, biases, split_gates(recurrent, 4), strict=True))
+    return sigmoid(a_i), sigmoid(a_f), jnp.tanh(a_g), sigmoid(a_o)
+
+
+def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: DType | None = None) -> LSTMState:
+    """One step of an LSTM, a pure function: the equations are those of `LSTM`.
+
+    Args:
+      params: LSTMParams.
+      state: LSTMState of arrays (..., H), the state before.
+      x: (..., I), the input.
+      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+
+    Returns:
+      LSTMState, the state after.
+
+    Raises:
+      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+
+    Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+    """
+    return streaming_step(LSTM(), params, state, x, matmul_dtype)

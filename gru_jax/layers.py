@@ -1,0 +1,126 @@
+"""Several recurrent layers, two directions, dropout between layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gru_jax import arguments
+from gru_jax.cells.base import Cell
+from gru_jax.types import Array, DType, Params, State
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers of one kind of cell, each fed the outputs of the one below.
+
+    Parameters and states are a tuple with one entry a layer, each a tuple `(forward,)` or `(forward, backward)`.
+    Use it through `gru_jax.unroll` like a cell; lengths and resets hold for every layer and direction.
+
+    Args:
+      cell: a cell.
+      num_layers: L, the number of layers.
+      bidirectional: whether each layer also runs a second set of parameters in the opposite direction.
+      merge: how the two directions' outputs become one: "concat" (2H, forward first) or "sum" (H).
+      dropout: the rate at which outputs passed from one layer to the next are dropped, where `unroll` gets a key.
+
+    Example:
+      >>> stack = Stack(GRU(), num_layers=2, bidirectional=True, dropout=0.3)
+      >>> params = stack.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> ys, h_last = unroll(stack, params, jnp.ones((32, 100, 64)), key=jax.random.key(1))   # ys (32, 100, 256)
+
+    References: Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997; Zaremba et al., "Recurrent
+    Neural Network Regularization", 2014 (dropout between layers, not through time).
+    """
+
+    cell: Cell
+    num_layers: int = 1
+    bidirectional: bool = False
+    merge: str = "concat"
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"Stack: cell: expected a cell such as gru_jax.GRU(), got {self.cell!r}")
+        arguments.positive_int("Stack: num_layers", self.num_layers)
+        arguments.boolean("Stack: bidirectional", self.bidirectional)
+        arguments.one_of("Stack: merge", self.merge, ("concat", "sum"))
+        arguments.fraction("Stack: dropout", self.dropout)
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def output_size(self, hidden_size: int) -> int:
+        """The width of a layer's output: H, or 2H for two directions side by side."""
+        return hidden_size * (self.directions if self.merge == "concat" else 1)
+
+    def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> Params:
+        """Draws the parameters of every layer and direction. The key is consumed."""
+        arguments.prng_key("init: key", key)
+        keys = iter(jax.random.split(key, self.num_layers * self.directions))
+        arguments.positive_int("init: hidden_size", hidden_size)
+        sizes = [input_size] + [self.output_size(hidden_size)] * (self.num_layers - 1)
+        return tuple(
+            tuple(self.cell.init(next(keys), size, hidden_size, dtype) for _ in range(self.directions))
+            for size in sizes
+        )
+
+    def check(self, params: Params) -> tuple[int, int, Any]:
+        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the stack."""
+        if not isinstance(params, tuple) or hasattr(params, "_fields") or len(params) != self.num_layers:
+            got = (
+                f"{type(params).__name__} of {len(params)}"
+                if isinstance(params, (tuple, list))
+                else type(params).__name__
+            )
+            raise ValueError(f"params: expected a tuple of {self.num_layers} layers, got {got}")
+        first: tuple[int, int, Any] | None = None
+        for number, layer in enumerate(params):
+            if not isinstance(layer, tuple) or hasattr(layer, "_fields") or len(layer) != self.directions:
+                raise ValueError(
+                    f"params[{number}]: expected a tuple of {self.directions} directions, got {type(layer).__name__}"
+                    + (f" of {len(layer)}" if isinstance(layer, (tuple, list)) else "")
+                )
+            for direction, cell_params in enumerate(layer):
+                try:
+                    sizes = self.cell.check(cell_params)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"params[{number}][{direction}]: {error}") from None
+                first = first or sizes
+                expected = (first[0] if number == 0 else self.output_size(first[1]), *first[1:])
+                if sizes != expected:
+                    name = f"params[{number}][{direction}]"
+                    raise ValueError(f"{name}: expected I, H and dtype {_sizes(expected)}, got {_sizes(sizes)}")
+        assert first is not None
+        return first
+
+    def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> State:
+        """Returns the zero state of every layer and direction."""
+        zeros = self.cell.initial_state(hidden_size, batch_shape, dtype)
+        return ((zeros,) * self.directions,) * self.num_layers
+
+    def compose(
+        self, run: Callable[..., Any], params: Params, xs: Array, h0: State, *, reverse: bool, key: Array | None
+    ) -> tuple[Array, State]:
+        """Runs layer after layer: `run(cell, params, xs, h0, reverse=...)` unrolls one cell, time-major."""
+        final = []
+        for number, (layer_params, layer_h0) in enumerate(zip(params, h0, strict=True)):
+            if number > 0 and key is not None and self.dropout > 0:
+                key, key_mask = jax.random.split(key)
+                kept = jax.random.bernoulli(key_mask, 1 - self.dropout, xs.shape)
+                xs = jnp.where(kept, xs / (1 - self.dropout), 0)
+            outputs = [
+                run(self.cell, direction_params, xs, direction_h0, reverse=reverse != bool(direction))
+                for direction, (direction_params, direction_h0) in enumerate(zip(layer_params, layer_h0, strict=True))
+            ]
+            ys = [y for y, _ in outputs]
+            final.append(tuple(state for _, state in outputs))
+            xs = ys[0] if len(ys) == 1 else jnp.concatenate(ys, axis=-1) if self.merge == "concat" else ys[0] + ys[1]
+        return xs, tuple(final)
+
+
+def _sizes(sizes: tuple[int, int, Any]) -> str:
+    return f"{sizes[0]}, {sizes[1]}, {jnp.dtype(sizes[2])}"

@@ -1,0 +1,120 @@
+"""Flax NNX modules: thin owners of parameters around `gru_jax.unroll`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gru_jax import cells
+from gru_jax.cells import Cell
+from gru_jax.layers import Stack
+from gru_jax.types import Array, DType, Params, State
+from gru_jax.unroll import unroll
+
+
+class Recurrent(nnx.Module):
+    """A stack of any cell as a module.
+
+    Args:
+      cell: the cell's equations, e.g. `gru_jax.GRU(reset="after")`.
+      in_features: I.
+      hidden_features: H.
+      num_layers: L.
+      bidirectional: whether each layer runs in both directions.
+      merge: "concat" or "sum" of the two directions' outputs.
+      dropout: the rate between layers; it acts where the call gets `rngs`.
+      backend: see `gru_jax.unroll`.
+      matmul_dtype: see `gru_jax.unroll`.
+      param_dtype: the dtype of the parameters and the state.
+      rngs: draws the parameters from the stream `params`.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        merge: str = "concat",
+        dropout: float = 0.0,
+        backend: str = "auto",
+        matmul_dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.cell = Stack(cell, num_layers, bidirectional, merge, dropout)
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.out_features = self.cell.output_size(hidden_features)
+        self.param_dtype = param_dtype
+        self.backend = backend
+        self.matmul_dtype = matmul_dtype
+        params = self.cell.init(rngs.params(), in_features, hidden_features, param_dtype)
+        self.layers = nnx.data(jax.tree.map(nnx.Param, params))
+
+    def parameters(self) -> Params:
+        """Returns the parameters as `gru_jax.unroll` takes them, for `self.cell`."""
+        return jax.tree.map(lambda p: p[...], self.layers, is_leaf=lambda p: isinstance(p, nnx.Variable))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = ()) -> State:
+        """Returns the state of zeros."""
+        return self.cell.initial_state(self.hidden_features, batch_shape, self.param_dtype)
+
+    def __call__(
+        self, xs: Array, h0: State | None = None, *, rngs: nnx.Rngs | Array | None = None, **options: Any
+    ) -> tuple[Array, State]:
+        """Unrolls the layers.
+
+        Args:
+          xs: (..., T, I).
+          h0: the initial state; None for zeros.
+          rngs: Rngs with a stream `dropout`, or a key; None for no dropout.
+          **options: lengths, resets, reverse, time_major, memory, block_length of `gru_jax.unroll`.
+
+        Returns:
+          ys (..., T, H) and the final state.
+        """
+        key = rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+        return unroll(
+            self.cell,
+            self.parameters(),
+            xs,
+            h0,
+            backend=self.backend,
+            matmul_dtype=self.matmul_dtype,
+            key=key,
+            **options,
+        )
+
+
+class GRU(Recurrent):
+    """Layers of GRUs; the equations are those of `gru_jax.GRU`.
+
+    Example:
+      >>> layer = GRU(64, 128, num_layers=2, rngs=nnx.Rngs(0))
+      >>> ys, h_last = layer(jnp.ones((32, 100, 64)))
+    """
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, reset: str = "before", rngs: nnx.Rngs, **options: Any
+    ):
+        super().__init__(cells.GRU(reset=reset), in_features, hidden_features, rngs=rngs, **options)
+
+
+class LSTM(Recurrent):
+    """Layers of LSTMs; the equations are those of `gru_jax.LSTM`."""
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, forget_bias: float = 1.0, rngs: nnx.Rngs, **options: Any
+    ):
+        super().__init__(cells.LSTM(forget_bias), in_features, hidden_features, rngs=rngs, **options)
+
+
+class Elman(Recurrent):
+    """Layers of Elman networks; the equations are those of `gru_jax.Elman`."""
+
+    def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any):
+        super().__init__(cells.Elman(), in_features, hidden_features, rngs=rngs, **options)

@@ -1,0 +1,172 @@
+"""Runs a cell through time: `unroll` checks its arguments, brings them into one form and hands them to a backend.
+
+The form is time-major, one batch axis: xs (T, B, I), the state's arrays (B, H), and two masks (T, B) or None: `live`,
+false past a sequence's length, and `resets`. A backend knows nothing else.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gru_jax import arguments
+from gru_jax.cells.base import Cell, Network
+from gru_jax.cells.streaming import check_state
+from gru_jax.types import Array, DType, Params, State
+from gru_jax.unroll.fused import MEMORY, fused
+from gru_jax.unroll.scan import scan
+from gru_jax.unroll.varying import vary_alike
+
+BACKENDS = ("auto", "scan", "fused")
+
+
+def unroll(
+    cell: Cell | Network,
+    params: Params,
+    xs: Array,
+    h0: State | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+    time_major: bool = False,
+    backend: str = "auto",
+    matmul_dtype: DType | None = None,
+    memory: str = "auto",
+    block_length: int | None = None,
+    key: Array | None = None,
+) -> tuple[Array, State]:
+    """Runs `cell` through time: `h_t = step(h_{t-1}, x_t)`.
+
+    Args:
+      cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack` of them.
+      params: what `cell.init` returned.
+      xs: (..., T, I), inputs in the parameters' dtype, with any number of batch axes; (T, ..., I) if time_major.
+      h0: the initial state, arrays (..., H); None for zeros.
+      lengths: (...,) integers from 0 to T. Past its length a sequence's outputs are zero and its state is held, so
+        that h_last is the state at its last real step. What xs holds there has no effect, not even on gradients.
+      resets: (..., T) booleans, (T, ...) if time_major. Where true, the state is replaced by h0 before that step.
+      reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
+        aligned with their inputs.
+      time_major: whether time is the first axis of xs, resets and ys, which saves two transpositions.
+      backend: "scan", plain `lax.scan`, differentiable in every mode; "fused", the fast gradient, in reverse mode and
+        forward-over-reverse; "auto", which is "fused".
+      matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; sums, gates and states keep the
+        parameters' dtype. None for the parameters' dtype.
+      memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
+        dtype (G gates): "save" the pre-activations, about (2G + 1) H; "recompute" the states only, H; "checkpoint" the
+        states at block boundaries only, H / block_length, and runs the recurrence twice. "auto" chooses "save" or
+        "recompute" by size.
+      block_length: the number of steps that the fused backend works on at once; None to choose it by size.
+      key: a PRNG key for a `Stack`'s dropout; None for no dropout. It is consumed.
+
+    Returns:
+      ys: (..., T, H), the outputs; (T, ..., H) if time_major. For a `Stack` that concatenates two directions 2H.
+      h_last: the final state, with the structure of h0.
+
+    Raises:
+      ValueError, TypeError: where an argument does not fit; the line names it, what was expected and what came.
+
+    Example:
+      >>> cell = GRU()
+      >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> ys, h_last = unroll(cell, params, jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
+    """
+    if not isinstance(cell, (Cell, Network)):
+        raise TypeError(f"cell: expected a cell such as gru_jax.GRU(), got {cell!r}")
+    input_size, hidden_size, dtype = cell.check(params)
+    for name, value in (("reverse", reverse), ("time_major", time_major)):
+        arguments.boolean(name, value)
+    arguments.one_of("backend", backend, BACKENDS)
+    arguments.one_of("memory", memory, MEMORY)
+    if block_length is not None:
+        arguments.positive_int("block_length", block_length)
+    if matmul_dtype is not None:
+        matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
+    if key is not None:
+        arguments.prng_key("key", key)
+
+    layout = f"(T, ..., {input_size})" if time_major else f"(..., T, {input_size})"
+    xs = arguments.floating("xs", xs)
+    arguments.same_dtype("xs", xs, dtype, "the parameters")
+    if xs.ndim < 2 or xs.shape[-1] != input_size:
+        raise ValueError(f"xs: expected shape {layout}, got {xs.shape}")
+    T = xs.shape[0] if time_major else xs.shape[-2]
+    batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
+    if h0 is None:
+        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
+    else:
+        h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
+    if lengths is not None:
+        lengths = arguments.as_array("lengths", lengths)
+        if not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+        arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
+        arguments.in_range("lengths", lengths, 0, T)
+    if resets is not None:
+        resets = arguments.as_array("resets", resets)
+        if resets.dtype != jnp.bool_:
+            raise TypeError(f"resets: expected booleans, got {resets.dtype}")
+        expected = (T, *batch_shape) if time_major else (*batch_shape, T)
+        arguments.matching("resets", resets, expected, "the batch and time axes of xs")
+
+    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
+    try:
+        return _unroll(cell, options, params, xs, h0, lengths, resets, key)
+    except TypeError as error:
+        if "custom_vjp" in str(error):
+            message = 'backend: forward-mode differentiation (jvp, jacfwd, linearize) needs backend="scan"'
+            raise TypeError(f"{message}, got {backend!r}") from error
+        raise
+
+
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _unroll(cell, options, params, xs, h0, lengths, resets, key):
+    """`unroll`, its arguments checked. Compiled once per shape, so that a call outside `jit` is fast too."""
+    reverse, time_major, backend, matmul_dtype, memory, block_length = options
+    params, xs, h0, lengths, resets = vary_alike((params, xs, h0, lengths, resets))
+    if not time_major:
+        xs = jnp.moveaxis(xs, -2, 0)
+        resets = None if resets is None else jnp.moveaxis(resets, -1, 0)
+    T, batch_shape = xs.shape[0], xs.shape[1:-1]
+    live = None if lengths is None else lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
+    xs, live, resets = jax.tree.map(lambda a: _flatten(a, 1, len(batch_shape)), (xs, live, resets))
+    h0 = jax.tree.map(lambda a: _flatten(a, 0, len(batch_shape)), h0)
+    if live is not None:
+        # A NaN in the padding would otherwise reach the weights' gradients as 0 * NaN.
+        xs = jnp.where(live[..., None], xs, 0)
+
+    def run(cell, params, xs, h0, *, reverse):
+        if backend == "scan" or T == 0:
+            return scan(cell, params, xs, h0, live, resets, reverse=reverse, matmul_dtype=matmul_dtype)
+        return fused(
+            cell,
+            params,
+            xs,
+            h0,
+            live,
+            resets,
+            reverse=reverse,
+            matmul_dtype=matmul_dtype,
+            memory=memory,
+            block_length=block_length,
+        )
+
+    if isinstance(cell, Network):
+        ys, h_last = cell.compose(run, params, xs, h0, reverse=reverse, key=key)
+    else:
+        ys, h_last = run(cell, params, xs, h0, reverse=reverse)
+    ys = ys.reshape((T, *batch_shape, ys.shape[-1]))
+    h_last = jax.tree.map(lambda a: a.reshape((*batch_shape, a.shape[-1])), h_last)
+    return (ys if time_major else jnp.moveaxis(ys, 0, -2)), h_last
+
+
+def _flatten(array: Array, first: int, count: int) -> Array:
+    """Makes one batch axis of the `count` axes that begin at `first`."""
+    if count == 1:
+        return array
+    size = 1
+    for axis in array.shape[first : first + count]:
+        size *= axis
+    return array.reshape(array.shape[:first] + (size,) + array.shape[first + count :])

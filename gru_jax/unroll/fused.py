@@ -1,0 +1,215 @@
+"""The fast backend: `lax.scan` with a gradient of its own, in blocks of time.
+
+Differentiating a plain scan adds a weight gradient at every step and keeps every intermediate. Here the reverse
+loop carries the state's cotangent alone; the coefficients that it needs come in bulk before it, the gradients of
+weights and inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing Performance of Recurrent Neural
+Networks on GPUs", 2016). What is kept between the passes is a choice:
+
+    memory          kept for the backward pass, in numbers per sequence and step (G gates)      worked out again
+    "save"          states, inputs' projection and recurrent product: (2G + 1) H                nothing
+    "recompute"     states: H (the LSTM's two: 2H)                                              both, in bulk
+    "checkpoint"    states at block boundaries: H / block_length                                the whole block
+
+The outputs, (T, B, H), are the caller's, and shared with the states that the GRU keeps.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from gru_jax.cells.base import Adjoint, Cell
+from gru_jax.types import Array, DType, Params, State
+from gru_jax.unroll.blocks import Blocks, cut, join, scan_blocks
+from gru_jax.unroll.derived import Derived
+from gru_jax.unroll.masking import enter, keep, leave, select
+from gru_jax.unroll.varying import zeros_like
+
+MEMORY = ("auto", "save", "recompute", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before a number is touched."""
+
+    cell: Cell
+    adjoint: Adjoint
+    reverse: bool
+    matmul_dtype: DType | None
+    memory: str
+    block_length: int
+
+    def weights(self, params: Params) -> Params:
+        """The parameters with their matrices in the dtype of the products, cast once for all steps."""
+        if self.matmul_dtype is None or isinstance(self.adjoint, Derived):
+            return params
+        return jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
+
+
+def fused(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    h0: State,
+    live: Array | None,
+    resets: Array | None,
+    *,
+    reverse: bool,
+    matmul_dtype: DType | None,
+    memory: str,
+    block_length: int | None,
+) -> tuple[Array, State]:
+    """Runs `cell` through time.
+
+    Args:
+      cell: a cell; the gradient is its own if it is an `Adjoint`, else a derived one.
+      params: its parameters.
+      xs: (T, B, I).
+      h0: arrays (B, H).
+      live: (T, B) booleans, false past a sequence's length; None where all are.
+      resets: (T, B) booleans; None for none.
+      reverse: whether to run from the last step to the first.
+      matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
+      memory: what is kept for the backward pass, see above.
+      block_length: the number of steps in a block; None to choose it by size.
+
+    Returns:
+      ys (T, B, H) and the final state.
+    """
+    adjoint = cell if isinstance(cell, Adjoint) else Derived(cell)
+    if memory == "auto":
+        memory = "save"
+    if block_length is None:
+        block_length = xs.shape[0]
+    block_length = min(block_length, xs.shape[0])
+    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, block_length)
+    return _fused(plan, params, xs, h0, live, resets)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fused(plan: Plan, params, xs, h0, live, resets):
+    ys, h_last, _ = _forward(plan, params, xs, h0, live, resets, kept="nothing")
+    return ys, h_last
+
+
+def _fused_forward(plan: Plan, *arguments):
+    params, xs, h0, live, resets = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
+    ys, h_last, kept = _forward(plan, params, xs, h0, live, resets, kept=plan.memory)
+    return (ys, h_last), (params, xs, h0, live, resets, kept)
+
+
+def _fused_backward(plan: Plan, residuals, cotangents):
+    params, xs, h0, live, resets, kept = residuals
+    ys_cotangent, h_cotangent = cotangents
+    ys_cotangent = None if isinstance(ys_cotangent, SymbolicZero) else ys_cotangent
+    h_cotangent = jax.tree.map(
+        lambda g, a: zeros_like(a) if isinstance(g, SymbolicZero) else g,
+        h_cotangent,
+        h0,
+        is_leaf=lambda g: isinstance(g, SymbolicZero),
+    )
+    params_gradient, xs_gradient, h0_gradient = _backward(
+        plan, params, xs, h0, live, resets, kept, ys_cotangent, h_cotangent
+    )
+    return params_gradient, xs_gradient, h0_gradient, None, None
+
+
+_fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)
+
+
+def _block_forward(plan: Plan, weights: Params, h0: State, state: State, x, live, resets, *, record: bool):
+    """Runs one block: returns the state that it leaves, the states after its steps (zeros past a sequence's end), the
+    inputs' projection and the record of the steps."""
+    drive = plan.cell.project(weights, x, plan.matmul_dtype)
+
+    def step(state, inputs):
+        drive, live, reset = inputs
+        after, kept = plan.adjoint.record(weights, enter(reset, h0, state), drive, plan.matmul_dtype)
+        return leave(live, after, state), (keep(live, after), kept if record else None)
+
+    state, (states, records) = lax.scan(step, state, (drive, live, resets), reverse=plan.reverse)
+    return state, states, drive, records
+
+
+def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
+    """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, drive, record)."""
+    weights = plan.weights(params)
+
+    def over_block(state, block):
+        end, states, drive, records = _block_forward(plan, weights, h0, state, *block, record=kept == "save")
+        ys = plan.cell.output(states)
+        keeping = {
+            "nothing": None,
+            "save": (state, states, drive, records),
+            "recompute": (state, states, None, None),
+            "checkpoint": (state, None, None, None),
+        }
+        return end, (ys, keeping[kept])
+
+    h_last, out = scan_blocks(over_block, h0, cut((xs, live, resets), plan.block_length), reverse=plan.reverse)
+    main, tail = out
+    ys = join(Blocks(main[0], None if tail is None else tail[0]))
+    return ys, h_last, Blocks(main[1], None if tail is None else tail[1])
+
+
+def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotangent, h_cotangent):
+    """Returns the cotangents of params, xs and h0."""
+    weights = plan.weights(params)
+    adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
+    to_state = jax.linear_transpose(plan.cell.output, h0)
+
+    def block_gradients(carry, block):
+        g_state, g_h0 = carry
+        (x, live, resets, g_ys), (entry, states, drive, records) = block
+        if states is None:
+            _, states, drive, records = _block_forward(plan, weights, h0, entry, x, live, resets, record=True)
+        elif drive is None:
+            drive = plan.cell.project(weights, x, matmul_dtype)
+        before = _before(plan, states, entry, h0, live, resets)
+        if records is None:
+            records = adjoint.replay(weights, before, drive, matmul_dtype)
+        coefficients = adjoint.linearize(weights, before, states, drive, records)
+
+        def step(carry, inputs):
+            g_state, g_h0 = carry
+            coefficients, g_y, live, reset = inputs
+            g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
+            g_before, trace = adjoint.pullback(weights, coefficients, keep(live, g_after), matmul_dtype)
+            if reset is not None:
+                g_h0 = jax.tree.map(jnp.add, g_h0, keep(reset, g_before))
+                g_before = keep(~reset, g_before)
+            return (leave(live, g_before, g_state), g_h0), trace
+
+        carry, trace = lax.scan(step, (g_state, g_h0), (coefficients, g_ys, live, resets), reverse=not plan.reverse)
+        gradient, g_x = adjoint.gradients(weights, x, before, coefficients, trace, matmul_dtype)
+        return carry, gradient, g_x
+
+    def over_block(carry, block):
+        states_carry, total = carry
+        states_carry, gradient, g_x = block_gradients(states_carry, block)
+        return (states_carry, jax.tree.map(jnp.add, total, gradient)), g_x
+
+    inputs = cut((xs, live, resets, ys_cotangent), plan.block_length)
+    blocks = Blocks((inputs.main, kept.main), None if inputs.tail is None else (inputs.tail, kept.tail))
+    states_carry = (h_cotangent, jax.tree.map(zeros_like, h0))
+    one_block = jax.tree.map(lambda a: a[0], blocks.main)
+    total = jax.tree.map(zeros_like, jax.eval_shape(block_gradients, states_carry, one_block)[1])
+    (states_carry, total), g_xs = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
+    g_h0 = jax.tree.map(jnp.add, *states_carry)
+    return adjoint.assemble(total), join(g_xs), g_h0
+
+
+def _before(plan: Plan, states: State, entry: State, h0: State, live: Array | None, resets: Array | None) -> State:
+    """The state that each step of a block started from, of the states after its steps and the one on entry."""
+
+    def shift(first, rest):
+        parts = (rest[1:], first[None]) if plan.reverse else (first[None], rest[:-1])
+        return jnp.concatenate(parts)
+
+    before = jax.tree.map(shift, entry, states)
+    if live is not None:  # A sequence that runs in reverse from its own last step enters it with the state on entry.
+        before = select(shift(jnp.ones_like(live[0]), live), before, entry)
+    return before if resets is None else select(resets, h0, before)

@@ -1,0 +1,190 @@
+"""The order of the project: imports point one way, files stay small and are named for what they hold."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A module may import what stands in its own row or above, never what stands below.
+ROWS = (
+    ("gru_jax.types", "gru_jax.arguments", "gru_jax.version"),
+    ("gru_jax.cells",),
+    ("gru_jax.unroll",),
+    ("gru_jax.layers",),
+    ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
+    ("gru_jax",),
+    ("experiments.schema", "experiments.atomic"),
+    ("experiments.data",),
+    ("experiments.models",),
+    ("experiments.tasks",),
+    ("experiments.config", "experiments.run_folder"),
+    ("experiments.training",),
+    ("experiments",),
+)
+# What experiments may import, as any program outside the library.
+PUBLIC = ("gru_jax", "gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export")
+# Where the library may import more than JAX and NumPy, at the top of a file or inside a function.
+AT_TOP = {"gru_jax.nnx": {"flax"}, "gru_jax.linen": {"flax"}}
+IN_FUNCTIONS = {
+    "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "torch"},
+    "gru_jax.export": {"safetensors"},
+}
+CELLS = {"gru_jax.cells", "gru_jax.cells.gru", "gru_jax.cells.lstm", "gru_jax.cells.elman"}
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
+MOST_LINES = 450
+
+
+class Import(NamedTuple):
+    """Module `of` imports module `what` in a line; `lazy` inside a function, or for a type checker only."""
+
+    of: str
+    what: str
+    lazy: bool
+    where: str
+
+
+def source_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, known: set[str]) -> Iterator[Import]:
+    """All imports of a file; `from package import module` is an import of the module."""
+
+    def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, lazy, where)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{where}: relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield Import(module, name if name in known else str(node.module), lazy, where)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            lazy = True
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, lazy)
+
+    module = module_name(path)
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), lazy=False)
+
+
+FILES = source_files("gru_jax", "experiments")
+MODULES = {module_name(path) for path in FILES}
+IMPORTS = [found for path in FILES for found in imports_of(path, MODULES)]
+
+
+def within(module: str, packages: str | tuple[str, ...] | set[str]) -> bool:
+    packages = (packages,) if isinstance(packages, str) else packages
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def row_of(module: str) -> int:
+    """The row that names the module or the nearest package around it."""
+    named = {package: row for row, packages in enumerate(ROWS) for package in packages}
+    while module not in named:
+        module = module.rpartition(".")[0]
+    return named[module]
+
+
+def test_there_is_something_to_look_at():
+    assert {"gru_jax", "gru_jax.cells.gru", "gru_jax.unroll", "experiments.data.cache"} <= MODULES
+    assert len(IMPORTS) > 100
+
+
+def test_imports_point_one_way():
+    inside = [found for found in IMPORTS if within(found.what, ("gru_jax", "experiments"))]
+    wrong = {
+        f"{found.where}: {found.of} must not import {found.what}"
+        for found in inside
+        if row_of(found.what) > row_of(found.of)
+    }
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_every_part_of_the_library_has_a_row():
+    """A new file at the top of the library is given its place; it does not slip in as part of the face."""
+    named = {package for packages in ROWS for package in packages}
+    assert {".".join(module.split(".")[:2]) for module in MODULES if within(module, "gru_jax")} <= named
+
+
+def test_no_imports_in_circles():
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for found in IMPORTS:
+        if found.what in MODULES and found.what != found.of:
+            graph[found.of].add(found.what)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_library_does_not_import_its_own_face():
+    wrong = [found for found in IMPORTS if within(found.of, "gru_jax") and found.what == "gru_jax"]
+    assert not wrong, wrong
+
+
+def test_no_backend_names_a_cell():
+    wrong = [found for found in IMPORTS if within(found.of, "gru_jax.unroll") and found.what in CELLS]
+    assert not wrong, wrong
+
+
+def test_the_library_needs_only_jax_numpy_and_flax():
+    wrong = []
+    for found in IMPORTS:
+        package = found.what.partition(".")[0]
+        if not within(found.of, "gru_jax") or package in {"gru_jax", "jax", "numpy"} | sys.stdlib_module_names:
+            continue
+        tables = (AT_TOP, IN_FUNCTIONS) if found.lazy else (AT_TOP,)
+        if not any(package in names for table in tables for at, names in table.items() if within(found.of, at)):
+            wrong.append(f"{found.where}: {found.of} must not import {found.what} here")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_experiments_use_the_library_as_an_outsider_would():
+    wrong = [
+        f"{found.where}: {found.what} is not public"
+        for found in IMPORTS
+        if within(found.of, "experiments")
+        and within(found.what, "gru_jax")
+        and found.what != "gru_jax"
+        and not within(found.what, PUBLIC[1:])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_named_for_what_they_hold():
+    paths = source_files("gru_jax", "experiments", "configs", "tests")
+    wrong = [str(path) for path in paths if NAMELESS & {path.stem, *path.relative_to(ROOT).parts}]
+    assert not wrong, wrong
+
+
+def test_files_are_small():
+    paths = source_files("gru_jax", "experiments", "configs", "tests")
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert not {path: length for path, length in lengths.items() if length > MOST_LINES}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("gru_jax", {"absl", "experiments", "flax", "matplotlib", "optax", "orbax", "safetensors", "tqdm", "torch"}),
+        ("experiments.data", {"absl", "flax", "jax", "matplotlib", "optax", "orbax", "torch"}),
+    ],
+)
+def test_importing_loads_no_more_than_needed(module, unwanted):
+    program = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert module.partition(".")[0] in loaded
+    assert not loaded & unwanted

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gru_jax.types import Array, DType
 
@@ -105,7 +106,7 @@ def named_tuple(name: str, value: Any, expected: type) -> None:
 
 def in_range(name: str, array: Array, low: int, high: int) -> None:
     """Checks integer values where they are known; under a transformation they are not."""
-    if isinstance(array, jax.core.Tracer) or array.size == 0:
+    if isinstance(array, Tracer) or array.size == 0:
         return
     smallest, largest = int(array.min()), int(array.max())
     if smallest < low or largest > high:

@@ -1,5 +1,7 @@
 """One step from the input to the next state, for streams that arrive a step at a time."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -57,6 +59,6 @@ def check_state(
     return jax.tree.unflatten(structure, arrays)
 
 
-def _outline(structure: jax.tree_util.PyTreeDef) -> str:
+def _outline(structure: Any) -> str:
     """`PyTreeDef((*, *))` as `(array, array)`."""
     return str(structure).removeprefix("PyTreeDef(").removesuffix(")").replace("*", "array")

@@ -1,0 +1,37 @@
+"""Handwritten digits, 8 × 8 pixels, read pixel by pixel (64 steps) or, as `:rows`, row by row (8 steps).
+
+    python -m experiments.train --config=configs/digits.py --workdir=runs/digits
+    python -m experiments.train --config=configs/digits.py:rows --workdir=runs/digits_rows
+
+Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("pixels", "rows", "smoke")
+
+
+def get_config(variant: str = "pixels") -> ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/digits.py: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    config = ConfigDict(
+        {
+            "task": {"name": "digits", "layout": "pixels", "batch_size": 64},
+            "model": {"cell": "gru", "hidden_size": 128},
+            "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
+            "train": {"steps": 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if variant == "rows":
+        config.update({"task": {"layout": "rows"}})
+    if variant == "smoke":
+        config.update(
+            {
+                "task": {"layout": "rows"},
+                "model": {"hidden_size": 16},
+                "optimizer": {"warmup_steps": 5},
+                "train": {"steps": 40, "eval_every": 20, "checkpoint_every": 10, "log_every": 10},
+            }
+        )
+    return config

@@ -1,0 +1,80 @@
+"""The recurrent layer of every model, its cell chosen by name."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import gru_jax.nnx
+from experiments.schema import Checked, Count, Natural, Rate, require
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentConfig(Checked):
+    """
+    Attributes:
+      cell: "gru", "lstm" or "elman".
+      hidden_size: H.
+      num_layers: L.
+      dropout: the rate at which what passes between layers is dropped in training.
+      reset: for the GRU, whether the reset gate acts "before" or "after" the recurrent product.
+      forget_bias: for the LSTM, the forget gate's initial bias.
+      longest_delay: for the gated cells, the longest delay in steps that the task holds: biases are then drawn so that
+        units forget over time scales up to it (chrono initialisation); 0 for biases that know of none.
+      backend: how the recurrence is solved, as `gru_jax.unroll` names it.
+      matmul_dtype: the dtype of the recurrent layers' matmul operands; everything else is float32.
+    """
+
+    cell: Literal["gru", "lstm", "elman"] = "gru"
+    hidden_size: Count = 128
+    num_layers: Count = 1
+    dropout: Rate = 0.0
+    reset: Literal["before", "after"] = "before"
+    forget_bias: float = 1.0
+    longest_delay: Natural = 0
+    backend: Literal["auto", "scan", "fused"] = "auto"
+    matmul_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def check(self):
+        require("reset", self.cell == "gru" or self.reset == "before", 'the default unless cell="gru"', self.reset)
+        known = self.cell == "lstm" or self.forget_bias == 1.0
+        require("forget_bias", known, 'the default unless cell="lstm"', self.forget_bias)
+        known = self.cell != "elman" or self.longest_delay == 0
+        require("longest_delay", known, 'the default for cell="elman"', self.longest_delay)
+
+
+def recurrent(
+    config: RecurrentConfig, in_features: int, rngs: nnx.Rngs, bidirectional: bool = False
+) -> gru_jax.nnx.Recurrent:
+    """Makes the layers that `config` describes: `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`."""
+    return gru_jax.nnx.Recurrent(
+        make_cell(config),
+        in_features,
+        config.hidden_size,
+        num_layers=config.num_layers,
+        bidirectional=bidirectional,
+        dropout=config.dropout,
+        backend=config.backend,
+        matmul_dtype=jnp.bfloat16 if config.matmul_dtype == "bfloat16" else None,
+        rngs=rngs,
+    )
+
+
+def make_cell(config: RecurrentConfig) -> gru_jax.GRU | gru_jax.LSTM | gru_jax.Elman:
+    """Returns the cell by its name."""
+    chrono = {"b_init": "chrono", "longest_delay": config.longest_delay} if config.longest_delay else {}
+    if config.cell == "gru":
+        return gru_jax.GRU(reset=config.reset, **chrono)
+    if config.cell == "lstm":
+        return gru_jax.LSTM(forget_bias=config.forget_bias, **chrono)
+    return gru_jax.Elman()
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Drops entries of x at `rate` and scales up the rest; with no key, returns x. The key is consumed."""
+    if key is None or rate == 0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)

@@ -1,0 +1,147 @@
+"""Typed, checked configuration: frozen dataclasses that refuse what they cannot mean, in one line.
+
+A config is a dataclass that extends `Checked`. Its fields say what they take, by type and by range:
+
+    @dataclasses.dataclass(frozen=True)
+    class TrainConfig(Checked):
+        steps: Count = 1000
+        schedule: Literal["constant", "cosine"] = "constant"
+
+        def check(self):
+            require("steps", self.steps % 10 == 0, "a multiple of 10", self.steps)
+
+`build` makes one from a mapping and names the nearest valid key where a key is unknown.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+ConfigType = TypeVar("ConfigType", bound="Checked")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one line that names the key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, both included unless open."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.low_open else f"at least {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'below' if self.high_open else 'at most'} {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, low_open=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Rate = Annotated[float, Range(0, 1, high_open=True)]
+
+
+class Checked:
+    """Base of every config dataclass: the types and ranges of its fields hold from its construction on."""
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = _accept(field.name, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Refuses values that do not fit each other, by `require`."""
+
+
+def require(name: str, condition: bool, expected: str, value: Any) -> None:
+    """Raises the one line of a refused value unless `condition` holds."""
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
+    """Makes a config from a mapping of its fields.
+
+    Args:
+      config_type: a dataclass that extends `Checked`.
+      values: a mapping from field names to plain values; what it leaves out keeps its default.
+      path: where the mapping stands in the whole config, for messages: "model".
+
+    Raises:
+      ConfigError: an unknown key, a wrong type, a value out of range; one line.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {values!r}")
+    known = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
+    refuse_unknown(values, known, path)
+    try:
+        return config_type(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}.{error}") from None
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
+    """Raises for the first key that is not known, with the nearest one that is."""
+    known = list(known)
+    for key in values:
+        if key not in known:
+            name = f"{path}.{key}" if path else str(key)
+            raise ConfigError(f"{name}: unknown key{nearest(str(key), known)}; known are {', '.join(known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns ", did you mean ...?" where one of `known` is near, else nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def _accept(name: str, hint: Any, value: Any) -> Any:
+    """Returns `value` as its field holds it, or raises."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = _accept(name, arguments[0], value)
+        for constraint in arguments[1:]:
+            require(name, value in constraint, f"{_article(arguments[0])} {constraint}", value)
+        return value
+    if origin is Literal:
+        known = ", ".join(map(repr, arguments))
+        near = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
+        accepted = any(type(value) is type(a) and value == a for a in arguments)
+        require(name, accepted, f"one of {known}{near and ' (' + near[2:] + ')'}", value)
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = [a for a in arguments if a is not type(None)]
+        return _accept(name, inner, value)
+    if origin is tuple:
+        require(name, isinstance(value, (tuple, list)), "a sequence", value)
+        return tuple(_accept(f"{name}[{i}]", arguments[0], v) for i, v in enumerate(value))
+    if hint is float and type(value) is int:
+        value = float(value)
+    require(name, type(value) is hint, _article(hint), value)
+    if hint is float:
+        require(name, math.isfinite(value), "a finite number", value)
+    return value
+
+
+def _article(hint: Any) -> str:
+    return {int: "an integer", float: "a number", str: "a string", bool: "True or False"}.get(hint, str(hint))

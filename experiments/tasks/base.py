@@ -1,0 +1,119 @@
+"""The one face of all tasks: data, model, loss, metrics. The trainer knows nothing else of them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+import jax
+import numpy as np
+from flax import nnx
+
+Batch: TypeAlias = dict[str, np.ndarray]
+"""Arrays with a first axis of rows, so that a batch can be cut over devices."""
+
+Sums: TypeAlias = dict[str, tuple[Any, Any]]
+"""Name -> (sum, weight). Kept apart, they add up exactly over devices, batches and padding."""
+
+Carry: TypeAlias = Any
+"""What goes from one batch to the next: arrays with a first axis of rows, or `()`."""
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Task(Protocol):
+    """A data set or generator, the model it takes, its loss and its metrics.
+
+    Attributes:
+      Config: the dataclass of the keys under `task`; its `name` is the task's.
+      ModelConfig: the dataclass of the keys under `model`.
+      metric: the name, among those of `metrics`, by which checkpoints are selected on the validation split.
+      mode: whether less ("min") or more ("max") of it is better.
+      result_name: the task's name in the results, where one task file serves several: "adding_600".
+      result_metrics: the metrics that results report.
+      batch_size: rows in a training batch.
+    """
+
+    Config: ClassVar[type[Any]]
+    ModelConfig: ClassVar[type[Any]]
+    metric: ClassVar[str]
+    mode: ClassVar[str]
+    result_metrics: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: Any, data_dir: str | None) -> None:
+        """Loads the data; `data_dir` is where it is looked for first."""
+        ...
+
+    @property
+    def result_name(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
+        """Makes the model, with fresh parameters."""
+        ...
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Returns the training batch of a step (from 0): a pure function of its arguments."""
+        ...
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        """Yields a split in a fixed order, all batches of one shape, padding with weight zero."""
+        ...
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        """Returns what the first batch of training, or of a split, starts from: `()` where batches are independent."""
+        ...
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        """Returns the sums of one batch, of which `sums["loss"]` is differentiated, and the next carry.
+
+        Args:
+          model: made by `model`.
+          batch: from `train_batch` or `eval_batches`, or some of its rows.
+          carry: from `initial_carry` or the batch before.
+          key: for dropout, consumed; None for evaluation.
+        """
+        ...
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Turns the sums over a whole split, or several batches, into metrics, "loss" among them."""
+        ...
+
+
+def mean(sums: Mapping[str, tuple[float, float]], name: str) -> float:
+    """Returns sum / weight; not a number where nothing was weighed."""
+    total, weight = sums[name]
+    return total / weight if weight else float("nan")
+
+
+def epoch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Returns which of `count` examples make the batch of a step: (batch_size,) indices.
+
+    Examples come in an order drawn anew for every epoch, each once an epoch; a batch may straddle two of them.
+
+    Args:
+      seed: the experiment's.
+      step: from 0.
+      batch_size: at most `count`.
+      count: examples in the split.
+    """
+    first, last = step * batch_size, (step + 1) * batch_size - 1
+    orders = [np.random.default_rng((seed, epoch)).permutation(count) for epoch in (first // count, last // count)]
+    straddled = np.concatenate(orders) if last // count > first // count else orders[0]
+    start = first % count
+    return straddled[start : start + batch_size]
+
+
+def padded_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Iterator[Batch]:
+    """Cuts arrays of examples into batches; the last is filled up with copies of its first row, of weight zero.
+
+    Yields:
+      the arrays' rows, and "weights" (batch_size,) float32: 1 for an example, 0 for padding.
+    """
+    count = len(next(iter(arrays.values())))
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + batch_size)
+        weights = (rows < count).astype(np.float32)
+        rows = np.where(rows < count, rows, start)
+        yield {name: array[rows] for name, array in arrays.items()} | {"weights": weights}

@@ -1,0 +1,141 @@
+"""Character-level language modelling of one text: tiny Shakespeare, or a file of one's own.
+
+The last tenth of the text is the test split, exactly as in nanoGPT (tiny Shakespeare: from character 1,003,854 on). It
+takes no part in any choice: the last twentieth of the first nine tenths is the validation split, and what is before
+it is trained on. The vocabulary is every character of the text.
+
+Training is truncated backpropagation through time with the state carried on: each row of the batch reads the text
+from a place of its own, `length` characters a step, and starts again at its front when it comes to the end. The test
+split is one stream from its first character to its last, the state carried all the way.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.data import fetch
+from experiments.models.language_model import LanguageModel, LanguageModelConfig
+from experiments.schema import Checked, ConfigError, Count
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
+
+EVAL_LENGTH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class CharLMConfig(Checked):
+    """
+    Attributes:
+      text_file: a UTF-8 text file of one's own; empty for tiny Shakespeare.
+      length: T, the characters of a training step, over which gradients flow.
+      batch_size: rows of a training batch, each reading the text from its own place.
+      validation_streams: the pieces that the validation split is cut into, to be read side by side; the first
+        characters of each are predicted from an empty state. (The test split is always one.)
+    """
+
+    name: Literal["char_lm"] = "char_lm"
+    text_file: str = ""
+    length: Count = 128
+    batch_size: Count = 64
+    validation_streams: Count = 16
+
+
+class CharLM(Task):
+    """Prediction of each next character."""
+
+    Config, ModelConfig = CharLMConfig, LanguageModelConfig
+    metric, mode = "nats_per_char", "min"
+    result_metrics = ("nats_per_char",)
+
+    def __init__(self, config: CharLMConfig, data_dir: str | None):
+        """Loads the text, from `data_dir` where it is there, else from the data cache or its public address."""
+        self.config = config
+        text = read_text(config.text_file or fetch("tiny_shakespeare", "input.txt", data_dir))
+        self.characters = "".join(sorted(set(text)))
+        test = int(0.9 * len(text))
+        validation = int(0.95 * test)
+        codes = encode(text, self.characters)
+        self.splits = {"train": codes[:validation], "validation": codes[validation:test], "test": codes[test:]}
+        needed = {
+            "task.length": (config.length, len(self.splits["train"]) - 1),
+            "task.batch_size": (config.batch_size, len(self.splits["train"])),
+            "task.validation_streams": (config.validation_streams, len(self.splits["validation"]) - 1),
+        }
+        for key, (value, most) in needed.items():
+            if value > most:
+                raise ConfigError(f"{key}: expected at most {most}, for a text of {len(text)} characters, got {value}")
+
+    @property
+    def result_name(self) -> str:
+        return pathlib.Path(self.config.text_file).stem if self.config.text_file else "tiny_shakespeare"
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    def model(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> LanguageModel:
+        return LanguageModel(config, len(self.characters), rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Row b reads on from where it stopped at the step before; the seed says where it began."""
+        text, rows, length = self.splits["train"], self.batch_size, self.config.length
+        first = np.random.default_rng(seed).integers(len(text))
+        starts = first + np.arange(rows) * len(text) // rows + step * length
+        codes = text[(starts[:, None] + np.arange(length + 1)) % len(text)]
+        return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": np.ones((rows, length), np.float32)}
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        """Yields a split as side-by-side streams, each next character once: one stream for "test"."""
+        text = self.splits[split]
+        count = len(text) - 1
+        streams = 1 if split == "test" else self.config.validation_streams
+        stream_length = -(-count // streams)
+        length = min(EVAL_LENGTH, stream_length)
+        for start in range(0, stream_length, length):
+            times = start + np.arange(length)
+            places = np.arange(streams)[:, None] * stream_length + times
+            real = (times < stream_length) & (places < count)
+            places = np.where(real, places, 0)
+            yield {"inputs": text[places], "targets": text[places + 1], "weights": real.astype(np.float32)}
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        assert isinstance(model, LanguageModel)
+        return model.initial_state(rows)
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits, carry = model(batch["inputs"], carry, key=key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+        weights = batch["weights"]
+        return {"loss": ((losses * weights).sum(), weights.sum())}, jax.lax.stop_gradient(carry)
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        nats = mean(sums, "loss")
+        return {"loss": nats, "nats_per_char": nats, "bits_per_char": nats / math.log(2)}
+
+
+def read_text(path: str | pathlib.Path) -> str:
+    """Reads a text file, newlines as they stand; says so in one line where it cannot be used."""
+    try:
+        text = pathlib.Path(path).read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"task.text_file: expected a readable file, got {str(path)!r} ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"task.text_file: expected UTF-8, got other bytes in {path} at {error.start}") from None
+    if len(text) < 100:
+        raise ConfigError(f"task.text_file: expected at least 100 characters, got {len(text)} in {path}")
+    return text
+
+
+def encode(text: str, characters: str) -> np.ndarray:
+    """Returns the place of each character among `characters`: (len(text),) int32."""
+    codes = {character: code for code, character in enumerate(characters)}
+    try:
+        return np.array([codes[character] for character in text], np.int32)
+    except KeyError as error:
+        raise ValueError(f"text: expected characters of the vocabulary {characters!r}, got {error.args[0]!r}") from None

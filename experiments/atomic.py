@@ -1,0 +1,24 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file in one go; whoever reads `path`, at any moment, sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes plain data as indented JSON."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

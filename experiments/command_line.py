@@ -1,0 +1,88 @@
+"""`--config`, as every entry point that takes one reads it: errors are one line, and config.json is a config too."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments.config import ExperimentConfig, resolve
+from experiments.data import DataError
+from experiments.run_folder import RunFolderError
+from experiments.schema import ConfigError
+from experiments.training.checkpoints import CheckpointError
+from experiments.training.devices import DeviceError
+from experiments.training.loop import NonFiniteError
+
+SAVED = pathlib.Path(__file__).resolve().parents[1] / "configs" / "saved.py"
+REFUSALS = (ConfigError, DataError, RunFolderError, CheckpointError, DeviceError, NonFiniteError)
+"""Errors whose message is all that a person needs."""
+
+
+def define_config() -> flags.FlagHolder:
+    """Defines `--config=<file>[:variant]` and `--config.<key>=<value>`. Keys are checked later, by `resolve`."""
+    help_string = "configs/<name>.py, with :<variant> where it has any, or the config.json of a run."
+    return config_flags.DEFINE_config_file("config", None, help_string, lock_config=False, accept_new_attributes=True)
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Runs an entry point. A refusal is printed as one line, with exit status 1; a flag that cannot be, with 2."""
+
+    def guarded(arguments: Sequence[str]) -> int | None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            return main(arguments)
+        except REFUSALS as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    app.run(guarded, flags_parser=_parse)
+    raise AssertionError("app.run exits")
+
+
+def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]:
+    """Returns what the command line asks for: the configuration, the config file as named, and its overrides."""
+    if flag.value is None:
+        raise ConfigError("--config: expected a config file such as configs/digits.py, got nothing")
+    named = next(_after_equals(i, a) for i, a in enumerate(sys.argv) if a.split("=")[0] in ("--config", "-config"))
+    overrides = [
+        argument.lstrip("-").removeprefix("config.") for argument in sys.argv[1:] if argument.startswith("--config.")
+    ]
+    return resolve(flag.value), named, overrides
+
+
+def _after_equals(index: int, argument: str) -> str:
+    return argument.split("=", 1)[1] if "=" in argument else sys.argv[index + 1]
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses the flags; whatever goes wrong in it, a config file's own errors included, becomes one line."""
+    rewritten = list(arguments)
+    for index, argument in enumerate(rewritten):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            if equals:
+                rewritten[index] = f"--config={_config_file(value)}"
+            elif index + 1 < len(rewritten):
+                rewritten[index + 1] = _config_file(rewritten[index + 1])
+    try:
+        return app.parse_flags_with_usage(rewritten)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        _refuse(str(error).strip().splitlines()[-1])
+
+
+def _config_file(value: str) -> str:
+    path = value.split(":", 1)[0]
+    if not os.path.isfile(path):
+        _refuse(f"--config: expected a config file, got {path!r}, which is not there")
+    if not path.endswith((".py", ".json")):
+        _refuse(f"--config: expected a .py or .json file, got {path!r}")
+    return f"{SAVED}:{value}" if value.endswith(".json") else value
+
+
+def _refuse(message: Any) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

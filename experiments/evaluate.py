@@ -1,0 +1,44 @@
+"""Scores a run's best parameters on a split.
+
+python -m experiments.evaluate --workdir=runs/digits --split=validation
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import cast
+
+from absl import flags
+
+from experiments import command_line, tasks
+from experiments.run_folder import RunFolder, RunFolderError
+from experiments.tasks.base import SPLITS, Split
+from experiments.training import devices, loop, summary
+from experiments.training.evaluation import Evaluator
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to score.")
+PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Those best on validation, or the last ones.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Loads the run and prints its metrics."""
+    del arguments
+    folder = RunFolder(pathlib.Path(WORKDIR.value))
+    config = folder.load_config()
+    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
+    devices.request_cpu_devices(task.batch_size, None)
+    mesh = devices.make_mesh(task.batch_size)
+    run = loop.load(config, task, folder, mesh)
+    if run.progress.step == 0:
+        raise RunFolderError(f"{folder.path} holds no checkpoint yet")
+    best = PARAMETERS.value == "best"
+    params, step = (run.best, run.progress.best_step) if best else (run.state.params, run.progress.step)
+    split = cast(Split, SPLIT.value)
+    metrics = Evaluator(task, run.graph, mesh)(params, split)
+    title = f"{task.result_name}, {split} split, parameters of step {step}"
+    print(summary.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

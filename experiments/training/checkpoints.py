@@ -1,0 +1,156 @@
+"""Checkpoints that can be trusted: whole, verified, and two of them.
+
+A checkpoint is a folder `step_<n>` with `arrays/`, written by orbax, `progress.json`, and `manifest.json`, which holds
+the SHA-256 of every other file. It is written under another name and renamed when all of it is on the
+disk, so that a run killed at any moment leaves the last one as it was. Each holds the training state and the
+best parameters so far, so that the two always belong together.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import warnings
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from experiments import atomic
+
+KEPT = 2
+
+
+class CheckpointError(Exception):
+    """There are checkpoints, but none that can be used; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the loop knows beside the arrays.
+
+    Attributes:
+      step: how many steps have been taken.
+      best_value: the best validation metric so far; None before the first evaluation.
+      best_step: the step that it was reached at.
+      stale: evaluations since then.
+      finished: whether training is over, be it at the last step or by early stopping.
+      seconds: how long training has taken, all starts together.
+      sums: the training sums since the last row of metrics.
+    """
+
+    step: int = 0
+    best_value: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    sums: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Takes the folder that they lie in; it need not exist yet."""
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """The steps with a checkpoint, oldest first."""
+        names = [path.name for path in self.folder.glob("step_*")] if self.folder.exists() else []
+        return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+    def save(self, arrays: Any, progress: Progress) -> None:
+        """Writes a checkpoint of `progress.step`, then removes all but the newest two.
+
+        Args:
+          arrays: a pytree of arrays.
+          progress: goes with them.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".*.tmp"):
+            shutil.rmtree(leftover)
+        temporary = self.folder / f".step_{progress.step}.tmp"
+        with ocp.StandardCheckpointer() as writer:
+            writer.save((temporary / "arrays").absolute(), arrays)
+            writer.wait_until_finished()
+        atomic.write_json(temporary / "progress.json", dataclasses.asdict(progress))
+        atomic.write_json(temporary / "manifest.json", digests(temporary))
+        _sync(temporary)
+        final = self.folder / f"step_{progress.step}"
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _sync(self.folder)
+        for step in self.steps()[:-KEPT]:
+            shutil.rmtree(self.folder / f"step_{step}")
+
+    def restore(self, template: Any) -> tuple[Any, Progress] | None:
+        """Reads the newest checkpoint that is whole.
+
+        Args:
+          template: a pytree of arrays with the shapes, dtypes and shardings to restore to.
+
+        Returns:
+          the arrays and the progress, or None where nothing was ever saved. A damaged checkpoint is passed over with a
+          warning that names it.
+
+        Raises:
+          CheckpointError: there are checkpoints, and all are damaged.
+        """
+        faults = []
+        for step in reversed(self.steps()):
+            path = self.folder / f"step_{step}"
+            fault = damage(path)
+            if fault is None:
+                for later in faults:
+                    warnings.warn(f"checkpoint passed over: {later}; going on from {path}", stacklevel=2)
+                return self._read(path, template)
+            faults.append(fault)
+        if faults:
+            raise CheckpointError(f"no checkpoint can be used: {'; '.join(faults)}")
+        return None
+
+    def _read(self, path: pathlib.Path, template: Any) -> tuple[Any, Progress]:
+        values = json.loads((path / "progress.json").read_text())
+        values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+        with ocp.StandardCheckpointer() as reader:
+            arrays = reader.restore((path / "arrays").absolute(), abstract)
+        return arrays, Progress(**values)
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file under `folder` but the manifest, by its path in there."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / "manifest.json"
+    }
+
+
+def damage(folder: pathlib.Path) -> str | None:
+    """Says in one line what is wrong with a checkpoint; None where its files are those that were written."""
+    try:
+        recorded = json.loads((folder / "manifest.json").read_text())
+        found = digests(folder)
+    except (OSError, ValueError) as error:
+        return f"{folder} cannot be read ({error})"
+    for name in recorded:
+        if name not in found:
+            return f"{folder} lacks {name}"
+        if found[name] != recorded[name]:
+            return f"{folder} is damaged in {name}"
+    return None
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Makes sure that everything in a folder is on the disk, names included."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,78 @@
+"""What must be known to repeat a run: versions, devices, commit."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+import gru_jax
+from experiments import atomic
+from experiments.training.devices import available_cores
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "scikit-learn")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def describe(devices: int) -> dict[str, Any]:
+    """Returns this start's environment, as plain data; `devices` is how many of them the run uses."""
+    return {
+        "command": [sys.executable, *sys.argv],
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": devices,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_", "GLIBC_TUNABLES"))},
+    }
+
+
+def append(path: pathlib.Path, step: int, environment: dict[str, Any]) -> None:
+    """Adds a start, from `step` on, to environment.json, which is a list of them."""
+    starts = json.loads(path.read_text()) if path.exists() else []
+    atomic.write_json(path, [*starts, {"from_step": step, **environment}])
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of this project, and of the packages that results depend on."""
+    found = {"python": platform.python_version(), "gru_jax": gru_jax.__version__}
+    return found | {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def commit() -> str:
+    """Returns the checkout's commit, with "-dirty" where tracked files differ from it; "unknown" outside git."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return "unknown"
+    return head + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def machine() -> str:
+    """Returns processor or accelerator, and how many: "Intel(R) Xeon(R) Processor, 2 cores"."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    return f"{_processor()}, {available_cores()} cores"
+
+
+def _processor() -> str:
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,45 @@
+"""Scoring parameters on a split."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from experiments.tasks.base import Split, Task
+from experiments.training.step import make_eval_step
+
+
+class Evaluator:
+    """Scores parameters on any split of a task; compiles once per batch shape."""
+
+    def __init__(self, task: Task, graph: Any, mesh: Mesh):
+        """Takes the model's graph, which `nnx.merge` joins with parameters."""
+        self.task, self.graph, self.mesh = task, graph, mesh
+        self._steps: dict[int, Any] = {}
+
+    def __call__(self, params: Any, split: Split) -> dict[str, float]:
+        """Returns the metrics over the whole split; the carry goes from each batch to the next."""
+        totals: dict[str, tuple[float, float]] = {}
+        step, carry = None, ()
+        for batch in self.task.eval_batches(split):
+            if step is None:
+                rows = len(next(iter(batch.values())))
+                carry = self.task.initial_carry(nnx.merge(self.graph, params), rows)
+                step = self._step(rows)
+            sums, carry = step(params, batch, carry)
+            totals = add_sums(totals, jax.device_get(sums))
+        return self.task.metrics(totals)
+
+    def _step(self, rows: int) -> Any:
+        if rows not in self._steps:
+            self._steps[rows] = make_eval_step(self.task, self.graph, self.mesh, rows)
+        return self._steps[rows]
+
+
+def add_sums(one: dict[str, tuple[float, float]], other: Any) -> dict[str, tuple[float, float]]:
+    """Adds sums and weights name by name, in double precision."""
+    return {
+        name: (one.get(name, (0.0, 0.0))[0] + float(total), one.get(name, (0.0, 0.0))[1] + float(weight))
+        for name, (total, weight) in other.items()
+    }

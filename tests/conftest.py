@@ -1,7 +1,7 @@
 """Settings for every test: CPU only, eight virtual devices, no silent broadcasting, repeatable hypothesis runs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Both must be decided before a JAX backend starts, here and in the processes that tests start.
@@ -11,6 +11,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import hypothesis
 import jax
 import pytest
+
+from experiments.data import fetch
+from experiments.data.cache import user_cache
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,11 +34,21 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder that holds the real data sets as `<dataset>/<file>`: `$GRU_JAX_DATA`, or the test is skipped."""
+    """The folder of the real data sets, `$GRU_JAX_DATA` or the user's cache; the test is skipped if there is none."""
     named = os.environ.get("GRU_JAX_DATA")
-    if not named:
-        pytest.skip("needs the real data: set GRU_JAX_DATA to the folder that holds <dataset>/<file>")
-    folder = Path(named).expanduser().resolve()
+    folder = Path(named).expanduser().resolve() if named else user_cache().resolve()
     if not folder.is_dir():
-        pytest.skip(f"needs the real data: GRU_JAX_DATA={named} is not a folder")
+        pytest.skip(f"needs real data, and {folder} is not a folder: set GRU_JAX_DATA to the one with <dataset>/<file>")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_file(data_dir: Path) -> Callable[[str, str], Path]:
+    """Gives the checked path of a real data file; the test is skipped if it is not there. Nothing is downloaded."""
+
+    def find(dataset: str, name: str) -> Path:
+        if not (data_dir / dataset / name).is_file():
+            pytest.skip(f"needs real data: {data_dir / dataset / name} is not there")
+        return fetch(dataset, name, data_dir)
+
+    return find

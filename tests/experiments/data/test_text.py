@@ -78,8 +78,8 @@ def test_bad_utf8_is_named_with_its_place(tmp_path, data, place):
     assert str(path) in str(caught.value)
 
 
-def test_tiny_shakespeare(data_dir):
-    text = read_text(data_dir / "tiny_shakespeare" / "input.txt")
+def test_tiny_shakespeare(data_file):
+    text = read_text(data_file("tiny_shakespeare", "input.txt"))
     vocabulary = Vocabulary.of([text])
     assert (len(text), len(vocabulary)) == (1_115_394, 65)
     assert vocabulary.decode(vocabulary.encode(text)) == text

@@ -1,0 +1,114 @@
+# The two commands to begin with:
+#   make demo         train a GRU on handwritten digits
+#   make test         run the test suite
+# And:
+#   make lint         formatting, lint and types
+#   make format       rewrite the sources as `make lint` wants them
+#   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
+#   make aot          ahead-of-time compilation for an accelerator that is not there
+#   make test-newest  the library on the newest JAX and Python (PYTHON_NEWEST=...)
+#   make test-install the library installed from its wheel, alone
+#   make clean
+# Everything is installed into .venv, made with PYTHON=... or the first Python found that is new enough.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHONS := python3 python3.11 python3.12 python3.13 python3.14 python
+PYTHONS_NEWEST := python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3) \
+	$(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3)
+
+# The real data sets, if they lie beside the checkout; else tests use what the user's cache holds.
+ifndef GRU_JAX_DATA
+ifneq ($(wildcard ../shared/data),)
+export GRU_JAX_DATA := $(abspath ../shared/data)
+endif
+endif
+
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest -q -n 2
+
+.PHONY: demo test test-peers aot test-newest test-install lint format clean
+
+demo: $(VENV)/.with-experiments
+	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
+
+# What needs more packages than the extra `test` has targets of its own.
+test: $(VENV)/.with-test
+	JAX_PLATFORMS=cpu $(PYTEST) -m "not aot" --ignore=tests/conformance tests
+
+ifeq ($(wildcard tests/conformance),)
+test-peers:
+	@echo "make test-peers: nothing to run, there is no tests/conformance"
+else
+test-peers: $(VENV)/.with-test $(VENV)/.with-peers
+	JAX_PLATFORMS=cpu KERAS_BACKEND=jax $(PYTEST) tests/conformance
+endif
+
+ifeq ($(shell grep -rlE 'mark\.aot' --include='*.py' tests),)
+aot:
+	@echo "make aot: nothing to run, no test is marked aot"
+else
+aot: $(VENV)/.with-test $(VENV)/.with-aot
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q -m aot tests
+endif
+
+lint: $(VENV)/.with-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(VENV)/.with-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The newest versions that the index has, without constraints.
+test-newest:
+	@for python in $(or $(PYTHON_NEWEST),$(PYTHONS_NEWEST)); do \
+	    if $$python -c 'import venv, ensurepip' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "make test-newest: skipped, none of these is here: $(or $(PYTHON_NEWEST),$(PYTHONS_NEWEST))"; exit 0; \
+	fi; \
+	set -ex; \
+	$$found -m venv --clear $(VENV)-newest; \
+	$(VENV)-newest/bin/python $(PIP_INSTALL) -e '.[test]'; \
+	$(VENV)-newest/bin/python -c 'import sys, jax, flax; print(sys.version, jax.__version__, flax.__version__)'; \
+	JAX_PLATFORMS=cpu $(VENV)-newest/bin/python -m pytest -q -n 2 -m "not aot" tests/gru_jax
+
+# Run in another folder, where the checkout cannot be imported.
+define INSTALLED
+import sys, jax, gru_jax
+assert "site-packages" in gru_jax.__file__, gru_jax.__file__
+cell = gru_jax.GRU()
+params = cell.init(jax.random.key(0), input_size=3, hidden_size=4)
+ys, h_last = gru_jax.unroll(cell, params, jax.numpy.ones((2, 5, 3)))
+assert ys.shape == (2, 5, 4) and (ys[:, -1] == h_last).all()
+assert not {"flax", "optax", "absl", "torch"} & set(sys.modules)
+import gru_jax.nnx, gru_jax.linen
+print("gru_jax", gru_jax.__version__, "works where it is installed alone")
+endef
+export INSTALLED
+test-install: $(VENV)/.made
+	$(BIN)/python -m venv --clear $(VENV)-install
+	$(VENV)-install/bin/python $(PIP_INSTALL) --constraint constraints.txt .
+	cd $(VENV)-install && JAX_PLATFORMS=cpu bin/python -I -c "$$INSTALLED"
+
+$(VENV)/.made:
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	    then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "make: a Python of version 3.11 or later with its modules venv and ensurepip is needed;" \
+	        "tried $(or $(PYTHON),$(PYTHONS)). Name one: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	set -ex; $$found -m venv $(VENV); touch $@
+
+# One stamp per extra: nothing is installed again until the packages change.
+$(VENV)/.with-%: $(VENV)/.made pyproject.toml constraints.txt
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-install build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ export GRU_JAX_DATA := $(abspath ../shared/data)
 endif
 endif
 
-PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2
 
 .PHONY: demo test test-peers aot test-newest test-install lint format clean
@@ -77,14 +77,14 @@ test-newest:
 
 # Run in another folder, where the checkout cannot be imported.
 define INSTALLED
-import sys, jax, gru_jax
+import importlib, pkgutil, sys, jax, gru_jax
 assert "site-packages" in gru_jax.__file__, gru_jax.__file__
 cell = gru_jax.GRU()
 params = cell.init(jax.random.key(0), input_size=3, hidden_size=4)
 ys, h_last = gru_jax.unroll(cell, params, jax.numpy.ones((2, 5, 3)))
 assert ys.shape == (2, 5, 4) and (ys[:, -1] == h_last).all()
 assert not {"flax", "optax", "absl", "torch"} & set(sys.modules)
-import gru_jax.nnx, gru_jax.linen
+for module in pkgutil.iter_modules(gru_jax.__path__, "gru_jax."): importlib.import_module(module.name)
 print("gru_jax", gru_jax.__version__, "works where it is installed alone")
 endef
 export INSTALLED

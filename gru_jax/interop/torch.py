@@ -1,0 +1,139 @@
+"""PyTorch: `torch.nn.GRU`, `LSTM`, `RNN` (tanh) and their cells, as state dicts; `.pt` files.
+
+Gates lie `[r | z | n]` and `[i | f | g | o]` along the first axis; z weighs the old state, hence the sign. A bias is
+kept in two parts, `bias_ih` and `bias_hh`: added on the way in; on the way out `bias_hh` holds `b_hn` alone.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gru_jax.cells import Cell
+from gru_jax.interop.files import written_whole
+from gru_jax.interop.gate_layout import GateLayout, Weights, choose
+from gru_jax.interop.leaves import Leaves, naming
+from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.types import Params
+
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+LAYOUTS = (
+    GateLayout("rzn", negated="z", transposed=True),
+    GateLayout("ifgo", transposed=True),
+    GateLayout("h", transposed=True),
+)
+
+
+def from_state_dict(state_dict: Mapping[str, Any], *, prefix: str = "") -> tuple[Any, Params]:
+    """Reads the weights of a recurrent layer or cell.
+
+    The cell follows from the number of gates. A `torch.nn.RNN` is taken to be a tanh one, its default: the state dict
+    does not say.
+
+    Args:
+      state_dict: names to tensors or NumPy arrays: `weight_ih_l0 (G H, I)`, `weight_hh_l0 (G H, H)`, `bias_ih_l0` and
+        `bias_hh_l0 (G H,)` unless bias=False, `..._l1`, `..._reverse`; a cell's names have no `_l0`.
+      prefix: takes only names that begin with it, e.g. "encoder.rnn." out of a whole model.
+
+    Returns:
+      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+
+    Raises:
+      ValueError, TypeError: where an array is missing, too many, or does not fit; the line names it.
+
+    Example:
+      >>> layer = torch.nn.GRU(64, 128, num_layers=2, batch_first=True)
+      >>> stack, params = from_state_dict(layer.state_dict())
+      >>> ys, h_last = gru_jax.unroll(stack, params, xs)
+    """
+    leaves = Leaves("state_dict", state_dict)
+    if prefix:
+        inside = {key.removeprefix(prefix): state_dict[key] for key in leaves.names() if key.startswith(prefix)}
+        if not inside:
+            raise ValueError(f"prefix: expected the beginning of some name in the state dict, got {prefix!r}")
+        leaves = Leaves(f"state_dict[{prefix!r}...]", inside)
+    if "weight_hh" in leaves:
+        layers = [[_read(leaves, "", "I")]]
+    else:
+        directions = ("", "_reverse") if "weight_hh_l0_reverse" in leaves else ("",)
+        numbers = [number for number in range(len(leaves.names())) if f"weight_hh_l{number}" in leaves]
+        layers, width = [], "I"
+        for number in range(max(numbers, default=0) + 1):
+            layers.append([_read(leaves, f"_l{number}{direction}", width) for direction in directions])
+            width = len(directions) * layers[0][0][1].U.shape[0]
+    leaves.finish()
+    return put_together(layers)
+
+
+def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, np.ndarray]:
+    """Writes weights under PyTorch's names.
+
+    Args:
+      cell: a GRU with reset="after", an LSTM, an Elman, or a Stack of them that concatenates its directions.
+      params: its parameters.
+      prefix: what every name begins with.
+
+    Returns:
+      Names to NumPy arrays, those of a `torch.nn.GRU`, `LSTM` or `RNN`.
+
+    Raises:
+      ValueError, TypeError: for what PyTorch does not have, reset="before" among it.
+
+    Example:
+      >>> state_dict = to_state_dict(stack, params)
+      >>> layer.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
+    """
+    parts = take_apart(cell, params)
+    require("PyTorch", parts, reset="after", merge="concat")
+    layout = next(layout for layout in LAYOUTS if layout.cell is type(parts.cell))
+    state_dict = {}
+    for number, layer in enumerate(parts.layers):
+        for direction, weights in zip(("", "_reverse"), map(layout.write, layer), strict=False):
+            suffix = f"_l{number}{direction}"
+            names = (f"{prefix}{kind}{suffix}" for kind in KINDS)
+            state_dict.update(zip(names, (weights.W, weights.U, *layout.split(weights)), strict=True))
+    return state_dict
+
+
+def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params]:
+    """Reads a state dict that `torch.save` wrote, with `weights_only=True`: a file can hold weights, but no code.
+
+    Raises:
+      ValueError: where the file is none or its contents do not fit; the line names the file.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    with naming(path):
+        with Path(path).open("rb") as file:
+            try:
+                state_dict = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:  # PyTorch raises whatever the damage leads to, over many lines.
+                first = str(error).strip().partition("\n")[0][:200]
+                got = f"{type(error).__name__}: {first}"
+                raise ValueError(f"expected a file of weights alone from torch.save, got {got}") from None
+        return from_state_dict(state_dict, prefix=prefix)
+
+
+def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str = "") -> None:
+    """Writes `to_state_dict` with `torch.save`."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    arrays = to_state_dict(cell, params, prefix=prefix)
+    with written_whole(path) as temporary:
+        torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, temporary)
+
+
+def _read(leaves: Leaves, suffix: str, width: int | str) -> tuple[Cell, Params]:
+    weight_ih, weight_hh, bias_ih, bias_hh = (f"{kind}{suffix}" for kind in KINDS)
+    if f"weight_hr{suffix}" in leaves:
+        raise ValueError(f"{leaves.source}: weight_hr{suffix}: expected an LSTM without projections, got proj_size > 0")
+    U = leaves.take(weight_hh, ("GH", "H"))
+    layout = choose(LAYOUTS, leaves.source, weight_hh, U.shape)
+    W = leaves.take(weight_ih, (U.shape[0], width))
+    if bias_ih in leaves or bias_hh in leaves:
+        biases = leaves.take(bias_ih, U.shape[:1]), leaves.take(bias_hh, U.shape[:1])
+    else:
+        biases = np.zeros_like(U[:, 0]), np.zeros_like(U[:, 0])
+    return layout.read(Weights(W, U, *layout.merge(*biases, reset="after")))

@@ -1,0 +1,188 @@
+"""Against PyTorch: `torch.nn.GRU`, `LSTM` and `RNN`, whole layers with their own random weights."""
+
+from contextlib import nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gru_jax
+from gru_jax.interop.torch import from_file, from_state_dict, to_file, to_state_dict
+from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task, solve
+from tests.gru_jax.covering import pairwise
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+torch.set_num_threads(1)  # Its threads wait for each other where tests run side by side.
+
+I, H = 3, 5
+KINDS = {"gru_after": torch.nn.GRU, "lstm": torch.nn.LSTM, "elman": torch.nn.RNN}
+CASES = pairwise(
+    {
+        "name": list(KINDS),
+        "num_layers": [1, 2, 3],
+        "bidirectional": [False, True],
+        "dtype": ["float32", "float64"],
+        "lengths": [False, True],
+        "h0": [False, True],
+        "batch_first": [False, True],
+        "bias": [True, True, False],
+    }
+)
+
+
+def label(case):
+    flags = [name for name in ("bidirectional", "lengths", "h0", "batch_first", "bias") if case[name]]
+    return "-".join([case["name"], str(case["num_layers"]), case["dtype"], *flags])
+
+
+def make_layer(name, dtype="float32", seed=0, **options):
+    torch.manual_seed(seed)
+    return KINDS[name](I, H, dtype=getattr(torch, dtype), **options)
+
+
+def as_torch(array):
+    return torch.from_numpy(np.array(array))
+
+
+def states_to_torch(states):
+    """Ours, layers of directions of h or (h, c), as PyTorch's (L D, B, H) or a pair of them."""
+    cells = [state for layer in states for state in layer]
+    if isinstance(cells[0], gru_jax.LSTMState):
+        return tuple(as_torch(np.stack(part)) for part in zip(*cells, strict=True))
+    return as_torch(np.stack(cells))
+
+
+def put_to_torch(layer, task, batch_first):
+    """Outputs, final states and the gradients of parameters, inputs and initial states."""
+    xs = as_torch(task.xs).requires_grad_()
+    given = xs if batch_first else xs.transpose(0, 1)
+    h0 = None if task.h0 is None else jax.tree.map(lambda a: a.requires_grad_(), states_to_torch(task.h0))
+    if task.lengths is None:
+        ys, h_last = layer(given, h0)
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            given, as_torch(task.lengths).long(), batch_first=batch_first, enforce_sorted=False
+        )
+        ys, h_last = layer(packed, h0)
+        ys, _ = torch.nn.utils.rnn.pad_packed_sequence(ys, batch_first=batch_first, total_length=task.xs.shape[1])
+    ys = ys if batch_first else ys.transpose(0, 1)
+    loss = (ys * as_torch(task.ys_weights)).sum()
+    weights = states_to_torch(task.last_weights)
+    pairs = zip(h_last, weights, strict=True) if isinstance(h_last, tuple) else [(h_last, weights)]
+    (loss + sum((state * weight).sum() for state, weight in pairs)).backward()
+    gradients = {name: parameter.grad.numpy() for name, parameter in layer.named_parameters()}
+    h0_gradient = None if h0 is None else jax.tree.map(lambda a: a.grad.numpy(), h0)
+    return (
+        ys.detach().numpy(),
+        jax.tree.map(lambda a: a.detach().numpy(), h_last),
+        gradients,
+        xs.grad.numpy(),
+        h0_gradient,
+    )
+
+
+def as_stack(cell, params):
+    """A bare cell as a stack of one, so that states have one form."""
+    return (cell, params) if isinstance(cell, gru_jax.Stack) else (gru_jax.Stack(cell), ((params,),))
+
+
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_outputs_states_and_gradients(case, backend):
+    dtype, batch_first = case["dtype"], case["batch_first"]
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        layer = make_layer(
+            case["name"],
+            dtype,
+            num_layers=case["num_layers"],
+            bidirectional=case["bidirectional"],
+            batch_first=batch_first,
+            bias=case["bias"],
+        )
+        cell, params = as_stack(*from_state_dict(layer.state_dict()))
+        assert (cell.num_layers, cell.bidirectional) == (case["num_layers"], case["bidirectional"])
+        assert cell.cell == CELLS[case["name"]]
+        task = draw_task(cell, I, H, dtype, h0=case["h0"], lengths=case["lengths"])
+        ours = solve(cell, params, task, backend)
+        ys, h_last, gradients, xs_gradient, h0_gradient = put_to_torch(layer, task, batch_first)
+        assert_close(ours.ys, ys, dtype, "outputs")
+        jax.tree.map(lambda a, b: assert_close(a, b, dtype, "final state"), states_to_torch(ours.h_last), h_last)
+        assert_close(ours.xs_gradient, xs_gradient, dtype, "gradient of the inputs", gradient=True)
+        if case["h0"]:
+            ours_h0 = states_to_torch(ours.h0_gradient)
+            jax.tree.map(lambda a, b: assert_close(a, b, dtype, "gradient of h0", gradient=True), ours_h0, h0_gradient)
+        compare_gradients(to_state_dict(cell, ours.params_gradient), gradients, dtype)
+
+
+def compare_gradients(ours, theirs, dtype):
+    """A part of a bias that we do not keep has the gradient of the part that we do."""
+    for name, gradient in theirs.items():
+        expected = ours[name]
+        if name.startswith("bias_hh"):
+            expected = ours[name.replace("_hh", "_ih")].copy()
+            if expected.size == 3 * H:
+                expected[2 * H :] = ours[name][2 * H :]
+        assert_close(expected, gradient, dtype, name, gradient=True)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_there_and_back_is_the_same_network(name, bidirectional):
+    stack = gru_jax.Stack(CELLS[name], 2, bidirectional)
+    params = draw_params(stack, I, H)
+    layer = make_layer(name, num_layers=2, bidirectional=bidirectional)
+    state_dict = to_state_dict(stack, params)
+    layer.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+    read, params_read = from_state_dict(layer.state_dict())
+    assert read == stack
+    assert_same_bits(params_read, params)
+    assert_same_bits(to_state_dict(read, params_read), state_dict)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_back_and_there_rounds_a_bias_in_two_parts_once(name):
+    """A random PyTorch bias is a sum of two; after its first trip nothing changes any more, in no bit of the output."""
+    layer, again, once_more = (make_layer(name, seed=seed, num_layers=2) for seed in range(3))
+    for source, target in ((layer, again), (again, once_more)):
+        state_dict = to_state_dict(*from_state_dict(source.state_dict()))
+        target.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+    xs = as_torch(np.random.default_rng(0).normal(size=(7, 3, I)).astype(np.float32))
+    with torch.no_grad():
+        np.testing.assert_allclose(again(xs)[0], layer(xs)[0], rtol=0, atol=1e-6)
+        assert_same_bits(once_more(xs)[0].numpy(), again(xs)[0].numpy())
+    for key, array in layer.state_dict().items():
+        if key.startswith("weight"):
+            assert_same_bits(again.state_dict()[key].numpy(), array.numpy())
+
+
+@pytest.mark.parametrize("kind", [torch.nn.GRUCell, torch.nn.LSTMCell, torch.nn.RNNCell])
+def test_cells(kind, backend):
+    torch.manual_seed(0)
+    module = kind(I, H)
+    cell, params = from_state_dict(module.state_dict())
+    xs = np.random.default_rng(0).normal(size=(2, 4, I)).astype(np.float32)
+    ys, _ = gru_jax.unroll(cell, params, jnp.asarray(xs), backend=backend)
+    state = None
+    for t in range(4):
+        state = module(as_torch(xs[:, t]), state)
+        output = state[0] if isinstance(state, tuple) else state
+        assert_close(ys[:, t], output.detach().numpy(), "float32", f"step {t}")
+
+
+def test_part_of_a_model_and_a_file(tmp_path):
+    model = torch.nn.ModuleDict({"rnn": make_layer("gru_after", bidirectional=True), "head": torch.nn.Linear(4, 2)})
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    stack, params = from_file(tmp_path / "model.pt", prefix="rnn.")
+    assert_same_bits(params, from_state_dict(model["rnn"].state_dict())[1])
+    to_file(tmp_path / "rnn.pt", stack, params)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["model.pt", "rnn.pt"]
+    make_layer("gru_after", bidirectional=True).load_state_dict(torch.load(tmp_path / "rnn.pt", weights_only=True))
+    assert_same_bits(from_file(tmp_path / "rnn.pt")[1], params)
+
+
+def test_bfloat16():
+    layer = make_layer("gru_after", "bfloat16")
+    _, params = from_state_dict(layer.state_dict())
+    assert params.W.dtype == jnp.bfloat16
+    W_r = layer.weight_ih_l0[:H].detach().float().numpy().T
+    np.testing.assert_array_equal(np.asarray(params.W[:, :H], np.float32), W_r)

@@ -124,4 +124,4 @@ def _download(dataset: str, entry: File, path: Path, patience: Patience) -> None
     try:
         download(entry.urls, path, label=label, limit=limit, compress=entry.compress, check=check, patience=patience)
     except (DownloadError, ChecksumError) as fault:
-        raise type(fault)(f"{label} could not be downloaded from {fault}; {advice}") from None
+        raise type(fault)(f"{label} could not be downloaded: {fault}; {advice}") from None

@@ -85,7 +85,7 @@ def download(
                     check(part)
                     with _writing(target):
                         part.replace(target)
-                        _sync_folder(target.parent)
+                _sync_folder(target.parent)
                 return
             except _Passing as fault:
                 last: Exception = fault
@@ -183,10 +183,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _sync_folder(folder: Path) -> None:
     """Makes a rename survive a power cut, where the system can do that."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

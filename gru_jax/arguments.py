@@ -16,6 +16,8 @@ def as_array(name: str, value: Any) -> Array:
     """Returns `value` as a JAX array; refuses what is none (lists, strings, None)."""
     if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == np.bool_):
+        raise TypeError(f"{name}: expected an array of numbers, got one of {value.dtype}")
     return jnp.asarray(value)
 
 
@@ -80,11 +82,15 @@ def fraction(name: str, value: Any) -> None:
 def float_dtype(name: str, value: Any) -> jnp.dtype:
     """Returns the floating-point dtype that `value` names."""
     try:
-        dtype = jnp.dtype(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: expected a floating-point dtype, got {value!r}") from error
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None:
+        raise TypeError(f"{name}: expected a floating-point dtype, got {value!r}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating-point dtype, got {dtype}")
+    if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise ValueError(f"{name}: expected at most float32 while jax_enable_x64 is off, got {dtype}")
     return dtype
 
 
@@ -97,6 +103,20 @@ def prng_key(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a PRNG key from jax.random.key, got an array of {value.dtype}")
     if value.ndim != (0 if typed else 1):
         raise ValueError(f"{name}: expected one PRNG key, got keys of shape ({_comma(value.shape)})")
+    expected = value.shape if typed else jax.eval_shape(jax.random.PRNGKey, 0).shape
+    matching(name, value, expected, "that of a raw PRNG key")
+
+
+def instance(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> None:
+    """Checks that `value` is of one of `kinds`, not a class itself, and can be hashed, as `jit` needs it."""
+    if isinstance(value, type) or not isinstance(value, kinds):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name}: expected {expected}, got {got}")
+    try:
+        hash(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected a hashable object such as a frozen dataclass, got {kind}") from None
 
 
 def named_tuple(name: str, value: Any, expected: type) -> None:
@@ -104,11 +124,12 @@ def named_tuple(name: str, value: Any, expected: type) -> None:
         raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
 
 
-def in_range(name: str, array: Array, low: int, high: int) -> None:
-    """Checks integer values where they are known; under a transformation they are not."""
-    if isinstance(array, Tracer) or array.size == 0:
+def in_range(name: str, array: Any, low: int, high: int) -> None:
+    """Checks integer values where they are known: not those of a tracer, nor those that lie with another process."""
+    if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True) or array.size == 0:
         return
-    smallest, largest = int(array.min()), int(array.max())
+    known = np.asarray(array)  # Under `jit` a method of JAX's array would give a tracer.
+    smallest, largest = int(known.min()), int(known.max())
     if smallest < low or largest > high:
         raise ValueError(f"{name}: expected values from {low} to {high}, got values from {smallest} to {largest}")
 

@@ -42,8 +42,7 @@ class Stack:
     dropout: float = 0.0
 
     def __post_init__(self):
-        if not isinstance(self.cell, Cell):
-            raise TypeError(f"Stack: cell: expected a cell such as gru_jax.GRU(), got {self.cell!r}")
+        arguments.instance("Stack: cell", self.cell, (Cell,), "a cell such as gru_jax.GRU()")
         arguments.positive_int("Stack: num_layers", self.num_layers)
         arguments.boolean("Stack: bidirectional", self.bidirectional)
         arguments.one_of("Stack: merge", self.merge, ("concat", "sum"))

@@ -73,8 +73,12 @@ class Adjoint(Protocol):
         """The elementwise coefficients of `pullback` and `gradients`, in bulk."""
         ...
 
+    def transpose(self, params: Params) -> PyTree:
+        """The recurrent matrices as `pullback` multiplies with them, laid out once for all steps."""
+        ...
+
     def pullback(
-        self, params: Params, coefficients: PyTree, cotangent: State, matmul_dtype: DType | None = None
+        self, transposed: PyTree, coefficients: PyTree, cotangent: State, matmul_dtype: DType | None = None
     ) -> tuple[State, PyTree]:
         """One step back: the cotangent of the state before, and what of this step `gradients` needs to know."""
         ...

@@ -42,7 +42,8 @@ class Coefficients(NamedTuple):
     c_r: Array
     c_z: Array
     c_n: Array
-    r: Array
+    c_hn: Any  # r c_n, for reset="after"
+    r: Any  # for reset="before"
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,11 @@ class GRU:
             r = sigmoid(d_r + b_r + a_r)
             candidate = r * (a_n + jnp.broadcast_to(params.b_hn, h.shape))
         else:
-            H = params.U.shape[0]
-            a_rz = matmul(h, params.U[:, : 2 * H], matmul_dtype)
-            a_r, a_z = split_gates(a_rz, 2)
+            U_r, U_z, U_n = split_gates(params.U, 3)
+            a_r, a_z = matmul(h, U_r, matmul_dtype), matmul(h, U_z, matmul_dtype)
             r = sigmoid(d_r + b_r + a_r)
-            candidate = matmul(r * h, params.U[:, 2 * H :], matmul_dtype)
-            kept = (a_rz, candidate)
+            candidate = matmul(r * h, U_n, matmul_dtype)
+            kept = (a_r, a_z, candidate)
         z = sigmoid(d_z + b_z + a_z)
         n = jnp.tanh(d_n + b_n + candidate)
         return h + z * (n - h), kept
@@ -181,28 +181,39 @@ class GRU:
             reached = a_n + jnp.broadcast_to(params.b_hn, h.shape)
             candidate = r * reached
         else:
-            a_r, a_z = split_gates(record[0], 2)
+            a_r, a_z, candidate = record
             r = sigmoid(d_r + b_r + a_r)
-            candidate = record[1]
         z = sigmoid(d_z + b_z + a_z)
         n = jnp.tanh(d_n + b_n + candidate)
         c_n = z * (1 - n * n)
         c_z = (n - h) * z * (1 - z)
         c_r = (c_n * reached if self.reset == "after" else h) * r * (1 - r)
-        return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, r=r)
+        if self.reset == "after":
+            return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=c_n * r, r=None)
+        return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=None, r=r)
+
+    def transpose(self, params: GRUParams) -> tuple[Array, ...]:
+        """Uᵀ: one matrix (3H, H) for reset="after", three (H, H) for reset="before"."""
+        if self.reset == "after":
+            return (params.U.T,)
+        return tuple(U.T for U in split_gates(params.U, 3))
 
     def pullback(
-        self, params: GRUParams, coefficients: Coefficients, cotangent: Array, matmul_dtype: DType | None = None
-    ):
+        self,
+        transposed: tuple[Array, ...],
+        coefficients: Coefficients,
+        cotangent: Array,
+        matmul_dtype: DType | None = None,
+    ) -> tuple[Array, tuple[Array, Any]]:
         """One step back through time: (..., H) -> (..., H), and the cotangents that `gradients` starts from."""
-        keep, c_r, c_z, c_n, r = coefficients
-        g, H = cotangent, params.U.shape[0]
+        g, (keep, c_r, c_z, c_n, c_hn, r) = cotangent, coefficients
         if self.reset == "after":
-            through_U = join_gates((g * c_r, g * c_z, g * (c_n * r)))
-            return g * keep + matmul_input_gradient(through_U, params.U, matmul_dtype), (g, None)
-        s = matmul_input_gradient(g * c_n, params.U[:, 2 * H :], matmul_dtype)
-        through_U = join_gates((s * c_r, g * c_z))
-        return g * keep + s * r + matmul_input_gradient(through_U, params.U[:, : 2 * H], matmul_dtype), (g, s)
+            (U_T,) = transposed
+            return g * keep + matmul(join_gates((g * c_r, g * c_z, g * c_hn)), U_T, matmul_dtype), (g, None)
+        U_r_T, U_z_T, U_n_T = transposed
+        s = matmul(g * c_n, U_n_T, matmul_dtype)
+        through_gates = matmul(s * c_r, U_r_T, matmul_dtype) + matmul(g * c_z, U_z_T, matmul_dtype)
+        return g * keep + s * r + through_gates, (g, s)
 
     def gradients(
         self,
@@ -210,20 +221,15 @@ class GRU:
         xs: Array,
         before: Array,
         coefficients: Coefficients,
-        trace: tuple[Array, Array | None],
+        trace: tuple[Array, Any],
         matmul_dtype: DType | None = None,
     ) -> tuple[GRUParams, Array]:
         """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
-        _, c_r, c_z, c_n, r = coefficients
+        _, c_r, c_z, c_n, c_hn, r = coefficients
         g, s = trace
         g_z, g_n = g * c_z, g * c_n
-        if self.reset == "after":
-            g_r, g_hn = g * c_r, g_n * r
-            reach = before
-        else:
-            assert s is not None
-            g_r, g_hn = s * c_r, g_n
-            reach = r * before
+        g_r, g_hn = (g * c_r, g * c_hn) if self.reset == "after" else (s * c_r, g_n)
+        reach = before if self.reset == "after" else r * before
         rows = tuple(range(g.ndim - 1))
         W_gradient = tuple(matmul_weight_gradient(xs, gate, matmul_dtype) for gate in (g_r, g_z, g_n))
         U_gradient = (

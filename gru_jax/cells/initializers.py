@@ -37,7 +37,9 @@ def gates(name: str, key: Array, rows: int, hidden_size: int, count: int, dtype:
     """Draws `count` gates' matrices side by side: (rows, count * H)."""
     draw = matrix(name, hidden_size)
     keys = jax.random.split(key, count)
-    return jnp.concatenate([draw(k, (rows, hidden_size), dtype) for k in keys], axis=1)
+    # The QR decomposition behind "orthogonal" knows no 16-bit numbers.
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return jnp.concatenate([draw(k, (rows, hidden_size), wide) for k in keys], axis=1).astype(dtype)
 
 
 def bias(name: str, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:

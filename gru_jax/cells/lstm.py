@@ -173,15 +173,19 @@ class LSTM:
             f=f,
         )
 
+    def transpose(self, params: LSTMParams) -> Array:
+        """Uᵀ (4H, H)."""
+        return params.U.T
+
     def pullback(
-        self, params: LSTMParams, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
-    ):
+        self, transposed: Array, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
+    ) -> tuple[LSTMState, tuple[Array, Array]]:
         """One step back through time, and the cotangents that `gradients` starts from."""
         c_i, c_f, c_g, c_o, c_c, f = coefficients
         g_h = cotangent.h
         g_c = cotangent.c + g_h * c_c
         through_U = join_gates((g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o))
-        return LSTMState(matmul_input_gradient(through_U, params.U, matmul_dtype), g_c * f), (g_h, g_c)
+        return LSTMState(matmul(through_U, transposed, matmul_dtype), g_c * f), (g_h, g_c)
 
     def gradients(
         self,
@@ -234,4 +238,4 @@ def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: D
 
     Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
     """
-    return streaming_step(LSTM(), params, state, x, matmul_dtype)
+    return streaming_step(LSTM(), params, state, x, matmul_dtype, state_name="state")

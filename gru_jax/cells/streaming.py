@@ -4,13 +4,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gru_jax import arguments
 from gru_jax.cells.base import Cell, Recurrence
 from gru_jax.types import Array, DType, Params, State
 
 
-def streaming_step(cell: Cell, params: Params, state: State, x: Array, matmul_dtype: DType | None = None) -> State:
+def streaming_step(
+    cell: Cell, params: Params, state: State, x: Array, matmul_dtype: DType | None = None, *, state_name: str = "h"
+) -> State:
     """Runs any cell for one step, checked.
 
     Args:
@@ -19,6 +22,7 @@ def streaming_step(cell: Cell, params: Params, state: State, x: Array, matmul_dt
       state: arrays (..., H), the state before.
       x: (..., I), the input.
       matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+      state_name: what the caller calls `state`.
 
     Returns:
       arrays (..., H), the state after.
@@ -33,12 +37,9 @@ def streaming_step(cell: Cell, params: Params, state: State, x: Array, matmul_dt
         raise ValueError(f"x: expected shape (..., {input_size}), got {x.shape}")
     if matmul_dtype is not None:
         matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
-    return cell.step(
-        params,
-        check_state("h", cell, state, hidden_size, x.shape[:-1], dtype),
-        cell.project(params, x, matmul_dtype),
-        matmul_dtype,
-    )
+    state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)
+    params = jax.tree.map(jnp.asarray, params)
+    return cell.step(params, state, cell.project(params, x, matmul_dtype), matmul_dtype)
 
 
 def check_state(
@@ -48,7 +49,7 @@ def check_state(
     expected = jax.eval_shape(lambda: cell.initial_state(hidden_size, batch_shape, dtype))
     leaves, structure = jax.tree.flatten(expected)
     if jax.tree.structure(state) != structure:
-        raise TypeError(f"{name}: expected {_outline(structure)}, got {_outline(jax.tree.structure(state))}")
+        raise TypeError(f"{name}: expected {_outline(expected)}, got {_outline(state)}")
     paths = [name + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
     arrays = []
     for path, leaf, value in zip(paths, leaves, jax.tree.leaves(state), strict=True):
@@ -59,6 +60,13 @@ def check_state(
     return jax.tree.unflatten(structure, arrays)
 
 
-def _outline(structure: Any) -> str:
-    """`PyTreeDef((*, *))` as `(array, array)`."""
-    return str(structure).removeprefix("PyTreeDef(").removesuffix(")").replace("*", "array")
+def _outline(state: Any) -> str:
+    """The structure of a state in words: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return f"{type(state).__name__}({', '.join(state._fields)})"
+    if isinstance(state, tuple):
+        parts = [_outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
+        return f"a tuple of ({', '.join(parts)})"
+    if isinstance(state, (jax.Array, jax.ShapeDtypeStruct, np.ndarray)):
+        return "an array"
+    return type(state).__name__

@@ -73,8 +73,7 @@ def unroll(
       >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
       >>> ys, h_last = unroll(cell, params, jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
     """
-    if not isinstance(cell, (Cell, Network)):
-        raise TypeError(f"cell: expected a cell such as gru_jax.GRU(), got {cell!r}")
+    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
     input_size, hidden_size, dtype = cell.check(params)
     for name, value in (("reverse", reverse), ("time_major", time_major)):
         arguments.boolean(name, value)
@@ -99,11 +98,12 @@ def unroll(
     else:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
     if lengths is not None:
-        lengths = arguments.as_array("lengths", lengths)
+        given, lengths = lengths, arguments.as_array("lengths", lengths)
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
         arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
-        arguments.in_range("lengths", lengths, 0, T)
+        arguments.in_range("lengths", given, 0, T)
+        lengths = lengths.astype(jnp.int32)  # A narrower dtype might not count to T.
     if resets is not None:
         resets = arguments.as_array("resets", resets)
         if resets.dtype != jnp.bool_:

@@ -38,7 +38,7 @@ def cut(tree: PyTree, length: int) -> Blocks:
 
 def join(blocks: Blocks) -> PyTree:
     """Undoes `cut`."""
-    main = jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:]), blocks.main)
+    main = jax.tree.map(lambda a: a.reshape((a.shape[0] * a.shape[1],) + a.shape[2:]), blocks.main)
     if blocks.tail is None:
         return main
     return jax.tree.map(lambda a, b: jnp.concatenate((a, b)), main, blocks.tail)

@@ -1,0 +1,19 @@
+"""Covering arrays: few combinations of options, among which every pair of values of any two options occurs."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+
+def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Chooses combinations greedily: each next one holds the most pairs that none before it held."""
+    names = list(options)
+    rows = product(*(range(len(options[name])) for name in names))
+    pairs = {row: {(a, row[a], b, row[b]) for a, b in combinations(range(len(names)), 2)} for row in rows}
+    missing = set().union(*pairs.values())
+    chosen = []
+    while missing:
+        best = max(pairs, key=lambda row: len(pairs[row] & missing))
+        chosen.append(best)
+        missing -= pairs[best]
+    return [{name: options[name][k] for name, k in zip(names, row, strict=True)} for row in chosen]

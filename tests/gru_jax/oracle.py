@@ -1,0 +1,142 @@
+"""The oracle: the equations of the cells and what `unroll` promises, in plain NumPy, one sequence and one step at a time.
+
+It shares no code and no idea of speed with the library: no masks, no blocks, no batches. A sequence is a loop over its
+own steps; a gradient is taken number by number with a complex step, exact to the last bits of float64:
+
+    df/dp = Im f(p + i e) / e,  e = 1e-30
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TINY = 1e-30
+
+
+class Options(NamedTuple):
+    """What `unroll` is asked for, batch axes first.
+
+    Attributes:
+      lengths: (...,) integers or None.
+      resets: (..., T) booleans or None.
+      reverse: whether to run from the last step to the first.
+    """
+
+    lengths: Any = None
+    resets: Any = None
+    reverse: bool = False
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def gru_step(params, state, x, reset="before"):
+    """One step of a GRU, gate by gate: state `(h,)`."""
+    (h,), (W_xr, W_xz, W_xn), (U_hr, U_hz, U_hn) = state, np.split(params["W"], 3, -1), np.split(params["U"], 3, -1)
+    b_r, b_z, b_n = np.split(params["b"], 3)
+    r = sigmoid(x @ W_xr + h @ U_hr + b_r)
+    z = sigmoid(x @ W_xz + h @ U_hz + b_z)
+    if reset == "before":
+        n = np.tanh(x @ W_xn + (r * h) @ U_hn + b_n)
+    else:
+        n = np.tanh(x @ W_xn + r * (h @ U_hn + params["b_hn"]) + b_n)
+    return ((1 - z) * h + z * n,)
+
+
+def lstm_step(params, state, x):
+    """One step of an LSTM: state `(h, c)`."""
+    h, c = state
+    W, U, b = (np.split(params[name], 4, -1) for name in ("W", "U", "b"))
+    i = sigmoid(x @ W[0] + h @ U[0] + b[0])
+    f = sigmoid(x @ W[1] + h @ U[1] + b[1])
+    g = np.tanh(x @ W[2] + h @ U[2] + b[2])
+    o = sigmoid(x @ W[3] + h @ U[3] + b[3])
+    c = f * c + i * g
+    return o * np.tanh(c), c
+
+
+def elman_step(params, state, x):
+    """One step of an Elman network: state `(h,)`."""
+    return (np.tanh(x @ params["W"] + state[0] @ params["U"] + params["b"]),)
+
+
+def minimal_step(params, state, x):
+    """One step of a minimal gated unit (Zhou et al. 2016): state `(h,)`."""
+    (h,) = state
+    W_f, W_n = np.split(params["W"], 2, -1)
+    U_f, U_n = np.split(params["U"], 2, -1)
+    b_f, b_n = np.split(params["b"], 2)
+    f = sigmoid(x @ W_f + h @ U_f + b_f)
+    return ((1 - f) * h + f * np.tanh(x @ W_n + (f * h) @ U_n + b_n),)
+
+
+STEPS: dict[str, Callable] = {
+    "gru_before": gru_step,
+    "gru_after": lambda params, state, x: gru_step(params, state, x, reset="after"),
+    "lstm": lstm_step,
+    "elman": elman_step,
+    "minimal": minimal_step,
+}
+
+
+def unroll_one(step, params, xs, h0, length, resets, reverse):
+    """One sequence: xs (T, I), every state array (H,) -> ys (T, H), final state."""
+    T, state = xs.shape[0], h0
+    ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values()))
+    for t in reversed(range(length)) if reverse else range(length):
+        if resets[t]:
+            state = h0
+        state = step(params, state, xs[t])
+        ys[t] = state[0]
+    return ys, state
+
+
+def unroll(cell: str, params, xs, h0, options: Options):
+    """xs (..., T, I), every state array (..., H) -> ys (..., T, H), final state of arrays (..., H)."""
+    batch_shape, T = xs.shape[:-2], xs.shape[-2]
+    lengths = np.full(batch_shape, T) if options.lengths is None else options.lengths
+    resets = np.zeros((*batch_shape, T), bool) if options.resets is None else options.resets
+    H = h0[0].shape[-1]
+    dtype = np.result_type(xs, *h0, *params.values())
+    ys, final = np.zeros((*batch_shape, T, H), dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
+    for at in np.ndindex(*batch_shape):
+        start = tuple(array[at] for array in h0)
+        ys[at], end = unroll_one(STEPS[cell], params, xs[at], start, int(lengths[at]), resets[at], options.reverse)
+        for array, value in zip(final, end, strict=True):
+            array[at] = value
+    return ys, final
+
+
+def unroll_stack(cell: str, layers, xs, h0, options: Options, merge="concat"):
+    """Layers of one or two directions: `layers` and `h0` as tuples of layers of tuples of directions."""
+    finals = []
+    for directions, starts in zip(layers, h0, strict=True):
+        runs = [
+            unroll(cell, params, xs, start, options._replace(reverse=options.reverse ^ bool(number)))
+            for number, (params, start) in enumerate(zip(directions, starts, strict=True))
+        ]
+        finals.append(tuple(final for _, final in runs))
+        outputs = [ys for ys, _ in runs]
+        xs = np.concatenate(outputs, -1) if merge == "concat" else sum(outputs)
+    return xs, tuple(finals)
+
+
+def gradients(function: Callable[..., Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The gradient of `function(**arrays) -> number` in every number of every array."""
+    arrays = {name: array.astype(np.complex128) for name, array in arrays.items()}
+    result = {name: np.zeros(array.shape) for name, array in arrays.items()}
+    for name, at in coordinates(arrays):
+        array = arrays[name]
+        array[at] += 1j * TINY
+        result[name][at] = np.imag(function(**arrays)) / TINY
+        array[at] = array[at].real
+    return result
+
+
+def coordinates(arrays: dict[str, np.ndarray]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for name, array in arrays.items():
+        for at in product(*map(range, array.shape)):
+            yield name, at

@@ -1,0 +1,141 @@
+"""Random problems that can be put to the library and to the oracle, and their answers in one form."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gru_jax
+from tests.gru_jax import oracle
+from tests.gru_jax.minimal_gated_unit import Minimal, MinimalParams
+
+CELLS: dict[str, Any] = {
+    "gru_before": gru_jax.GRU(),
+    "gru_after": gru_jax.GRU(reset="after"),
+    "lstm": gru_jax.LSTM(),
+    "elman": gru_jax.Elman(),
+    "minimal": Minimal(),
+}
+GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "minimal": 2}
+PARAMS = {
+    "gru_before": gru_jax.GRUParams,
+    "gru_after": gru_jax.GRUParams,
+    "lstm": gru_jax.LSTMParams,
+    "elman": gru_jax.ElmanParams,
+    "minimal": MinimalParams,
+}
+
+
+class Problem(NamedTuple):
+    """What is asked, in float64, batch axes first.
+
+    Attributes:
+      name: of the cell.
+      arrays: what is differentiated: W, U, b, b_hn where the cell has it, xs, h, and c where it has it.
+      lengths: (...,) or None.
+      resets: (..., T) or None.
+      weights: of the loss, the sum of ys and of the final state's arrays, each number times its weight.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    lengths: Any
+    resets: Any
+    weights: tuple[np.ndarray, ...]
+
+
+class Answer(NamedTuple):
+    """What `unroll` gives: ys (..., T, H), the final state's arrays (..., H), and the gradient of the loss."""
+
+    ys: Any
+    final: tuple[Any, ...]
+    gradient: dict[str, Any]
+
+
+def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets=False, seed=0) -> Problem:
+    """Draws a problem. Lengths run from 0 to T; resets are rare enough to leave stretches between them."""
+    rng = np.random.default_rng(seed)
+    columns = GATES[name] * H
+    shapes = {"W": (I, columns), "U": (H, columns), "b": (columns,)}
+    shapes |= {"b_hn": (H,)} if name == "gru_after" else {}
+    shapes |= {"xs": (*batch_shape, T, I), "h": (*batch_shape, H)} | (
+        {"c": (*batch_shape, H)} if name == "lstm" else {}
+    )
+    arrays = {key: rng.normal(size=shape) * (0.7 if key in "WU" else 0.5) for key, shape in shapes.items()}
+    size = int(np.prod(batch_shape))
+    some = rng.permutation(np.linspace(T, 0, size).round().astype(int)).reshape(batch_shape) if size > 1 else T - 2
+    return Problem(
+        name,
+        arrays,
+        np.asarray(some) if lengths else None,
+        rng.random((*batch_shape, T)) < 0.3 if resets else None,
+        tuple(
+            rng.normal(size=shape) for shape in [(*batch_shape, T, H)] + [(*batch_shape, H)] * len(state_names(name))
+        ),
+    )
+
+
+def state_names(name: str) -> tuple[str, ...]:
+    return ("h", "c") if name == "lstm" else ("h",)
+
+
+def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
+    """What the NumPy loop says."""
+    name, options = problem.name, oracle.Options(problem.lengths, problem.resets, reverse)
+
+    def run(arrays):
+        return oracle.unroll(name, arrays, arrays["xs"], tuple(arrays[key] for key in state_names(name)), options)
+
+    def loss(**arrays):
+        ys, final = run(arrays)
+        return sum((array * weight).sum() for array, weight in zip((ys, *final), problem.weights, strict=True))
+
+    return Answer(*run(problem.arrays), oracle.gradients(loss, problem.arrays))
+
+
+def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **options: Any) -> Answer:
+    """What `gru_jax.unroll` says under `jit` and `grad`, brought to batch axes first."""
+    name = problem.name
+
+    def run(arrays, lengths, resets):
+        params, h0 = library_params(name, arrays), library_state(name, arrays)
+        xs = arrays["xs"]
+        if time_major:
+            xs = jnp.moveaxis(xs, -2, 0)
+            resets = None if resets is None else jnp.moveaxis(resets, -1, 0)
+        ys, final = gru_jax.unroll(
+            CELLS[name], params, xs, h0, lengths=lengths, resets=resets, time_major=time_major, **options
+        )
+        return (jnp.moveaxis(ys, 0, -2) if time_major else ys), tuple(jax.tree.leaves(final))
+
+    def loss(arrays, lengths, resets):
+        ys, final = run(arrays, lengths, resets)
+        weights = [jnp.asarray(weight, dtype) for weight in problem.weights]
+        return sum((array * weight).sum() for array, weight in zip((ys, *final), weights, strict=True)), (ys, final)
+
+    arrays = {key: jnp.asarray(array, dtype) for key, array in problem.arrays.items()}
+    (_, (ys, final)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        arrays, problem.lengths, problem.resets
+    )
+    return Answer(ys, final, gradient)
+
+
+def library_params(name: str, arrays: dict[str, Any]) -> Any:
+    return PARAMS[name](**{key: arrays[key] for key in ("W", "U", "b", "b_hn") if key in arrays})
+
+
+def library_state(name: str, arrays: dict[str, Any]) -> Any:
+    return gru_jax.LSTMState(arrays["h"], arrays["c"]) if name == "lstm" else arrays["h"]
+
+
+def assert_answers_agree(answer: Answer, expected: Answer, dtype: Any, values: float, gradients: float) -> None:
+    """Compares number by number, to `values` and `gradients` relative and absolute, and the dtypes."""
+    assert answer.gradient.keys() == expected.gradient.keys()
+    for array in jax.tree.leaves(answer):
+        assert array.dtype == dtype
+    np.testing.assert_allclose(answer.ys, expected.ys, values, values, err_msg="ys")
+    for number, (array, wanted) in enumerate(zip(answer.final, expected.final, strict=True)):
+        np.testing.assert_allclose(array, wanted, values, values, err_msg=f"final state {number}")
+    for key, wanted in expected.gradient.items():
+        np.testing.assert_allclose(answer.gradient[key], wanted, gradients, gradients, err_msg=f"gradient of {key}")

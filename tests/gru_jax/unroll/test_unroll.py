@@ -1,0 +1,51 @@
+"""`unroll` against the NumPy loop, over its options: every pair of their values occurs in some test."""
+
+from itertools import product
+
+import jax.numpy as jnp
+import pytest
+
+from tests.gru_jax.covering import pairwise
+from tests.gru_jax.problems import CELLS, assert_answers_agree, draw, library_answer, oracle_answer
+
+# T = 7: blocks of one step, blocks with a shorter one at the end, and all in one.
+BACKENDS = [{"backend": "scan"}] + [
+    {"backend": "fused", "memory": memory, "block_length": block_length}
+    for memory, block_length in product(("save", "recompute", "checkpoint"), (None, 3, 1))
+]
+OPTIONS = {
+    "backend": BACKENDS,
+    "name": list(CELLS),
+    "batch_shape": [(3,), (2, 2), ()],
+    "lengths": [False, True],
+    "resets": [False, True],
+    "reverse": [False, True],
+    "time_major": [False, True],
+}
+IN_DOUBLE = pairwise(OPTIONS)
+IN_SINGLE = pairwise(OPTIONS | {"backend": [{"backend": "scan"}, {"backend": "fused"}, BACKENDS[8]]})
+
+
+def label(case):
+    backend = "-".join(str(value) for value in case["backend"].values())
+    flags = [name for name in ("lengths", "resets", "reverse", "time_major") if case[name]]
+    return "-".join([case["name"], backend, f"{len(case['batch_shape'])}", *flags])
+
+
+def answers(case, dtype):
+    problem = draw(case["name"], case["batch_shape"], lengths=case["lengths"], resets=case["resets"])
+    options = {"reverse": case["reverse"], "time_major": case["time_major"], **case["backend"]}
+    return library_answer(problem, dtype, **options), oracle_answer(problem, case["reverse"])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", IN_DOUBLE, ids=label)
+def test_values_and_gradients_in_double_precision(case):
+    answer, expected = answers(case, jnp.float64)
+    assert_answers_agree(answer, expected, jnp.float64, values=1e-10, gradients=1e-10)
+
+
+@pytest.mark.parametrize("case", IN_SINGLE, ids=label)
+def test_values_and_gradients_in_single_precision(case):
+    answer, expected = answers(case, jnp.float32)
+    assert_answers_agree(answer, expected, jnp.float32, values=1e-5, gradients=1e-4)

@@ -32,12 +32,16 @@ class Derived:
         """What the step was given."""
         return before, drive
 
+    def transpose(self, params: Params) -> Params:
+        """The parameters: the step's own derivative multiplies as it likes."""
+        return params
+
     def pullback(
-        self, params: Params, coefficients: tuple[State, Drive], cotangent: State, matmul_dtype: DType | None = None
+        self, transposed: Params, coefficients: tuple[State, Drive], cotangent: State, matmul_dtype: DType | None = None
     ) -> tuple[State, State]:
         """Differentiates the step in its state."""
         before, drive = coefficients
-        _, vjp = jax.vjp(lambda state: self.cell.step(params, state, drive, matmul_dtype), before)
+        _, vjp = jax.vjp(lambda state: self.cell.step(transposed, state, drive, matmul_dtype), before)
         return vjp(cotangent)[0], cotangent
 
     def gradients(

@@ -159,6 +159,7 @@ def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotange
     """Returns the cotangents of params, xs and h0."""
     weights = plan.weights(params)
     adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
+    transposed = adjoint.transpose(weights)
     to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
@@ -177,7 +178,7 @@ def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotange
             g_state, g_h0 = carry
             coefficients, g_y, live, reset = inputs
             g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
-            g_before, trace = adjoint.pullback(weights, coefficients, keep(live, g_after), matmul_dtype)
+            g_before, trace = adjoint.pullback(transposed, coefficients, keep(live, g_after), matmul_dtype)
             if reset is not None:
                 g_h0 = jax.tree.map(jnp.add, g_h0, keep(reset, g_before))
                 g_before = keep(~reset, g_before)

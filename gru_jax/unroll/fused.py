@@ -23,7 +23,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from gru_jax.cells.base import Adjoint, Cell
 from gru_jax.types import Array, DType, Params, State
-from gru_jax.unroll.blocks import Blocks, cut, join, scan_blocks
+from gru_jax.unroll.blocks import Blocks, choose_length, cut, join, scan_blocks
 from gru_jax.unroll.derived import Derived
 from gru_jax.unroll.masking import enter, keep, leave, select
 from gru_jax.unroll.varying import zeros_like
@@ -81,11 +81,12 @@ def fused(
     """
     adjoint = cell if isinstance(cell, Adjoint) else Derived(cell)
     if memory == "auto":
-        memory = "save"
+        # Narrow products are cheaper to work out again than their float32 results are to fetch from memory.
+        memory = "save" if matmul_dtype is None else "recompute"
     if block_length is None:
-        block_length = xs.shape[0]
-    block_length = min(block_length, xs.shape[0])
-    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, block_length)
+        state_bytes = sum(a.nbytes for a in jax.tree.leaves(h0))
+        block_length = choose_length(xs.shape[0], state_bytes, jax.default_backend())
+    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, min(block_length, xs.shape[0]))
     return _fused(plan, params, xs, h0, live, resets)
 
 

@@ -5,7 +5,7 @@ the new candidate. All that another library does otherwise is a permutation, a s
 bit, and a bias that it keeps in two parts, whose sum is rounded once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import GRU, LSTM, Cell, Elman, ElmanParams, GRUParams, LSTMParams
+from gru_jax.interop.leaves import Leaves
 from gru_jax.types import Params
 
 OURS = {GRU: "rzn", LSTM: "ifgo", Elman: "h"}
@@ -115,14 +116,19 @@ class GateLayout:
         return -array if gate in self.negated else array
 
 
-def choose(layouts: Iterable[GateLayout], source: str, key: str, shape: tuple[int, ...]) -> GateLayout:
-    """Returns the layout of as many gates as a recurrent matrix has."""
-    by_gates = {layout.gates: layout for layout in layouts}
-    rows, columns = shape if len(shape) == 2 else (0, 0)
-    H, size = (columns, rows) if next(iter(by_gates.values())).transposed else (rows, columns)
-    if H == 0 or size % H or size // H not in by_gates:
-        transposed = next(iter(by_gates.values())).transposed
-        sizes = [f"{gates}H" if gates > 1 else "H" for gates in sorted(by_gates)]
-        expected = " or ".join(f"({size}, H)" if transposed else f"(H, {size})" for size in sizes)
-        raise ValueError(f"{source}: {key}: expected shape {expected}, got {shape}")
-    return by_gates[size // H]
+def take_recurrent(leaves: Leaves, key: str, layouts: Sequence[GateLayout]) -> tuple[GateLayout, np.ndarray]:
+    """Takes a recurrent matrix and finds its layout by the number of its gates."""
+    transposed = layouts[0].transposed
+    U = leaves.take(key, ("GH", "H") if transposed else ("H", "GH"))
+    H, size = U.shape[::-1] if transposed else U.shape
+    for layout in layouts:
+        if size == layout.gates * H:
+            return layout, U
+    sizes = [f"{layout.gates}H" if layout.gates > 1 else "H" for layout in layouts]
+    expected = " or ".join(f"({size}, H)" if transposed else f"(H, {size})" for size in sizes)
+    raise ValueError(f"{leaves.source}: {key}: expected shape {expected}, got {U.shape}")
+
+
+def layout_of(cell: Any, layouts: Sequence[GateLayout]) -> GateLayout:
+    """Returns the layout of a cell's gates."""
+    return next(layout for layout in layouts if isinstance(cell, layout.cell))

@@ -13,7 +13,7 @@ import numpy as np
 
 from gru_jax.cells import Cell
 from gru_jax.interop.files import written_whole
-from gru_jax.interop.gate_layout import GateLayout, Weights, choose
+from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves, naming
 from gru_jax.interop.network import put_together, require, take_apart
 from gru_jax.types import Params
@@ -87,7 +87,7 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
     """
     parts = take_apart(cell, params)
     require("PyTorch", parts, reset="after", merge="concat")
-    layout = next(layout for layout in LAYOUTS if layout.cell is type(parts.cell))
+    layout = layout_of(parts.cell, LAYOUTS)
     state_dict = {}
     for number, layer in enumerate(parts.layers):
         for direction, weights in zip(("", "_reverse"), map(layout.write, layer), strict=False):
@@ -129,8 +129,7 @@ def _read(leaves: Leaves, suffix: str, width: int | str) -> tuple[Cell, Params]:
     weight_ih, weight_hh, bias_ih, bias_hh = (f"{kind}{suffix}" for kind in KINDS)
     if f"weight_hr{suffix}" in leaves:
         raise ValueError(f"{leaves.source}: weight_hr{suffix}: expected an LSTM without projections, got proj_size > 0")
-    U = leaves.take(weight_hh, ("GH", "H"))
-    layout = choose(LAYOUTS, leaves.source, weight_hh, U.shape)
+    layout, U = take_recurrent(leaves, weight_hh, LAYOUTS)
     W = leaves.take(weight_ih, (U.shape[0], width))
     if bias_ih in leaves or bias_hh in leaves:
         biases = leaves.take(bias_ih, U.shape[:1]), leaves.take(bias_hh, U.shape[:1])

@@ -1,7 +1,9 @@
 """Settings for the tests against other libraries: which backend is tested, Keras on JAX, the others' own warnings."""
 
 import os
+from collections.abc import Iterator
 
+import jax
 import pytest
 
 # Read when Keras is first imported.
@@ -12,3 +14,10 @@ os.environ["KERAS_BACKEND"] = "jax"
 def backend(request) -> str:
     """Each backend of `gru_jax.unroll` in turn."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def allow_rank_promotion() -> Iterator[None]:
+    """The other libraries broadcast silently; this one is held to it by its own tests."""
+    with jax.numpy_rank_promotion("allow"):
+        yield

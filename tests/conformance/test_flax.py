@@ -1,0 +1,208 @@
+"""Against Flax: linen's and nnx's cells inside their own `RNN`, `Bidirectional` and `Sequential`."""
+
+from contextlib import nullcontext
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import gru_jax
+from gru_jax.interop.flax import from_linen, from_nnx, to_linen, to_nnx
+from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task, solve
+from tests.gru_jax.covering import pairwise
+
+I, H = 3, 5
+LINEN = {
+    "gru_after": (nn.GRUCell,),
+    "lstm": (nn.LSTMCell, nn.OptimizedLSTMCell),
+    "elman": (nn.SimpleCell,),
+}
+CASES = pairwise(
+    {
+        "name": list(LINEN),
+        "library": ["linen", "nnx"],
+        "directions": ["one", "concat", "sum"],
+        "lengths": [False, True],
+        "h0": [False, True],
+        "dtype": ["float32", "float64"],
+    }
+)
+
+
+def label(case):
+    flags = [name for name in ("lengths", "h0") if case[name]]
+    return "-".join([case["library"], case["name"], case["directions"], case["dtype"], *flags])
+
+
+def carry_to_flax(state):
+    """Ours of one layer as Flax's: (c, h) of an LSTM, a pair of carries for two directions."""
+    carries = tuple((s.c, s.h) if isinstance(s, gru_jax.LSTMState) else s for s in state[0])
+    return carries if len(carries) == 2 else carries[0]
+
+
+def linen_layer(name, directions):
+    cell = LINEN[name][-1]
+
+    def rnn():
+        return nn.RNN(cell(H, param_dtype=jnp.result_type(float)), return_carry=True)
+
+    if directions == "one":
+        return rnn()
+    merge_fn = jnp.add if directions == "sum" else lambda a, b: jnp.concatenate([a, b], -1)
+    return nn.Bidirectional(rnn(), rnn(), merge_fn=merge_fn, return_carry=True)
+
+
+def put_to_flax(run, params, task):
+    """`run(params, xs, carry)` is Flax's layer. What it puts out past a sequence's end is masked."""
+    h0 = None if task.h0 is None else carry_to_flax(task.h0)
+    T = task.xs.shape[1]
+    live = 1.0 if task.lengths is None else (jnp.arange(T) < task.lengths[:, None])[..., None].astype(task.xs.dtype)
+
+    @jax.jit
+    def solve(params, xs, h0):
+        def masked(params, xs, h0):
+            h_last, ys = run(params, xs, h0)
+            return ys * live, h_last
+
+        (ys, h_last), pull = jax.vjp(masked, params, xs, h0)
+        return ys, h_last, *pull((task.ys_weights, carry_to_flax(task.last_weights)))
+
+    return solve(params, task.xs, h0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_outputs_states_and_gradients(case, backend):
+    name, directions, dtype = case["name"], case["directions"], case["dtype"]
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        stack = gru_jax.Stack(CELLS[name], 1, directions != "one", "sum" if directions == "sum" else "concat")
+        params = draw_params(stack, I, H, dtype)
+        if case["library"] == "nnx" and name == "gru_after":
+            params = without_b_hn(params)
+        task = draw_task(stack, I, H, dtype, lengths=case["lengths"], h0=case["h0"])
+        ours = solve(stack, params, task, backend)
+        if case["library"] == "linen":
+            theirs, layer = to_linen(stack, params), linen_layer(name, directions)
+
+            def run(params, xs, h0):
+                return layer.apply({"params": params}, xs, initial_carry=h0, seq_lengths=task.lengths)
+
+        else:
+            graph, theirs, rest = nnx.split(to_nnx(stack, params), nnx.Param, ...)
+
+            def run(params, xs, h0):
+                module = nnx.merge(graph, params, rest)
+                return module(xs, initial_carry=h0, seq_lengths=task.lengths, return_carry=True, rngs=nnx.Rngs(0))
+
+        ys, h_last, params_gradient, xs_gradient, h0_gradient = put_to_flax(run, theirs, task)
+        assert_close(ours.ys, ys, dtype, "outputs")
+        jax.tree.map(lambda a, b: assert_close(a, b, dtype, "final state"), carry_to_flax(ours.h_last), h_last)
+        assert_close(ours.xs_gradient, xs_gradient, dtype, "gradient of the inputs", gradient=True)
+        if case["h0"]:
+            compare(carry_to_flax(ours.h0_gradient), h0_gradient, dtype)
+        if case["library"] == "linen":
+            compare(to_linen(stack, ours.params_gradient), params_gradient, dtype)
+        else:
+            expected = nnx.state(to_nnx(stack, without_b_hn(ours.params_gradient)), nnx.Param)
+            compare(nnx.to_pure_dict(expected), nnx.to_pure_dict(params_gradient), dtype)
+
+
+def without_b_hn(params):
+    def zero(cell_params):
+        if not isinstance(cell_params, gru_jax.GRUParams):
+            return cell_params
+        return cell_params._replace(b_hn=jnp.zeros_like(cell_params.b_hn))
+
+    return jax.tree.map(zero, params, is_leaf=lambda node: hasattr(node, "_fields"))
+
+
+def compare(ours, theirs, dtype):
+    jax.tree.map(lambda a, b: assert_close(a, b, dtype, "gradient", gradient=True), ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "bidirectional"), [("gru_after", True), ("lstm", False), ("elman", True)])
+def test_sequential(name, bidirectional, backend):
+    stack = gru_jax.Stack(CELLS[name], 3, bidirectional)
+    params = without_b_hn(draw_params(stack, I, H))
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
+    ours, _ = gru_jax.unroll(stack, params, xs, backend=backend)
+
+    def layer():
+        rnns = [nn.RNN(LINEN[name][0](H)) for _ in range(1 + bidirectional)]
+        return nn.Bidirectional(*rnns) if bidirectional else rnns[0]
+
+    theirs = nn.Sequential([layer() for _ in range(3)]).apply({"params": to_linen(stack, params)}, xs)
+    assert_close(ours, theirs, "float32", "linen")
+    assert_close(ours, to_nnx(stack, params)(xs), "float32", "nnx")
+
+
+@pytest.mark.parametrize("name", LINEN)
+@pytest.mark.parametrize("layers", ["cell", "rnn", "both directions", "two layers"])
+def test_there_and_back_is_the_same_network(name, layers):
+    cell = CELLS[name]
+    cell = {
+        "cell": cell,
+        "rnn": gru_jax.Stack(cell),
+        "both directions": gru_jax.Stack(cell, bidirectional=True, merge="sum"),
+        "two layers": gru_jax.Stack(cell, 2, bidirectional=True),
+    }[layers]
+    params = draw_params(cell, I, H)
+    merge = cell.merge if isinstance(cell, gru_jax.Stack) else "concat"
+    expected = (cell.cell, params[0][0]) if layers == "rnn" else (cell, params)
+    for written in (to_linen(cell, params), {"params": to_linen(cell, params)}):
+        read, params_read = from_linen(written, merge=merge)
+        assert read == expected[0]
+        assert_same_bits(params_read, expected[1])
+    params = without_b_hn(params)
+    expected = params[0][0] if layers == "rnn" else params
+    module = to_nnx(cell, params)
+    for source in (module, nnx.state(module), nnx.state(module, nnx.Param)):
+        assert_same_bits(from_nnx(source, merge=merge)[1], expected)
+
+
+@pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.SimpleCell])
+def test_linen_there_and_back(make):
+    """Flax's own weights come back bit for bit."""
+    rnn = nn.RNN(make(H))
+    params = rnn.init(jax.random.key(0), jnp.ones((2, 6, I)))["params"]
+    assert_same_bits({"cell": to_linen(*from_linen(params))}, params)
+
+
+@pytest.mark.parametrize("make", [nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell])
+def test_nnx_there_and_back(make):
+    module = make(I, H, rngs=nnx.Rngs(0))
+    again = to_nnx(*from_nnx(module))
+    if make is not nnx.LSTMCell:
+        assert_same_bits(nnx.to_pure_dict(nnx.state(again)), nnx.to_pure_dict(nnx.state(module)))
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
+    assert_close(nnx.RNN(again)(xs), nnx.RNN(module)(xs), "float32", "outputs")
+
+
+def test_nnx_modules_that_do_something_else_are_refused():
+    rngs = nnx.Rngs(0)
+    with pytest.raises(ValueError, match=r"^module\.cell\.activation_fn: expected tanh, got another function$"):
+        from_nnx(nnx.RNN(nnx.GRUCell(I, H, activation_fn=nnx.relu, rngs=rngs)))
+    with pytest.raises(ValueError, match=r"^module\.residual: expected False, got True$"):
+        from_nnx(nnx.SimpleCell(I, H, residual=True, rngs=rngs))
+    with pytest.raises(ValueError, match=r"^module\.reverse: expected False, got True$"):
+        from_nnx(nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), reverse=True))
+    pair = [nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)) for _ in range(2)]
+    with pytest.raises(
+        ValueError, match=r'^module\.merge_fn: expected one that does merge="concat", got another function$'
+    ):
+        from_nnx(nnx.Bidirectional(*pair, merge_fn=jnp.add))
+    assert from_nnx(nnx.Bidirectional(*pair, merge_fn=jnp.add), merge="sum")[0].merge == "sum"
+
+
+def test_what_flax_does_not_have():
+    cell = gru_jax.GRU()
+    for convert in (to_linen, to_nnx):
+        with pytest.raises(ValueError, match=r'^cell: Flax has no GRU but reset="after", got reset="before"$'):
+            convert(cell, draw_params(cell, I, H))
+    cell = gru_jax.GRU(reset="after")
+    with pytest.raises(
+        ValueError, match=r"^params\.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to"
+    ):
+        to_nnx(cell, draw_params(cell, I, H))

@@ -62,8 +62,9 @@ def check_state(
 
 def _outline(state: Any) -> str:
     """The structure of a state in words: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
-    if isinstance(state, tuple) and hasattr(state, "_fields"):
-        return f"{type(state).__name__}({', '.join(state._fields)})"
+    fields = getattr(state, "_fields", None)
+    if fields:
+        return f"{type(state).__name__}({', '.join(fields)})"
     if isinstance(state, tuple):
         parts = [_outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
         return f"a tuple of ({', '.join(parts)})"

@@ -1,4 +1,4 @@
-"""The oracle: the equations of the cells and what `unroll` promises, in plain NumPy, one sequence and one step at a time.
+"""The oracle: the cells' equations and what `unroll` promises, in plain NumPy, one sequence and one step at a time.
 
 It shares no code and no idea of speed with the library: no masks, no blocks, no batches. A sequence is a loop over its
 own steps; a gradient is taken number by number with a complex step, exact to the last bits of float64:

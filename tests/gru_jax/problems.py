@@ -1,5 +1,6 @@
 """Random problems that can be put to the library and to the oracle, and their answers in one form."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -59,20 +60,16 @@ def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets=Fa
     columns = GATES[name] * H
     shapes = {"W": (I, columns), "U": (H, columns), "b": (columns,)}
     shapes |= {"b_hn": (H,)} if name == "gru_after" else {}
-    shapes |= {"xs": (*batch_shape, T, I), "h": (*batch_shape, H)} | (
-        {"c": (*batch_shape, H)} if name == "lstm" else {}
-    )
+    shapes |= {"xs": (*batch_shape, T, I)} | dict.fromkeys(state_names(name), (*batch_shape, H))
     arrays = {key: rng.normal(size=shape) * (0.7 if key in "WU" else 0.5) for key, shape in shapes.items()}
-    size = int(np.prod(batch_shape))
-    some = rng.permutation(np.linspace(T, 0, size).round().astype(int)).reshape(batch_shape) if size > 1 else T - 2
+    outputs = [(*batch_shape, T, H)] + [(*batch_shape, H)] * len(state_names(name))
+    spread = rng.permutation(np.linspace(T, 0, math.prod(batch_shape)).round().astype(int))
     return Problem(
         name,
         arrays,
-        np.asarray(some) if lengths else None,
+        (spread.reshape(batch_shape) if batch_shape else np.asarray(max(T - 2, 0))) if lengths else None,
         rng.random((*batch_shape, T)) < 0.3 if resets else None,
-        tuple(
-            rng.normal(size=shape) for shape in [(*batch_shape, T, H)] + [(*batch_shape, H)] * len(state_names(name))
-        ),
+        tuple(rng.normal(size=shape) for shape in outputs),
     )
 
 
@@ -115,9 +112,8 @@ def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **
         return sum((array * weight).sum() for array, weight in zip((ys, *final), weights, strict=True)), (ys, final)
 
     arrays = {key: jnp.asarray(array, dtype) for key, array in problem.arrays.items()}
-    (_, (ys, final)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
-        arrays, problem.lengths, problem.resets
-    )
+    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, (ys, final)), gradient = evaluate(arrays, problem.lengths, problem.resets)
     return Answer(ys, final, gradient)
 
 

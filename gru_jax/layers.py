@@ -98,8 +98,11 @@ class Stack:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> State:
         """Returns the zero state of every layer and direction."""
-        zeros = self.cell.initial_state(hidden_size, batch_shape, dtype)
-        return ((zeros,) * self.directions,) * self.num_layers
+        # Arrays of their own, each: a state whose leaves share a buffer could not be donated.
+        return tuple(
+            tuple(self.cell.initial_state(hidden_size, batch_shape, dtype) for _ in range(self.directions))
+            for _ in range(self.num_layers)
+        )
 
     def compose(
         self, run: Callable[..., Any], params: Params, xs: Array, h0: State, *, reverse: bool, key: Array | None

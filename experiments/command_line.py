@@ -1,5 +1,6 @@
 """`--config`, as every entry point that takes one reads it: errors are one line, and config.json is a config too."""
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -12,10 +13,12 @@ from ml_collections import config_flags
 from experiments.config import ExperimentConfig, resolve
 from experiments.data import DataError
 from experiments.run_folder import RunFolderError
-from experiments.schema import ConfigError
+from experiments.schema import ConfigError, refuse_unknown
 from experiments.training.checkpoints import CheckpointError
 from experiments.training.devices import DeviceError
 from experiments.training.loop import NonFiniteError
+
+flags.disclaim_key_flags()  # --config belongs to the entry point that defines it, so that its --help shows it
 
 SAVED = pathlib.Path(__file__).resolve().parents[1] / "configs" / "saved.py"
 REFUSALS = (ConfigError, DataError, RunFolderError, CheckpointError, DeviceError, NonFiniteError)
@@ -68,9 +71,13 @@ def _parse(arguments: Sequence[str]) -> list[str]:
                 rewritten[index] = f"--config={_config_file(value)}"
             elif index + 1 < len(rewritten):
                 rewritten[index + 1] = _config_file(rewritten[index + 1])
+        if flag.startswith("--config.") and flag.count(".") > 1:
+            _refuse_unknown_section(flag.split(".")[1])
     try:
-        return app.parse_flags_with_usage(rewritten)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        return flags.FLAGS(rewritten)
+    except KeyError as error:
+        _refuse(f"{error}: the config file has no such part, so nothing in it can be overridden")
+    except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
         _refuse(str(error).strip().splitlines()[-1])
 
 
@@ -81,6 +88,13 @@ def _config_file(value: str) -> str:
     if not path.endswith((".py", ".json")):
         _refuse(f"--config: expected a .py or .json file, got {path!r}")
     return f"{SAVED}:{value}" if value.endswith(".json") else value
+
+
+def _refuse_unknown_section(name: str) -> None:
+    try:
+        refuse_unknown({name: None}, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
+    except ConfigError as error:
+        _refuse(error)
 
 
 def _refuse(message: Any) -> NoReturn:

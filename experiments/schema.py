@@ -108,9 +108,9 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean ...?" where one of `known` is near, else nothing."""
+    """Returns " (did you mean ...?)" where one of `known` is near, else nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def _accept(name: str, hint: Any, value: Any) -> Any:
@@ -125,7 +125,7 @@ def _accept(name: str, hint: Any, value: Any) -> Any:
         known = ", ".join(map(repr, arguments))
         near = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
         accepted = any(type(value) is type(a) and value == a for a in arguments)
-        require(name, accepted, f"one of {known}{near and ' (' + near[2:] + ')'}", value)
+        require(name, accepted, f"one of {known}{near}", value)
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

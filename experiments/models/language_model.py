@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from experiments.models.recurrent import RecurrentConfig, dropout, recurrent
@@ -40,10 +39,7 @@ class LanguageModel(nnx.Module):
         self.config = config
         self.embedding = nnx.Embed(vocabulary_size, config.embedding_size, rngs=rngs)
         self.recurrent = recurrent(config, config.embedding_size, rngs)
-        self.bias = nnx.Param(jnp.zeros(vocabulary_size))
-        if not config.tied:
-            init = nnx.initializers.glorot_uniform()
-            self.softmax = nnx.Param(init(rngs.params(), (config.hidden_size, vocabulary_size), jnp.float32))
+        self.softmax = None if config.tied else nnx.Linear(config.hidden_size, vocabulary_size, rngs=rngs)
 
     def __call__(self, symbols: jax.Array, h0: Any = None, *, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
         """Reads symbols.
@@ -82,8 +78,7 @@ class LanguageModel(nnx.Module):
 
     def logits(self, ys: jax.Array) -> jax.Array:
         """Maps outputs (..., H) to logits (..., V)."""
-        softmax = self.embedding.embedding[...].T if self.config.tied else self.softmax[...]
-        return ys @ softmax + self.bias[...]
+        return self.embedding.attend(ys) if self.softmax is None else self.softmax(ys)
 
     def initial_state(self, rows: int) -> Any:
         """Returns the zero state of all layers for `rows` sequences."""

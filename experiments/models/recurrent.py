@@ -70,11 +70,3 @@ def make_cell(config: RecurrentConfig) -> gru_jax.GRU | gru_jax.LSTM | gru_jax.E
     if config.cell == "lstm":
         return gru_jax.LSTM(forget_bias=config.forget_bias, **chrono)
     return gru_jax.Elman()
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Drops entries of x at `rate` and scales up the rest; with no key, returns x. The key is consumed."""
-    if key is None or rate == 0:
-        return x
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), 0)

@@ -1,0 +1,71 @@
+"""A checkpoint is whole or not used."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.training.checkpoints import CheckpointError, Checkpoints, Progress
+
+TEMPLATE = {"W": jnp.zeros((3, 4)), "deep": ({"b": jnp.zeros(5)}, jnp.zeros((), jnp.int32))}
+
+
+def arrays(step):
+    return jax.tree.map(lambda x: (jnp.arange(x.size).reshape(x.shape) + step).astype(x.dtype), TEMPLATE)
+
+
+def save(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save(arrays(step), Progress(step=step, best_value=0.1 * step, sums={"loss": (1 / 3, 2.0)}))
+
+
+def assert_restores(checkpoints, step):
+    restored, progress = checkpoints.restore(TEMPLATE)
+    assert progress == Progress(step=step, best_value=0.1 * step, sums={"loss": (1 / 3, 2.0)})
+    jax.tree.map(np.testing.assert_array_equal, restored, arrays(step))
+
+
+def test_keeps_the_newest_two_and_restores_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.restore(TEMPLATE) is None
+    save(checkpoints, 5, 10, 15)
+    assert checkpoints.steps() == [10, 15]
+    assert_restores(checkpoints, 15)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("hurt", [flip, cut, lambda path: path.unlink()], ids=["flipped", "cut", "deleted"])
+@pytest.mark.parametrize("victim", ["arrays/**/d/*", "progress.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, hurt, victim):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10, 20)
+    hurt(next(path for path in sorted((tmp_path / "step_20").glob(victim)) if path.stat().st_size))
+    with pytest.warns(UserWarning, match=r"checkpoint passed over: .*step_20 .*going on from .*step_10"):
+        assert_restores(checkpoints, 10)
+
+
+def test_no_usable_checkpoint_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10)
+    cut(tmp_path / "step_10" / "progress.json")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be used: .*step_10 is damaged in progress.json"):
+        checkpoints.restore(TEMPLATE)
+
+
+def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10)
+    (tmp_path / ".step_20.tmp").mkdir()
+    (tmp_path / ".step_20.tmp" / "progress.json").write_text("{")
+    assert_restores(checkpoints, 10)
+    save(checkpoints, 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_20"]

@@ -1,0 +1,87 @@
+"""One training step against the same done by hand, on one device and on several."""
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from experiments.config import resolve
+from experiments.tasks.adding import Adding
+from experiments.training import devices
+from experiments.training.evaluation import Evaluator
+from experiments.training.optimizer import learning_rate, make_optimizer
+from experiments.training.state import initial_state
+from experiments.training.step import make_train_step
+
+CONFIG = resolve(
+    {
+        "task": {"name": "adding", "length": 7, "batch_size": 8, "eval_count": 30},
+        "model": {"hidden_size": 5},
+        "optimizer": {"name": "sgd", "learning_rate": 0.5, "clip_norm": 0.0},
+    }
+)
+TASK = Adding(CONFIG.task, None)
+
+
+def one_step(device_count, weights):
+    mesh = devices.make_mesh(TASK.batch_size, device_count)
+    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    graph, state = initial_state(TASK, CONFIG, optimizer)
+    before = jax.tree.map(np.array, state.params)  # a copy: the step consumes the state
+    step = make_train_step(TASK, graph, optimizer, learning_rate(CONFIG.optimizer, 10), mesh, CONFIG.seed)
+    batch = TASK.train_batch(0, 0) | {"weights": weights}
+    after, sums = step(devices.replicate(state, mesh), devices.spread(batch, mesh))
+    return graph, before, batch, after, sums
+
+
+@pytest.mark.parametrize("device_count", [1, 4])
+def test_takes_the_gradient_of_the_weighted_mean(device_count):
+    # Uneven weights: a mean of the devices' means would be wrong.
+    weights = np.array([1, 1, 1, 0, 0, 0, 0, 1], np.float32)
+    graph, before, batch, after, sums = one_step(device_count, weights)
+
+    def mean_loss(params):
+        predictions = nnx.merge(graph, params)(jnp.asarray(batch["xs"]))[:, 0]
+        return (jnp.square(predictions - batch["targets"]) * weights).sum() / 4
+
+    loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(before)
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, before, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected)
+    np.testing.assert_allclose(sums["loss"][0] / sums["loss"][1], loss, rtol=1e-6)
+    np.testing.assert_allclose(sums["grad_norm"][0], optax.tree.norm(gradient), rtol=1e-5)
+    assert int(after.step) == 1
+    assert float(sums["learning_rate"][0]) == 0.5
+
+
+def test_gradients_are_added_over_devices_once_and_not_at_every_step_through_time():
+    mesh = devices.make_mesh(TASK.batch_size, 4)
+    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    graph, state = initial_state(TASK, CONFIG, optimizer)
+    step = make_train_step(TASK, graph, optimizer, learning_rate(CONFIG.optimizer, 10), mesh, CONFIG.seed)
+    jaxpr = jax.make_jaxpr(step)(state, TASK.train_batch(0, 0))
+
+    def sums_inside(jaxpr, in_loop=False):
+        for equation in jaxpr.eqns:
+            inner = in_loop or equation.primitive.name in ("scan", "while")
+            if in_loop and "psum" in equation.primitive.name:
+                yield equation
+            for sub in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from sums_inside(sub, inner)
+
+    assert "psum" in str(jaxpr)
+    assert "scan" in str(jaxpr)
+    assert list(sums_inside(jaxpr.jaxpr)) == []
+
+
+def test_evaluation_weighs_padding_with_zero_and_does_not_depend_on_devices():
+    graph, state = initial_state(TASK, CONFIG, make_optimizer(CONFIG.optimizer, 10))
+    (batch,) = TASK.eval_batches("validation")
+    predictions = nnx.merge(graph, state.params)(jnp.asarray(batch["xs"]))[:, 0]
+    expected = float(jnp.square(predictions - batch["targets"]).mean())
+    for count in (1, 2, 4):  # four do not divide the 30 rows
+        mesh = devices.make_mesh(TASK.batch_size, count)
+        scores = Evaluator(TASK, graph, mesh)(devices.replicate(state.params, mesh), "validation")
+        assert scores["mse"] == pytest.approx(expected, rel=1e-6)

@@ -12,6 +12,7 @@ from gru_jax.cells import (
     gru_step,
     lstm_step,
 )
+from gru_jax.dropout import dropout
 from gru_jax.layers import Stack
 from gru_jax.unroll import unroll
 from gru_jax.version import __version__
@@ -26,6 +27,7 @@ __all__ = [
     "LSTMState",
     "Stack",
     "__version__",
+    "dropout",
     "elman_step",
     "gru_step",
     "lstm_step",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gru_jax import arguments
 from gru_jax.cells.base import Cell
+from gru_jax.dropout import dropout
 from gru_jax.types import Array, DType, Params, State
 
 
@@ -112,8 +113,7 @@ class Stack:
         for number, (layer_params, layer_h0) in enumerate(zip(params, h0, strict=True)):
             if number > 0 and key is not None and self.dropout > 0:
                 key, key_mask = jax.random.split(key)
-                kept = jax.random.bernoulli(key_mask, 1 - self.dropout, xs.shape)
-                xs = jnp.where(kept, xs / (1 - self.dropout), 0)
+                xs = dropout(xs, self.dropout, key_mask)
             outputs = [
                 run(self.cell, direction_params, xs, direction_h0, reverse=reverse != bool(direction))
                 for direction, (direction_params, direction_h0) in enumerate(zip(layer_params, layer_h0, strict=True))

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.recurrent import RecurrentConfig, dropout, recurrent
+import gru_jax
+from experiments.models.recurrent import RecurrentConfig, recurrent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Classifier(nnx.Module):
         """
         key_layers, key_readout = (None, None) if key is None else jax.random.split(key)
         ys, _ = self.recurrent(xs, lengths=lengths, rngs=key_layers)
-        return self.readout(dropout(self._summary(ys, lengths), self.config.dropout, key_readout))
+        return self.readout(gru_jax.dropout(self._summary(ys, lengths), self.config.dropout, key_readout))
 
     def _summary(self, ys: jax.Array, lengths: jax.Array | None) -> jax.Array:
         """What is read from the outputs (B, T, D): (B, D). Outputs past a length are zero."""

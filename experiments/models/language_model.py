@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from experiments.models.recurrent import RecurrentConfig, dropout, recurrent
+import gru_jax
+from experiments.models.recurrent import RecurrentConfig, recurrent
 from experiments.schema import Count, require
 
 
@@ -54,9 +55,9 @@ class LanguageModel(nnx.Module):
         """
         rate = self.config.dropout
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
-        xs = dropout(self.embedding(symbols), rate, keys[0])
+        xs = gru_jax.dropout(self.embedding(symbols), rate, keys[0])
         ys, h_last = self.recurrent(xs, h0, rngs=keys[1])
-        return self.logits(dropout(ys, rate, keys[2])), h_last
+        return self.logits(gru_jax.dropout(ys, rate, keys[2])), h_last
 
     def step(self, symbols: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         """Reads one symbol of each row, without unrolling: what a stream needs.

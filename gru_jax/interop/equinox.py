@@ -1,0 +1,89 @@
+"""Equinox: `eqx.nn.GRUCell` and `eqx.nn.LSTMCell`.
+
+Gates lie `[r | z | n]` and `[i | f | g | o]` along the first axis; z weighs the old state, hence the sign. The GRU
+resets after the product, with `bias_n` as `b_hn`. There is no Elman cell, no stack and no second direction.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax.cells import LSTM, Elman
+from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
+from gru_jax.interop.leaves import Leaves
+from gru_jax.interop.network import require, require_one_cell, take_apart
+from gru_jax.types import Params
+
+if TYPE_CHECKING:
+    import equinox  # pyright: ignore[reportMissingImports]
+
+LAYOUTS = GRU_GATES, LSTM_GATES = (
+    GateLayout("rzn", negated="z", transposed=True),
+    GateLayout("ifgo", transposed=True),
+)
+
+
+def from_cell(module: Any) -> tuple[Any, Params]:
+    """Reads the parameters of a cell.
+
+    Args:
+      module: an `equinox.nn.GRUCell` or `LSTMCell`.
+
+    Returns:
+      A cell and its parameters.
+
+    Raises:
+      ValueError, TypeError: where an array does not fit; the line names it.
+
+    Example:
+      >>> cell, params = from_cell(eqx.nn.GRUCell(64, 128, key=key))
+    """
+    import equinox  # pyright: ignore[reportMissingImports]
+
+    if not isinstance(module, (equinox.nn.GRUCell, equinox.nn.LSTMCell)):
+        raise TypeError(f"module: expected an equinox.nn.GRUCell or LSTMCell, got {type(module).__name__}")
+    leaves = Leaves("module", {name: value for name, value in vars(module).items() if hasattr(value, "shape")})
+    layouts = [GRU_GATES if isinstance(module, equinox.nn.GRUCell) else LSTM_GATES]
+    layout, U = take_recurrent(leaves, "weight_hh", layouts)
+    W = leaves.take("weight_ih", (U.shape[0], "I"))
+    b = leaves.take("bias", U.shape[:1]) if module.use_bias else np.zeros_like(U[:, 0])
+    b_hn = None
+    if layout is GRU_GATES:
+        b_hn = leaves.take("bias_n", U.shape[1:]) if module.use_bias else np.zeros_like(U[0])
+    leaves.finish()
+    return layout.read(Weights(W, U, b, b_hn))
+
+
+def to_cell(cell: Any, params: Params) -> "equinox.Module":
+    """Builds an Equinox cell that holds these parameters.
+
+    Args:
+      cell: a GRU with reset="after" or an LSTM.
+      params: its parameters.
+
+    Returns:
+      An `equinox.nn.GRUCell` or `LSTMCell`.
+
+    Raises:
+      ValueError, TypeError: for what Equinox does not have: reset="before", an Elman cell, a stack.
+    """
+    import equinox  # pyright: ignore[reportMissingImports]
+
+    parts = take_apart(cell, params)
+    if isinstance(parts.cell, Elman):
+        raise ValueError("cell: Equinox has a GRUCell and an LSTMCell only, got Elman()")
+    require_one_cell("Equinox", parts)
+    require("Equinox", parts, reset="after")
+    ((cell_params,),) = parts.layers
+    I, H, dtype = parts.cell.check(cell_params)
+    W, U, b, b_hn = layout_of(parts.cell, LAYOUTS).write(cell_params)
+    kind = equinox.nn.LSTMCell if isinstance(parts.cell, LSTM) else equinox.nn.GRUCell
+    empty = equinox.filter_eval_shape(lambda key: kind(I, H, dtype=dtype, key=key), jax.random.key(0))
+    leaves = (W, U, b) if b_hn is None else (W, U, b, b_hn)
+
+    def where(module):
+        return (module.weight_ih, module.weight_hh, module.bias) + ((module.bias_n,) if b_hn is not None else ())
+
+    return equinox.tree_at(where, empty, tuple(map(jnp.asarray, leaves)))

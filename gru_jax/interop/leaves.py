@@ -43,6 +43,10 @@ class Leaves:
     def names(self) -> list[str]:
         return list(self._arrays)
 
+    def rank(self, key: str) -> int:
+        """The number of axes of an array."""
+        return np.ndim(self._arrays[key])
+
     def take(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray:
         """Returns an array as NumPy's; a string in `shape` is an axis of any size, shown by its letter."""
         if key not in self._arrays:

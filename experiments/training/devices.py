@@ -55,6 +55,11 @@ def make_mesh(batch_size: int, count: int | None = None) -> Mesh:
     return Mesh(np.array(devices[:count]), (DATA,), axis_types=(AxisType.Auto,))
 
 
+def divided(rows: int, mesh: Mesh) -> bool:
+    """Whether so many rows can be spread over the mesh."""
+    return rows % mesh.size == 0
+
+
 def spread(tree: Any, mesh: Mesh) -> Any:
     """Puts arrays on the mesh, cut along their first axis."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))

@@ -7,6 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from experiments.tasks.base import Split, Task
+from experiments.training import devices
 from experiments.training.step import make_eval_step
 
 
@@ -21,13 +22,14 @@ class Evaluator:
     def __call__(self, params: Any, split: Split) -> dict[str, float]:
         """Returns the metrics over the whole split; the carry goes from each batch to the next."""
         totals: dict[str, tuple[float, float]] = {}
-        step, carry = None, ()
+        step, put, carry = None, devices.replicate, ()
         for batch in self.task.eval_batches(split):
             if step is None:
                 rows = len(next(iter(batch.values())))
-                carry = self.task.initial_carry(nnx.merge(self.graph, params), rows)
+                put = devices.spread if devices.divided(rows, self.mesh) else devices.replicate
+                carry = put(self.task.initial_carry(nnx.merge(self.graph, params), rows), self.mesh)
                 step = self._step(rows)
-            sums, carry = step(params, batch, carry)
+            sums, carry = step(params, put(batch, self.mesh), carry)
             totals = add_sums(totals, jax.device_get(sums))
         return self.task.metrics(totals)
 

@@ -51,7 +51,7 @@ def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) ->
     """Returns the run in `folder` as its newest usable checkpoint has it, or at its beginning."""
     graph, state = initial_state(task, config, make_optimizer(config.optimizer, config.train.steps))
     state = devices.replicate(state._replace(carry=()), mesh)._replace(carry=devices.spread(state.carry, mesh))
-    best = jax.tree.map(jnp.copy, state.params)
+    best = copy(state.params)
     restored = Checkpoints(folder.checkpoints).restore({"state": state, "best": best})
     if restored is None:
         return Run(graph, state, best, Progress())
@@ -125,7 +125,7 @@ def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mes
                 display.row(step, "validation", row)
                 progress = judged(progress, row[task.metric], task.mode, settings.patience)
                 if progress.best_step == step:
-                    best = jax.tree.map(jnp.copy, state.params)
+                    best = copy(state.params)
             if saves or progress.finished or last:
                 progress = dataclasses.replace(
                     progress, finished=progress.finished or last, seconds=time.monotonic() - started
@@ -135,6 +135,12 @@ def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mes
     finally:
         metrics_file.close()
     return Run(run.graph, state, best, progress)
+
+
+@jax.jit
+def copy(tree: Any) -> Any:
+    """Copies arrays, so that they outlive a step that consumes the originals."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def judged(progress: Progress, value: float, mode: str, patience: int) -> Progress:

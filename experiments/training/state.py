@@ -33,9 +33,16 @@ def stream(seed: int, name: str) -> jax.Array:
 
 def model_parts(task: Task, config: ExperimentConfig) -> tuple[Any, Any]:
     """Makes the model and takes it apart: (graph, params), which `nnx.merge` puts together again."""
-    model = task.model(config.model, nnx.Rngs(params=stream(config.seed, "params")))
-    graph, params = nnx.split(model)
-    return graph, nnx.to_pure_dict(params)
+
+    def make(key: jax.Array) -> nnx.Module:
+        return task.model(config.model, nnx.Rngs(params=key))
+
+    @jax.jit  # one program instead of one a matrix
+    def draw(key: jax.Array) -> Any:
+        return nnx.to_pure_dict(nnx.state(make(key)))
+
+    key = stream(config.seed, "params")
+    return nnx.graphdef(nnx.eval_shape(make, key)), draw(key)
 
 
 def initial_state(

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from experiments.tasks.base import Batch, Carry, Sums, Task
+from experiments.training import devices
 from experiments.training.devices import DATA
 from experiments.training.state import TrainState, stream
 
@@ -61,7 +62,7 @@ def make_eval_step(task: Task, graph: Any, mesh: Mesh, rows: int) -> Callable[[A
 
     Batches whose number of rows the devices do not divide (one long stream) are read whole by every device.
     """
-    divided = rows % mesh.size == 0
+    divided = devices.divided(rows, mesh)
     spec = P(DATA) if divided else P()
 
     def step(params: Any, batch: Batch, carry: Carry) -> tuple[Sums, Carry]:

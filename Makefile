@@ -54,7 +54,8 @@ aot: $(VENV)/.with-test $(VENV)/.with-aot
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q -m aot tests
 endif
 
-lint: $(VENV)/.with-test
+# Types of the libraries that converters speak to are needed too.
+lint: $(VENV)/.with-test $(VENV)/.with-peers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

@@ -1,0 +1,207 @@
+"""What lengths, resets and direction promise: padding is never seen, sequences stay apart, time runs one way."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gru_jax import unroll
+from gru_jax.unroll.masking import enter, keep, leave, select
+from tests.gru_jax.problems import CELLS, draw, library_params, library_state
+
+BACKENDS = {
+    "scan": {"backend": "scan"},
+    "save": {"backend": "fused", "memory": "save", "block_length": 3},
+    "recompute": {"backend": "fused", "memory": "recompute", "block_length": 3},
+    "checkpoint": {"backend": "fused", "memory": "checkpoint", "block_length": 3},
+}
+T = 8
+
+
+@cache
+def evaluation(name, backend, reverse):
+    """The values, and the gradients of a loss in which every output and every state counts, and what they are of."""
+    problem = draw(name, (4,), T=T, resets=True, seed=3)
+
+    def loss(arrays, lengths, resets):
+        params, h0 = library_params(name, arrays), library_state(name, arrays)
+        options = {"lengths": lengths, "resets": resets, "reverse": reverse, **BACKENDS[backend]}
+        ys, h_last = unroll(CELLS[name], params, arrays["xs"], h0, **options)
+        weights = [jnp.asarray(weight, jnp.float32) for weight in problem.weights]
+        terms = zip((ys, *jax.tree.leaves(h_last)), weights, strict=True)
+        return sum((array * weight).sum() for array, weight in terms), (ys, h_last)
+
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    return jax.jit(jax.grad(loss, has_aux=True)), arrays, jnp.array([5, T, 0, 3]), jnp.asarray(problem.resets)
+
+
+def assert_bits_equal(first, second):
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "reverse"),
+    [
+        ("gru_before", "scan", False),
+        ("gru_before", "save", True),
+        ("gru_before", "checkpoint", False),
+        ("gru_after", "scan", True),
+        ("gru_after", "recompute", False),
+        ("lstm", "save", False),
+        ("lstm", "checkpoint", True),
+        ("elman", "recompute", True),
+        ("minimal", "save", False),
+        ("minimal", "checkpoint", True),
+    ],
+)
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30])
+def test_garbage_past_a_length_changes_nothing(name, backend, reverse, garbage):
+    evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
+    past = np.arange(T)[None, :] >= np.asarray(lengths)[:, None]
+    gradient, (ys, h_last) = evaluate(arrays, lengths, resets)
+    spoilt = arrays | {"xs": jnp.where(past[:, :, None], garbage, arrays["xs"])}
+    assert_bits_equal(evaluate(spoilt, lengths, resets ^ past), (gradient, (ys, h_last)))
+    assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])).all()
+    assert not np.asarray(gradient["xs"])[past].any()
+    assert np.asarray(gradient["xs"])[~past].any(axis=-1).all()
+    assert not np.asarray(ys)[past].any()
+
+
+@pytest.mark.parametrize(("name", "backend", "reverse"), [("gru_before", "save", True), ("lstm", "checkpoint", True)])
+def test_a_sequence_of_length_zero_keeps_its_initial_state(name, backend, reverse):
+    evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
+    gradient, (ys, h_last) = evaluate(arrays, lengths, resets)
+    start = library_state(name, arrays)
+    assert_bits_equal(jax.tree.map(lambda a: a[2], h_last), jax.tree.map(lambda a: a[2], start))
+    assert not ys[2].any()
+    assert gradient["h"][2].all()
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "reverse"),
+    [
+        ("gru_before", "save", True),
+        ("gru_after", "scan", True),
+        ("gru_after", "recompute", False),
+        ("lstm", "checkpoint", True),
+        ("minimal", "save", False),
+    ],
+)
+def test_sequences_of_a_batch_do_not_see_each_other(name, backend, reverse):
+    evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
+    changed = arrays | {key: arrays[key].at[0].add(1.0) for key in arrays if key in ("xs", "h", "c")}
+    with_other = evaluate(changed, lengths.at[0].set(T), resets.at[0].set(~resets[0]))
+    gradient, values = evaluate(arrays, lengths, resets)
+
+    def of_the_others(gradient, values):
+        return jax.tree.map(lambda a: a[1:], (values, [gradient[key] for key in ("xs", "h", "c") if key in gradient]))
+
+    assert_bits_equal(of_the_others(gradient, values), of_the_others(*with_other))
+    assert not np.array_equal(values[0][0], with_other[1][0][0])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_outputs_depend_on_no_later_input(name, reverse):
+    problem = draw(name, (), T=5, I=1, H=2, seed=1)
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    params, h0 = library_params(name, arrays), library_state(name, arrays)
+    backend = {"memory": "checkpoint" if reverse else "save", "block_length": 2}
+
+    def outputs(xs):
+        return unroll(CELLS[name], params, xs, h0, reverse=reverse, backend="fused", **backend)[0]
+
+    jacobian = jax.jit(jax.jacrev(outputs))(arrays["xs"])[:, :, :, 0]  # (t, H, s)
+    influence = np.abs(jacobian).max(axis=1)
+    earlier = np.tril(np.ones((5, 5), bool))
+    allowed = earlier.T if reverse else earlier
+    assert not influence[~allowed].any()
+    assert (influence[allowed] > 1e-7).all()
+
+
+@pytest.mark.parametrize(("name", "backend"), [("gru_before", "recompute"), ("lstm", "save"), ("gru_after", "scan")])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_resets_part_packed_documents(name, backend, reverse):
+    """Documents in one row, the state reset where one begins, against each document on its own."""
+    problem = draw(name, (), T=T, seed=5)
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    documents = [slice(0, 3), slice(3, 4), slice(4, 8)]
+    resets = np.zeros(T, bool)
+    resets[[document.stop - 1 if reverse else document.start for document in documents]] = True
+    weight = jnp.asarray(problem.weights[0], jnp.float32)
+
+    def packed(arrays):
+        options = {"reverse": reverse, **BACKENDS[backend]}
+        params, h0 = library_params(name, arrays), library_state(name, arrays)
+        ys, _ = unroll(CELLS[name], params, arrays["xs"], h0, resets=resets, **options)
+        return (ys * weight).sum(), ys
+
+    def apart(arrays):
+        params, h0 = library_params(name, arrays), library_state(name, arrays)
+        parts = [
+            unroll(CELLS[name], params, arrays["xs"][document], h0, reverse=reverse, backend="scan")[0]
+            for document in documents
+        ]
+        ys = jnp.concatenate(parts)
+        return (ys * weight).sum(), ys
+
+    both = jax.jit(lambda arrays: [jax.grad(loss, has_aux=True)(arrays) for loss in (packed, apart)])
+    (gradient, ys), (expected_gradient, expected_ys) = both(arrays)
+    np.testing.assert_allclose(ys, expected_ys, rtol=1e-5, atol=1e-6)
+    for key, expected in expected_gradient.items():
+        np.testing.assert_allclose(gradient[key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["gru_before", "lstm"])
+def test_reverse_with_lengths_is_flipping_each_sequence_by_hand(name):
+    problem = draw(name, (3,), T=T, seed=6)
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    params, h0 = library_params(name, arrays), library_state(name, arrays)
+    lengths = np.array([5, 8, 1])
+
+    def flip(batch):
+        return np.stack([np.concatenate([row[:n][::-1], row[n:]]) for row, n in zip(batch, lengths, strict=True)])
+
+    xs = np.asarray(arrays["xs"])
+    ys, h_last = unroll(CELLS[name], params, xs, h0, lengths=lengths, reverse=True, block_length=3)
+    flipped_ys, flipped_h_last = unroll(CELLS[name], params, flip(xs), h0, lengths=lengths, block_length=3)
+    np.testing.assert_allclose(ys, flip(np.asarray(flipped_ys)), rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(h_last), jax.tree.leaves(flipped_h_last), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32])
+def test_lengths_of_any_integer_dtype_count_to_the_end(dtype, backend):
+    """300 steps are more than 8 bits can count."""
+    params = CELLS["gru_before"].init(jax.random.key(0), 1, 2)
+    ys, _ = unroll(
+        CELLS["gru_before"], params, np.ones((2, 300, 1)), lengths=np.array([100, 7], dtype), backend=backend
+    )
+    np.testing.assert_array_equal(np.asarray(ys).any(-1).sum(1), [100, 7])
+
+
+def test_lengths_known_while_tracing():
+    cell = CELLS["gru_before"]
+    params, xs, lengths = cell.init(jax.random.key(0), 2, 3), jnp.ones((2, 4, 2)), jnp.array([4, 1])
+    expected, _ = unroll(cell, params, xs, lengths=lengths)
+    ys, _ = jax.jit(lambda xs: unroll(cell, params, xs, lengths=lengths))(xs)
+    np.testing.assert_allclose(ys, expected, rtol=1e-6)
+
+
+def test_masks_choose_sequence_by_sequence():
+    where = jnp.array([True, False])
+    first, second = {"h": jnp.ones((2, 3))}, {"h": jnp.full((2, 3), 2.0)}
+    chosen = [[1.0] * 3, [2.0] * 3]
+    np.testing.assert_array_equal(select(where, first, second)["h"], chosen)
+    np.testing.assert_array_equal(enter(where, first, second)["h"], chosen)
+    np.testing.assert_array_equal(leave(where, first, second)["h"], chosen)
+    np.testing.assert_array_equal(keep(where, second)["h"], [[2.0] * 3, [0.0] * 3])
+    assert enter(None, first, second) is second
+    assert leave(None, first, second) is first
+    assert keep(None, second) is second
+    over_time = select(jnp.array([[True, False], [False, True]]), jnp.ones((2, 3)), jnp.zeros((2, 2, 3)))
+    np.testing.assert_array_equal(over_time[..., 0], [[1, 0], [0, 1]])

@@ -16,10 +16,16 @@ def get_config(variant: str = "pixels") -> ConfigDict:
         raise ValueError(f"configs/digits.py: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     config = ConfigDict(
         {
-            "task": {"name": "digits", "layout": "pixels", "batch_size": 64},
-            "model": {"cell": "gru", "hidden_size": 128},
-            "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
-            "train": {"steps": 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
+            "task": {"name": "digits", "layout": "pixels", "batch_size": 64, "shift": 1},
+            "model": {"cell": "gru", "hidden_size": 128, "dropout": 0.5},
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 3e-3,
+                "schedule": "warmup_cosine",
+                "warmup_steps": 100,
+                "clip_norm": 0.3,
+            },
+            "train": {"steps": 3000, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
             "seed": 0,
         }
     )

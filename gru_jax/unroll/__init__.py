@@ -121,9 +121,12 @@ def unroll(
         raise
 
 
-@partial(jax.jit, static_argnums=(0, 1), inline=True)
+@partial(jax.jit, static_argnums=(0, 1))
 def _unroll(cell, options, params, xs, h0, lengths, resets, key):
-    """`unroll`, its arguments checked. Compiled once per shape, so that a call outside `jit` is fast too."""
+    """`unroll`, its arguments checked. Compiled once per shape, so that a call outside `jit`, or its gradient, is fast.
+
+    Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
+    """
     reverse, time_major, backend, matmul_dtype, memory, block_length = options
     params, xs, h0, lengths, resets = vary_alike((params, xs, h0, lengths, resets))
     if not time_major:

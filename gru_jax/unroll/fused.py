@@ -156,8 +156,9 @@ def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
     return ys, h_last, Blocks(main[1], None if tail is None else tail[1])
 
 
+@partial(jax.jit, static_argnums=(0,), inline=True)
 def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotangent, h_cotangent):
-    """Returns the cotangents of params, xs and h0."""
+    """The cotangents of params, xs and h0. Compiled once per shape, so that `grad` outside `jit` is fast too."""
     weights = plan.weights(params)
     adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
     transposed = adjoint.transpose(weights)

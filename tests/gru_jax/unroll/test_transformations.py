@@ -1,0 +1,171 @@
+"""`unroll` under the transformations of JAX, and how often it is traced."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gru_jax import GRU, LSTM, Stack, unroll
+from tests.gru_jax.minimal_gated_unit import Minimal
+
+BACKENDS = ("scan", "fused")
+GRU_PARAMS = GRU().init(jax.random.key(0), 2, 3)
+XS = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 2)), jnp.float32)
+LENGTHS = jnp.array([5, 2, 0, 4])
+
+
+def close(a, b, rtol=1e-5, atol=1e-6):
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(left, right, rtol, atol)
+
+
+def loss(params, xs, backend, lengths=None):
+    ys, h_last = unroll(GRU(), params, xs, lengths=lengths, backend=backend, block_length=2)
+    return (ys**2).sum() + h_last.sum()
+
+
+@dataclass(frozen=True)
+class Counting(Minimal):
+    """A cell that counts how often its step is traced."""
+
+    label: str
+
+    def step(self, params, state, drive, matmul_dtype=None):
+        TRACES.append(self.label)
+        return super().step(params, state, drive, matmul_dtype)
+
+
+TRACES: list[str] = []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mode", ["eager", "jit", "grad", "jit of grad"])
+def test_a_second_call_is_not_traced_again(mode, backend):
+    cell = Counting(f"{mode} {backend}")
+    params = cell.init(jax.random.key(0), 2, 3)
+
+    def outputs(params, xs, lengths):
+        return unroll(Counting(f"{mode} {backend}"), params, xs, lengths=lengths, backend=backend)[0].sum()
+
+    call = {
+        "eager": outputs,
+        "jit": jax.jit(outputs),
+        "grad": jax.grad(outputs),
+        "jit of grad": jax.jit(jax.grad(outputs)),
+    }[mode]
+    first = call(params, XS, LENGTHS)
+    traced = TRACES.count(cell.label)
+    assert traced > 0
+    second = call(jax.tree.map(lambda a: a + 1, params), XS + 1, LENGTHS[::-1])
+    assert TRACES.count(cell.label) == traced
+    assert not np.array_equal(*(jax.tree.leaves(result)[0] for result in (first, second)))
+    call(params, XS[:, :4], jnp.minimum(LENGTHS, 4))
+    assert TRACES.count(cell.label) > traced
+
+
+def test_an_eager_loop_over_options_compiles_each_once():
+    """Equal cells and equal options in another form are the same program."""
+    cell = Counting("options")
+    params = cell.init(jax.random.key(0), 2, 3)
+    for matmul_dtype in (jnp.bfloat16, "bfloat16", jnp.dtype("bfloat16")):
+        unroll(Counting("options"), params, XS, matmul_dtype=matmul_dtype, reverse=np.bool_(True), backend="scan")
+        unroll(Counting("options"), params, XS, matmul_dtype=matmul_dtype, reverse=True, backend="scan")
+    once = TRACES.count("options")
+    unroll(cell, params, XS, matmul_dtype=None, reverse=True, backend="scan")
+    assert TRACES.count("options") == 2 * once
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vmap_over_the_batch_is_the_batch(backend):
+    batched = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS)
+
+    def over_sequences(params, xs):
+        return jax.vmap(lambda x, n: loss(params, x, backend, n))(xs, LENGTHS).sum()
+
+    close(jax.jit(jax.grad(over_sequences, argnums=(0, 1)))(GRU_PARAMS, XS), batched)
+
+    def of_each(x, n):
+        return jax.grad(lambda x: loss(GRU_PARAMS, x, backend, n))(x)
+
+    close(jax.jit(jax.vmap(of_each))(XS, LENGTHS), batched[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vmap_over_parameters_is_an_ensemble(backend):
+    keys = jax.random.split(jax.random.key(1), 3)
+    ensemble = jax.vmap(lambda key: GRU().init(key, 2, 3))(keys)
+    gradients = jax.jit(jax.vmap(jax.grad(lambda p: loss(p, XS, backend, LENGTHS))))(ensemble)
+    one = jax.jit(jax.grad(lambda p: loss(p, XS, backend, LENGTHS)))
+    for member, key in enumerate(keys):
+        params = jax.tree.map(lambda a, member=member: a[member], ensemble)
+        close(params, GRU().init(key, 2, 3))
+        close(jax.tree.map(lambda a, member=member: a[member], gradients), one(params))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checkpoint_changes_no_gradient(backend):
+    def plain(params, xs):
+        return loss(params, jnp.tanh(xs), backend, LENGTHS)
+
+    both = jax.jit(lambda *at: [jax.grad(f, argnums=(0, 1))(*at) for f in (plain, jax.checkpoint(plain))])
+    close(*both(GRU_PARAMS, XS))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scan_around_unroll_is_one_long_sequence(backend):
+    """Chunks of two steps with the state carried over, as in truncated backpropagation, here not truncated."""
+    xs = XS[:, :4]
+
+    def in_chunks(params, xs):
+        def chunk(h, x):
+            ys, h = unroll(GRU(), params, x, h, backend=backend)
+            return h, ys
+
+        h0 = GRU().initial_state(3, (4,))
+        h_last, ys = jax.lax.scan(chunk, h0, jnp.moveaxis(xs.reshape(4, 2, 2, 2), 1, 0))
+        return (jnp.moveaxis(ys, 0, 1).reshape(4, 4, 3) ** 2).sum() + h_last.sum()
+
+    def whole(params, xs):
+        return loss(params, xs, backend)
+
+    close(*jax.jit(lambda *at: [jax.grad(f, argnums=(0, 1))(*at) for f in (in_chunks, whole)])(GRU_PARAMS, xs))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_eager_calls_equal_compiled_ones(backend):
+    eager = jax.value_and_grad(loss)(GRU_PARAMS, XS, backend, LENGTHS)
+    close(eager, jax.jit(jax.value_and_grad(loss), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS))
+
+
+def test_numpy_arrays_are_taken_as_they_are():
+    params = jax.tree.map(np.asarray, GRU_PARAMS)
+    resets = np.zeros((4, 5), bool)
+    h0 = np.zeros((4, 3), np.float32)
+    expected = unroll(GRU(), GRU_PARAMS, XS, lengths=LENGTHS)
+    close(unroll(GRU(), params, np.asarray(XS), h0, lengths=np.asarray(LENGTHS), resets=resets), expected)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_single_precision_stays_so_whatever_x64_says(x64, backend):
+    with jax.enable_x64(x64):
+        value, gradient = jax.jit(jax.value_and_grad(loss), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS)
+        assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype(jnp.float32)}
+
+
+def test_typed_and_raw_keys_drop_the_same():
+    stack = Stack(LSTM(), num_layers=2, dropout=0.5)
+    params = stack.init(jax.random.PRNGKey(3), 2, 3)
+    close(params, stack.init(jax.random.key(3), 2, 3))
+    typed, raw = (unroll(stack, params, XS, key=key)[0] for key in (jax.random.key(1), jax.random.PRNGKey(1)))
+    np.testing.assert_array_equal(typed, raw)
+    assert not np.array_equal(typed, unroll(stack, params, XS)[0])
+
+
+def test_outputs_that_nobody_asks_for_have_no_gradient():
+    """Integers and booleans beside the arrays: `jax.grad` of what holds them does not trip."""
+    resets = XS[..., 0] > 0
+    gradient = jax.grad(lambda p: unroll(GRU(), p, XS, lengths=LENGTHS, resets=resets)[0].sum() * 0)(GRU_PARAMS)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))

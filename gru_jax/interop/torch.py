@@ -103,7 +103,7 @@ def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params
     Raises:
       ValueError: where the file is none or its contents do not fit; the line names the file.
     """
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
 
     with naming(path):
         with Path(path).open("rb") as file:
@@ -118,7 +118,7 @@ def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params
 
 def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str = "") -> None:
     """Writes `to_state_dict` with `torch.save`."""
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
 
     arrays = to_state_dict(cell, params, prefix=prefix)
     with written_whole(path) as temporary:

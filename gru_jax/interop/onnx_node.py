@@ -1,0 +1,199 @@
+"""One recurrent node of an ONNX graph: its weights, its attributes, and the layer that it is.
+
+Gates lie `[z | r | h]` and `[i | o | f | c]` along the second axis of W (D, G H, I) and R (D, G H, H), after D
+directions; z weighs the old state, hence the sign. A bias (D, 2 G H) has two parts: added on the way in; on the way out
+the second holds `b_hn` alone. `linear_before_reset` 1 is reset="after", 0 is reset="before".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gru_jax import arguments
+from gru_jax.cells import GRU, LSTM, Elman, LSTMState
+from gru_jax.interop.gate_layout import GateLayout, Weights
+from gru_jax.interop.leaves import Leaves
+from gru_jax.interop.network import put_together
+from gru_jax.interop.peephole_lstm import PeepholeLSTM, with_peepholes
+from gru_jax.layers import Stack
+from gru_jax.types import Array, Params
+from gru_jax.unroll import unroll
+
+if TYPE_CHECKING:
+    import onnx
+
+LAYOUTS = {
+    "GRU": GateLayout("zrn", negated="z", transposed=True),
+    "LSTM": GateLayout("iofg", transposed=True),
+    "RNN": GateLayout("h", transposed=True),
+}
+ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "RNN": ["tanh"]}
+OPERATORS = {GRU: "GRU", LSTM: "LSTM", Elman: "RNN"}
+SLOTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+WEIGHTS = ("W", "R", "B", "P")
+DIRECTIONS = ("forward", "reverse", "bidirectional")
+
+
+@dataclass(frozen=True)
+class RecurrentNode:
+    """A GRU, LSTM or RNN node as a layer of this library.
+
+    Attributes:
+      name: what errors call it.
+      cell: a cell, or a `Stack` of one layer for direction "bidirectional".
+      params: its parameters.
+      reverse: whether it runs from the last step to the first.
+      time_major: whether time is the first axis (layout 0) or the second (layout 1).
+
+    Example:
+      >>> (node,) = read_nodes("gru.onnx")
+      >>> Y, Y_h = node(X, sequence_lens)
+    """
+
+    name: str
+    cell: Any
+    params: Params
+    reverse: bool
+    time_major: bool
+
+    @property
+    def directions(self) -> int:
+        return 2 if isinstance(self.cell, Stack) else 1
+
+    def __call__(
+        self,
+        X: Array,
+        sequence_lens: Array | None = None,
+        initial_h: Array | None = None,
+        initial_c: Array | None = None,
+        **options: Any,
+    ) -> tuple[Array, ...]:
+        """Runs the layer on inputs laid out as the operator has them.
+
+        Args:
+          X: (T, B, I); (B, T, I) for layout 1.
+          sequence_lens: (B,) integers; None for T.
+          initial_h: (D, B, H); (B, D, H) for layout 1; None for zeros.
+          initial_c: like initial_h, for an LSTM.
+          **options: backend, matmul_dtype, memory of `gru_jax.unroll`.
+
+        Returns:
+          Y (T, D, B, H), Y_h (D, B, H) and for an LSTM Y_c; (B, T, D, H) and (B, D, H) for layout 1.
+        """
+        D, axis = self.directions, 0 if self.time_major else 1
+        h, c = (None if a is None else jnp.moveaxis(a, axis, 0) for a in (initial_h, initial_c))
+        ys, h_last = unroll(
+            self.cell,
+            self.params,
+            X,
+            None if h is None and c is None else self._state(h, c),
+            lengths=sequence_lens,
+            reverse=self.reverse,
+            time_major=self.time_major,
+            **options,
+        )
+        ys = ys.reshape((*ys.shape[:-1], D, ys.shape[-1] // D))
+        states = h_last[0] if D == 2 else (h_last,)
+        parts = zip(*states, strict=True) if isinstance(states[0], LSTMState) else [states]
+        return jnp.moveaxis(ys, 2, 1) if self.time_major else ys, *(jnp.stack(part, axis) for part in parts)
+
+    def _state(self, h: Any, c: Any) -> Any:
+        """Arrays (D, B, H), one of which may be None for zeros, as the state of the cell."""
+        h = jnp.zeros_like(c) if h is None else h
+        c = jnp.zeros_like(h) if c is None else c
+        cell = self.cell.cell if isinstance(self.cell, Stack) else self.cell
+        states = tuple(map(LSTMState, h, c) if isinstance(cell, (LSTM, PeepholeLSTM)) else h)
+        return (states,) if self.directions == 2 else states[0]
+
+
+def from_node(node: "onnx.NodeProto", arrays: Mapping[str, Any]) -> RecurrentNode:
+    """Reads a GRU, LSTM or RNN node.
+
+    Args:
+      node: the node.
+      arrays: NumPy arrays under the names that the node has for its inputs W, R, B and P.
+
+    Returns:
+      The layer.
+
+    Raises:
+      ValueError, TypeError: for attributes that no cell here has (clip, other activations, ...), and where an array is
+        missing or does not fit; the line names it.
+    """
+    from onnx import helper
+
+    name = title(node)
+    if node.op_type not in LAYOUTS:
+        raise ValueError(f"{name}: expected a GRU, LSTM or RNN, got {node.op_type}")
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    direction, layout, reset = _read_attributes(name, node.op_type, attributes)
+    D = 2 if direction == "bidirectional" else 1
+    given = {slot: tensor for slot, tensor in slots(node).items() if slot in WEIGHTS}
+    leaves = Leaves(name, {slot: arrays[tensor] for slot, tensor in given.items() if tensor in arrays})
+    gates = LAYOUTS[node.op_type]
+    H = leaves.take("R", (D, f"{gates.gates}H", "H")).shape[2]
+    R = leaves.take("R", (D, gates.gates * H, H))
+    if "hidden_size" in attributes and attributes["hidden_size"] != H:
+        raise ValueError(f"{name}: hidden_size: expected {H}, that of R {R.shape}, got {attributes['hidden_size']}")
+    W = leaves.take("W", (D, gates.gates * H, "I"))
+    B = leaves.take("B", (D, 2 * gates.gates * H)) if "B" in given else np.zeros((D, 2 * gates.gates * H), R.dtype)
+    P = leaves.take("P", (D, 3 * H)) if "P" in given else None
+    cells = []
+    for d in range(D):
+        b_input, b_recurrent = np.split(B[d], 2)
+        cells.append(gates.read(Weights(W[d], R[d], *gates.merge(b_input, b_recurrent, reset))))
+    if P is not None and P.any():
+        cells = [with_peepholes(params, *np.split(p, 3)) for (_, params), p in zip(cells, P, strict=True)]
+    cell, params = put_together([cells])
+    return RecurrentNode(name, cell, params, reverse=direction == "reverse", time_major=layout == 0)
+
+
+def weights_of(cell: Any, layer: tuple[Any, ...]) -> dict[str, np.ndarray]:
+    """Returns W, R and B of a node for a layer's directions, each a cell's parameters."""
+    gates = LAYOUTS[OPERATORS[type(cell)]]
+    directions = [gates.write(params) for params in layer]
+    return {
+        "W": np.stack([weights.W for weights in directions]),
+        "R": np.stack([weights.U for weights in directions]),
+        "B": np.stack([np.concatenate(gates.split(weights)) for weights in directions]),
+    }
+
+
+def slots(node: "onnx.NodeProto") -> dict[str, str]:
+    """The names of the tensors that a node has, by the names of the operator's inputs."""
+    return {slot: tensor for slot, tensor in zip(SLOTS, node.input, strict=False) if tensor}
+
+
+def title(node: "onnx.NodeProto") -> str:
+    """What errors call a node: its name, or else its first output."""
+    return f"{node.op_type} node {node.name or next(iter(node.output), '')!r}"
+
+
+def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Returns direction, layout and reset; refuses what no cell here does, by its name."""
+    direction, layout, linear = "forward", 0, 0
+    for key, value in attributes.items():
+        if key == "direction":
+            direction = value.decode(errors="replace") if isinstance(value, bytes) else value
+            arguments.one_of(f"{name}: direction", direction, DIRECTIONS)
+        elif key == "layout":
+            layout = value
+            arguments.one_of(f"{name}: layout", layout, (0, 1))
+        elif key == "linear_before_reset" and operator == "GRU":
+            linear = value
+            arguments.one_of(f"{name}: linear_before_reset", linear, (0, 1))
+        elif key == "activations":
+            got = [item.decode(errors="replace") for item in value]
+            expected = ACTIVATIONS[operator] * (len(got) // len(ACTIVATIONS[operator]))
+            if [item.lower() for item in got] != expected:
+                raise ValueError(
+                    f"{name}: activations: expected {', '.join(ACTIVATIONS[operator])}, got {', '.join(got)}"
+                )
+        elif key == "input_forget" and operator == "LSTM":
+            arguments.one_of(f"{name}: input_forget", value, (0,))
+        elif key != "hidden_size":
+            raise ValueError(f"{name}: {key}: expected no such attribute, for no cell here has it, got {value!r}")
+    return direction, layout, "after" if linear else "before"

@@ -1,0 +1,205 @@
+"""Against ONNX: the operators' own node cases, onnxruntime, and models that PyTorch exports."""
+
+import io
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gru_jax
+from gru_jax.interop.onnx import from_model, read_nodes, to_file, to_model
+from gru_jax.interop.onnx_node import SLOTS, from_node
+from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task
+from tests.gru_jax.covering import pairwise
+
+onnx = pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: make test-peers")
+
+I, H = 3, 5
+
+
+def node_cases():
+    """Every case that the wheel registers for the three operators; the cases of others take seconds to make."""
+    from onnx.backend.test.case import node
+    from onnx.backend.test.case.node import gru, lstm, rnn
+
+    assert all((gru.GRU, lstm.LSTM, rnn.RNN)), "registered as they are imported"
+    made = {case.name: case for case in node._NodeTestCases}
+    return [case for case in made.values() if case.model.graph.node[0].op_type in ("GRU", "LSTM", "RNN")]
+
+
+def run_model(model, inputs):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: np.asarray(array) for name, array in inputs.items()})
+
+
+@pytest.mark.parametrize("case", node_cases(), ids=lambda case: case.name)
+def test_node_cases(case, backend):
+    ((inputs, outputs),) = case.data_sets
+    graph = case.model.graph
+    arrays = dict(zip([value.name for value in graph.input], inputs, strict=True))
+    layer = from_node(graph.node[0], arrays)
+    given = {slot: arrays[name] for slot, name in zip(SLOTS, graph.node[0].input, strict=False) if name}
+    runtime = {slot: jnp.asarray(given[slot]) for slot in ("sequence_lens", "initial_h", "initial_c") if slot in given}
+    results = layer(jnp.asarray(given["X"]), **runtime, backend=backend)
+    named = dict(zip(graph.node[0].output, results, strict=False))
+    for value, expected in zip(graph.output, outputs, strict=True):
+        assert_close(named[value.name], expected, "float32", value.name)
+
+
+def test_there_are_as_many_node_cases_as_ever():
+    operators = [case.model.graph.node[0].op_type for case in node_cases()]
+    assert {name: operators.count(name) for name in ("GRU", "LSTM", "RNN")} == {"GRU": 6, "LSTM": 6, "RNN": 6}
+
+
+NODES = pairwise(
+    {
+        "operator": ["GRU", "GRU-linear", "LSTM", "RNN"],
+        "direction": ["forward", "reverse", "bidirectional"],
+        "sequence_lens": [False, True],
+        "initial": [False, True],
+        "bias": [False, True],
+    }
+)
+
+
+def node_label(case):
+    flags = [name for name in ("sequence_lens", "initial", "bias") if case[name]]
+    return "-".join([case["operator"], case["direction"], *flags])
+
+
+def node_model(case, B=3, T=7, seed=0):
+    """A model of one node with random weights, made by hand, and inputs for it."""
+    rng = np.random.default_rng(seed)
+    operator = case["operator"].partition("-")[0]
+    D, G = 2 if case["direction"] == "bidirectional" else 1, {"GRU": 3, "LSTM": 4, "RNN": 1}[operator]
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32) * np.float32(0.5)
+
+    weights = {"W": normal(D, G * H, I), "R": normal(D, G * H, H)}
+    weights |= {"B": normal(D, 2 * G * H)} if case["bias"] else {}
+    inputs = {"X": normal(T, B, I)}
+    inputs |= {"sequence_lens": np.array([7, 1, 4], np.int32)} if case["sequence_lens"] else {}
+    states = ("initial_h", "initial_c") if operator == "LSTM" else ("initial_h",)
+    inputs |= {state: normal(D, B, H) for state in states} if case["initial"] else {}
+    present = weights | inputs
+    names = [slot if slot in present else "" for slot in SLOTS]
+    while not names[-1]:
+        names.pop()
+    options = {"hidden_size": H, "direction": case["direction"]}
+    options |= {"linear_before_reset": 1} if case["operator"] == "GRU-linear" else {}
+    outputs = ["Y", "Y_h"] + (["Y_c"] if operator == "LSTM" else [])
+    node = onnx.helper.make_node(operator, names, outputs, **options)
+    kinds = {np.dtype("float32"): onnx.TensorProto.FLOAT, np.dtype("int32"): onnx.TensorProto.INT32}
+    values = [onnx.helper.make_tensor_value_info(name, kinds[a.dtype], a.shape) for name, a in inputs.items()]
+    results = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs]
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = onnx.helper.make_graph([node], "one_node", values, results, constants)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), inputs
+
+
+@pytest.mark.parametrize("case", NODES, ids=node_label)
+def test_nodes_against_onnxruntime(case, backend):
+    model, inputs = node_model(case)
+    (layer,) = read_nodes(model.SerializeToString())
+    ours = layer(**{name: jnp.asarray(array) for name, array in inputs.items()}, backend=backend)
+    for name, a, b in zip(("Y", "Y_h", "Y_c"), ours, run_model(model, inputs), strict=False):
+        assert_close(a, b, "float32", name)
+
+
+EXPORTS = pairwise(
+    {
+        "name": list(CELLS),
+        "num_layers": [1, 2, 3],
+        "directions": ["one", "concat", "sum"],
+        "lengths": [False, True],
+        "h0": [False, True],
+        "time_major": [False, True],
+    }
+)
+
+
+def export_label(case):
+    flags = [name for name in ("lengths", "h0", "time_major") if case[name]]
+    return "-".join([case["name"], str(case["num_layers"]), case["directions"], *flags])
+
+
+def states_to_onnx(states):
+    """Ours, layers of directions of h or (h, c), as [h] or [h, c], each (L D, B, H)."""
+    cells = [state for layer in states for state in layer]
+    parts = zip(*cells, strict=True) if isinstance(cells[0], gru_jax.LSTMState) else [cells]
+    return [np.stack(part) for part in parts]
+
+
+@pytest.mark.parametrize("case", EXPORTS, ids=export_label)
+def test_exports_in_onnxruntime(case):
+    """One model, three batch sizes and lengths; and what is read back is what was written, bit by bit."""
+    name, time_major = case["name"], case["time_major"]
+    merge = "sum" if case["directions"] == "sum" else "concat"
+    stack = gru_jax.Stack(CELLS[name], case["num_layers"], case["directions"] != "one", merge)
+    params = draw_params(stack, I, H)
+    model = to_model(stack, params, lengths=case["lengths"], h0=case["h0"], time_major=time_major)
+    onnx.checker.check_model(model, full_check=True)
+    for B, T in ((3, 7), (1, 4), (4, 1)):
+        task = draw_task(stack, I, H, B=B, T=T, lengths=case["lengths"], h0=case["h0"])
+        xs = jnp.swapaxes(task.xs, 0, 1) if time_major else task.xs
+        ys, h_last = gru_jax.unroll(stack, params, xs, task.h0, lengths=task.lengths, time_major=time_major)
+        inputs = {"xs": xs} | ({"lengths": task.lengths} if case["lengths"] else {})
+        inputs |= dict(zip(("h0", "c0"), states_to_onnx(task.h0), strict=False)) if case["h0"] else {}
+        theirs = run_model(model, inputs)
+        for a, b in zip([ys, *states_to_onnx(h_last)], theirs, strict=True):
+            assert_close(a, b, "float32", f"B = {B}, T = {T}")
+    read, params_read = from_model(model, merge=merge)
+    single = case["num_layers"] == 1 and case["directions"] == "one"
+    assert read == (stack.cell if single else stack)
+    assert_same_bits(params_read, params[0][0] if single else params)
+
+
+def test_files(tmp_path):
+    cell = CELLS["gru_before"]
+    params = draw_params(cell, I, H)
+    to_file(tmp_path / "gru.onnx", cell, params, lengths=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["gru.onnx"]
+    for source in (tmp_path / "gru.onnx", str(tmp_path / "gru.onnx"), (tmp_path / "gru.onnx").read_bytes()):
+        assert_same_bits(from_model(source)[1], params)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes(dtype):
+    """onnxruntime's kernels are float32 ones; the operators' reference implementation takes any."""
+    with jax.enable_x64(True):
+        cell = CELLS["gru_after"]
+        params = draw_params(cell, I, H, dtype)
+        xs = draw_task(cell, I, H, dtype).xs
+        model = to_model(cell, params)
+        assert_same_bits(from_model(model)[1], params)
+        ys, h_last = onnx.reference.ReferenceEvaluator(model).run(None, {"xs": np.asarray(xs)})
+        ours, ours_last = gru_jax.unroll(cell, params, xs)
+        tolerance = 1e-10 if dtype == "float64" else 1e-2
+        np.testing.assert_allclose(ours, ys, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(ours_last[None], h_last, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("kind", "bidirectional"), [("GRU", True), ("LSTM", True), ("RNN", False)])
+def test_what_pytorch_exports(kind, bidirectional):
+    torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+    from gru_jax.interop.torch import from_state_dict
+
+    torch.manual_seed(0)
+    layer = torch.nn.__dict__[kind](I, H, num_layers=2, bidirectional=bidirectional, batch_first=True)
+    buffer = io.BytesIO()
+    axes = {"xs": {0: "B", 1: "T"}, "ys": {0: "B", 1: "T"}}
+    with warnings.catch_warnings():
+        # The exporter that needs no further package is the one that PyTorch advises against.
+        warnings.simplefilter("ignore")
+        options = {"input_names": ["xs"], "output_names": ["ys"], "dynamic_axes": axes, "dynamo": False}
+        torch.onnx.export(layer, (torch.zeros(2, 6, I),), buffer, **options)
+    stack, params = from_model(buffer.getvalue())
+    expected, params_expected = from_state_dict(layer.state_dict())
+    assert stack == expected
+    assert_same_bits(params, params_expected)

@@ -7,6 +7,7 @@ own steps; a gradient is taken number by number with a complex step, exact to th
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -33,49 +34,49 @@ def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
-def gru_step(params, state, x, reset="before"):
-    """One step of a GRU, gate by gate: state `(h,)`."""
+def gru_step(params, state, x, reset="before", times=np.matmul):
+    """One step of a GRU, gate by gate: state `(h,)`; `times` is the product of a vector and a matrix."""
     (h,), (W_xr, W_xz, W_xn), (U_hr, U_hz, U_hn) = state, np.split(params["W"], 3, -1), np.split(params["U"], 3, -1)
     b_r, b_z, b_n = np.split(params["b"], 3)
-    r = sigmoid(x @ W_xr + h @ U_hr + b_r)
-    z = sigmoid(x @ W_xz + h @ U_hz + b_z)
+    r = sigmoid(times(x, W_xr) + times(h, U_hr) + b_r)
+    z = sigmoid(times(x, W_xz) + times(h, U_hz) + b_z)
     if reset == "before":
-        n = np.tanh(x @ W_xn + (r * h) @ U_hn + b_n)
+        n = np.tanh(times(x, W_xn) + times(r * h, U_hn) + b_n)
     else:
-        n = np.tanh(x @ W_xn + r * (h @ U_hn + params["b_hn"]) + b_n)
+        n = np.tanh(times(x, W_xn) + r * (times(h, U_hn) + params["b_hn"]) + b_n)
     return ((1 - z) * h + z * n,)
 
 
-def lstm_step(params, state, x):
+def lstm_step(params, state, x, times=np.matmul):
     """One step of an LSTM: state `(h, c)`."""
     h, c = state
     W, U, b = (np.split(params[name], 4, -1) for name in ("W", "U", "b"))
-    i = sigmoid(x @ W[0] + h @ U[0] + b[0])
-    f = sigmoid(x @ W[1] + h @ U[1] + b[1])
-    g = np.tanh(x @ W[2] + h @ U[2] + b[2])
-    o = sigmoid(x @ W[3] + h @ U[3] + b[3])
+    i = sigmoid(times(x, W[0]) + times(h, U[0]) + b[0])
+    f = sigmoid(times(x, W[1]) + times(h, U[1]) + b[1])
+    g = np.tanh(times(x, W[2]) + times(h, U[2]) + b[2])
+    o = sigmoid(times(x, W[3]) + times(h, U[3]) + b[3])
     c = f * c + i * g
     return o * np.tanh(c), c
 
 
-def elman_step(params, state, x):
+def elman_step(params, state, x, times=np.matmul):
     """One step of an Elman network: state `(h,)`."""
-    return (np.tanh(x @ params["W"] + state[0] @ params["U"] + params["b"]),)
+    return (np.tanh(times(x, params["W"]) + times(state[0], params["U"]) + params["b"]),)
 
 
-def minimal_step(params, state, x):
+def minimal_step(params, state, x, times=np.matmul):
     """One step of a minimal gated unit (Zhou et al. 2016): state `(h,)`."""
     (h,) = state
     W_f, W_n = np.split(params["W"], 2, -1)
     U_f, U_n = np.split(params["U"], 2, -1)
     b_f, b_n = np.split(params["b"], 2)
-    f = sigmoid(x @ W_f + h @ U_f + b_f)
-    return ((1 - f) * h + f * np.tanh(x @ W_n + (f * h) @ U_n + b_n),)
+    f = sigmoid(times(x, W_f) + times(h, U_f) + b_f)
+    return ((1 - f) * h + f * np.tanh(times(x, W_n) + times(f * h, U_n) + b_n),)
 
 
 STEPS: dict[str, Callable] = {
     "gru_before": gru_step,
-    "gru_after": lambda params, state, x: gru_step(params, state, x, reset="after"),
+    "gru_after": partial(gru_step, reset="after"),
     "lstm": lstm_step,
     "elman": elman_step,
     "minimal": minimal_step,
@@ -94,7 +95,7 @@ def unroll_one(step, params, xs, h0, length, resets, reverse):
     return ys, state
 
 
-def unroll(cell: str, params, xs, h0, options: Options):
+def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
     """xs (..., T, I), every state array (..., H) -> ys (..., T, H), final state of arrays (..., H)."""
     batch_shape, T = xs.shape[:-2], xs.shape[-2]
     lengths = np.full(batch_shape, T) if options.lengths is None else options.lengths
@@ -104,7 +105,8 @@ def unroll(cell: str, params, xs, h0, options: Options):
     ys, final = np.zeros((*batch_shape, T, H), dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
     for at in np.ndindex(*batch_shape):
         start = tuple(array[at] for array in h0)
-        ys[at], end = unroll_one(STEPS[cell], params, xs[at], start, int(lengths[at]), resets[at], options.reverse)
+        step = partial(STEPS[cell], times=times)
+        ys[at], end = unroll_one(step, params, xs[at], start, int(lengths[at]), resets[at], options.reverse)
         for array, value in zip(final, end, strict=True):
             array[at] = value
     return ys, final

@@ -1,0 +1,43 @@
+"""Shapes that nobody thought of: no steps, no sequences, one of everything, blocks longer than time."""
+
+import jax
+import jax.numpy as jnp
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.gru_jax.problems import CELLS, assert_answers_agree, draw, library_answer, oracle_answer
+
+CASES = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(sorted(CELLS)),
+        "batch_shape": st.sampled_from([(), (1,), (2,), (5,), (0,), (2, 3), (2, 0), (1, 2, 1)]),
+        "T": st.integers(0, 9),
+        "I": st.integers(1, 4),
+        "H": st.integers(1, 4),
+        "lengths": st.booleans(),
+        "resets": st.booleans(),
+        "seed": st.integers(0, 1000),
+    }
+)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "backend": st.sampled_from(["fused", "fused", "fused", "scan"]),
+        "memory": st.sampled_from(["auto", "save", "recompute", "checkpoint"]),
+        "block_length": st.none() | st.integers(1, 10),
+        "reverse": st.booleans(),
+        "time_major": st.booleans(),
+    }
+)
+PLAIN = {"backend": "fused", "memory": "checkpoint", "block_length": 2, "reverse": False, "time_major": False}
+NO_STEPS = {"name": "lstm", "batch_shape": (2,), "T": 0, "I": 2, "H": 3, "lengths": True, "resets": True, "seed": 0}
+
+
+@given(CASES, OPTIONS)
+@example(NO_STEPS, PLAIN)
+@example(NO_STEPS | {"T": 5, "batch_shape": (0,)}, PLAIN)
+@example(NO_STEPS | {"T": 1, "batch_shape": (1,), "name": "gru_before"}, PLAIN)
+def test_any_shape_agrees_with_the_oracle(case, options):
+    problem = draw(**case)
+    with jax.enable_x64(True):
+        answer = library_answer(problem, jnp.float64, **options)
+    assert_answers_agree(answer, oracle_answer(problem, options["reverse"]), jnp.float64, values=1e-10, gradients=1e-10)

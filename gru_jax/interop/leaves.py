@@ -128,6 +128,11 @@ def naming(source: Any) -> Iterator[None]:
         raise type(error)(f"{source}: {error}") from None
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what another library has to say."""
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:SHOWN])
     return f"{shown}, and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

@@ -13,9 +13,9 @@ import numpy as np
 
 from gru_jax import arguments
 from gru_jax.interop.files import written_whole
-from gru_jax.interop.leaves import naming
+from gru_jax.interop.leaves import first_line, naming
 from gru_jax.interop.network import put_together, take_apart
-from gru_jax.interop.onnx_graph import Graph, first_line
+from gru_jax.interop.onnx_graph import Graph
 from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
 from gru_jax.interop.onnx_writer import write
 from gru_jax.layers import Stack

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gru_jax.interop.leaves import first_line
 from gru_jax.interop.onnx_node import LAYOUTS
 
 if TYPE_CHECKING:
@@ -94,8 +95,3 @@ class Graph:
         except Exception as error:  # An operator it lacks, shapes that do not fit, whatever the graph leads to.
             raise ValueError(f"{tensor}: cannot be worked out: {type(error).__name__}: {first_line(error)}") from None
         return np.asarray(result)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what others have to say."""
-    return str(error).strip().partition("\n")[0][:200]

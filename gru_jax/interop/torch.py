@@ -14,7 +14,7 @@ import numpy as np
 from gru_jax.cells import Cell
 from gru_jax.interop.files import written_whole
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves, naming
+from gru_jax.interop.leaves import Leaves, first_line, naming
 from gru_jax.interop.network import put_together, require, take_apart
 from gru_jax.types import Params
 
@@ -110,8 +110,7 @@ def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params
             try:
                 state_dict = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # PyTorch raises whatever the damage leads to, over many lines.
-                first = str(error).strip().partition("\n")[0][:200]
-                got = f"{type(error).__name__}: {first}"
+                got = f"{type(error).__name__}: {first_line(error)}"
                 raise ValueError(f"expected a file of weights alone from torch.save, got {got}") from None
         return from_state_dict(state_dict, prefix=prefix)
 

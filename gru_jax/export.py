@@ -1,0 +1,253 @@
+"""What leaves a training program: weights as safetensors files, and whole programs for a process that has only JAX.
+
+A weights file holds arrays, and in its metadata, under `gru_jax`, the cell as JSON; nothing in it is ever executed. Its
+names are `W`, `U`, `b` and `b_hn`; for a `Stack` `0.forward.W`, `0.backward.W`, `1.forward.W`, ...
+
+A program holds the parameters and the computation, with the batch size and the number of steps left open. States go in
+and out as plain tuples: `h`, or `(h, c)` of an LSTM; for a `Stack` a tuple of layers of tuples of directions.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from gru_jax import arguments
+from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
+from gru_jax.interop.files import written_whole
+from gru_jax.interop.leaves import Leaves, first_line, naming
+from gru_jax.interop.peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
+from gru_jax.layers import Stack
+from gru_jax.types import Array, DType, Params, State
+from gru_jax.unroll import unroll
+
+KINDS = {kind.__name__: kind for kind in (GRU, LSTM, Elman, PeepholeLSTM, Stack)}
+PARAMS = {GRU: GRUParams, LSTM: LSTMParams, Elman: ElmanParams, PeepholeLSTM: PeepholeLSTMParams}
+SHAPES = {"W": ("I", "GH"), "U": ("H", "GH"), "b": ("GH",), "b_hn": ("H",), "P": ("3H",)}
+DIRECTIONS = ("forward", "backward")
+
+
+def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
+    """Writes a network to a safetensors file.
+
+    Args:
+      path: where to; the file appears whole or not at all.
+      cell: a GRU, LSTM or Elman, or a `Stack` of them.
+      params: its parameters.
+
+    Raises:
+      ValueError, TypeError: for another cell, or parameters that do not fit it.
+
+    Example:
+      >>> save_weights("gru.safetensors", cell, params)
+      >>> cell, params = load_weights("gru.safetensors")
+    """
+    from safetensors.numpy import save_file
+
+    description = _describe(cell)
+    cell.check(params)
+    arrays = {}
+    for prefix, part in _named(cell, params):
+        arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
+    with written_whole(path) as temporary:
+        save_file(arrays, temporary, metadata={"gru_jax": json.dumps(description)})
+
+
+def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
+    """Reads what `save_weights` wrote.
+
+    Returns:
+      The cell with its hyperparameters, and its parameters.
+
+    Raises:
+      ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with naming(path):
+        try:
+            with safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, TypeError, AttributeError) as error:  # the last two for dtypes that NumPy lacks
+            got = f"{type(error).__name__}: {first_line(error)}"
+            raise ValueError(f"expected a safetensors file, got {got}") from None
+        if "gru_jax" not in metadata:
+            raise ValueError(f"metadata: expected a key 'gru_jax', got {', '.join(sorted(metadata)) or 'none'}")
+        cell = _cell_from(metadata["gru_jax"])
+        leaves = Leaves("arrays", arrays)
+        if isinstance(cell, Stack):
+            directions = DIRECTIONS[: cell.directions]
+            params = tuple(
+                tuple(_take(leaves, f"{number}.{direction}.", cell.cell) for direction in directions)
+                for number in range(cell.num_layers)
+            )
+        else:
+            params = _take(leaves, "", cell)
+        leaves.finish()
+        cell.check(params)
+    return cell, params
+
+
+def unroll_program(
+    cell: Any,
+    params: Params,
+    *,
+    lengths: bool = False,
+    h0: bool = False,
+    reverse: bool = False,
+    time_major: bool = False,
+    matmul_dtype: DType | None = None,
+    platforms: Sequence[str] | None = None,
+) -> export.Exported:
+    """Makes a program of `gru_jax.unroll`: `xs (B, T, I) -> ys (B, T, H), h_last`, for any B and T.
+
+    Args:
+      cell: a cell or a `Stack`.
+      params: its parameters, which become part of the program.
+      lengths: whether the program also takes lengths (B,) int32, after xs.
+      h0: whether it also takes the initial state, last.
+      reverse: see `gru_jax.unroll`.
+      time_major: see `gru_jax.unroll`.
+      matmul_dtype: see `gru_jax.unroll`.
+      platforms: what it is to run on, e.g. ("cpu", "cuda", "tpu"); None for this machine's.
+
+    Returns:
+      A `jax.export.Exported`; `save_program` writes it.
+
+    Example:
+      >>> save_program("gru.jax", unroll_program(cell, params))
+      >>> # in a process that has only jax:
+      >>> ys, h_last = jax.export.deserialize(open("gru.jax", "rb").read()).call(xs)
+    """
+    input_size, hidden_size, dtype = cell.check(params)
+    for name, value in (("lengths", lengths), ("h0", h0)):
+        arguments.boolean(name, value)
+    B, T = export.symbolic_shape("B, T")
+    given = [jax.ShapeDtypeStruct((T, B, input_size) if time_major else (B, T, input_size), dtype)]
+    given += [jax.ShapeDtypeStruct((B,), jnp.int32)] if lengths else []
+    given += [_plain(_zero_state(cell, hidden_size, B, dtype))] if h0 else []
+
+    def run(xs: Array, *rest: Any) -> tuple[Array, Any]:
+        state = _shaped(cell, hidden_size, rest[-1]) if h0 else None
+        ys, h_last = unroll(
+            cell,
+            params,
+            xs,
+            state,
+            lengths=rest[0] if lengths else None,
+            reverse=reverse,
+            time_major=time_major,
+            backend="scan",
+            matmul_dtype=matmul_dtype,
+        )
+        return ys, _plain(h_last)
+
+    return export.export(jax.jit(run), platforms=platforms)(*given)
+
+
+def step_program(
+    cell: Any, params: Params, *, matmul_dtype: DType | None = None, platforms: Sequence[str] | None = None
+) -> export.Exported:
+    """Makes a program of one step, for streams: `state, x (B, I) -> state, y (B, H)`, for any B.
+
+    Args:
+      cell: a cell, or a `Stack` in one direction.
+      params: its parameters, which become part of the program.
+      matmul_dtype: see `gru_jax.unroll`.
+      platforms: what it is to run on, e.g. ("cpu", "cuda", "tpu"); None for this machine's.
+
+    Returns:
+      A `jax.export.Exported`; `save_program` writes it.
+
+    Raises:
+      ValueError: for two directions, which a stream does not have.
+
+    Example:
+      >>> program = step_program(gru, params)
+      >>> h, y = program.call(jnp.zeros((B, H)), x)
+    """
+    input_size, hidden_size, dtype = cell.check(params)
+    if isinstance(cell, Stack) and cell.bidirectional:
+        raise ValueError("cell: expected one direction, for a stream has no end to begin at, got bidirectional=True")
+    (B,) = export.symbolic_shape("B")
+
+    def run(state: Any, x: Array) -> tuple[Any, Array]:
+        state = _shaped(cell, hidden_size, state)
+        ys, state = unroll(cell, params, x[None], state, time_major=True, backend="scan", matmul_dtype=matmul_dtype)
+        return _plain(state), ys[0]
+
+    state = _plain(_zero_state(cell, hidden_size, B, dtype))
+    return export.export(jax.jit(run), platforms=platforms)(state, jax.ShapeDtypeStruct((B, input_size), dtype))
+
+
+def save_program(path: str | os.PathLike, program: export.Exported) -> None:
+    """Writes a program to a file, whole or not at all; `jax.export.deserialize` of its bytes reads it."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(program.serialize())
+
+
+def _describe(cell: Any) -> dict[str, Any]:
+    """A cell as JSON has it."""
+    if type(cell) not in KINDS.values():
+        raise TypeError(f"cell: expected one of {', '.join(KINDS)}, got {cell!r}")
+    fields = {field.name: vars(cell)[field.name] for field in dataclasses.fields(cell)}
+    if isinstance(cell, Stack):
+        fields["cell"] = _describe(cell.cell)
+    return {"kind": type(cell).__name__, **fields}
+
+
+def _cell_from(text: str) -> Any:
+    try:
+        return _cell_of(json.loads(text))
+    except (json.JSONDecodeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"metadata: gru_jax: expected a cell as JSON, got {text[:80]!r}: {first_line(error)}"
+        ) from None
+
+
+def _cell_of(description: Any) -> Any:
+    if not isinstance(description, dict) or description.get("kind") not in KINDS:
+        raise ValueError(f"expected an object whose kind is one of {', '.join(KINDS)}")
+    fields = {name: value for name, value in description.items() if name != "kind"}
+    if description["kind"] == "Stack":
+        fields["cell"] = _cell_of(fields.get("cell"))
+    return KINDS[description["kind"]](**fields)
+
+
+def _named(cell: Any, params: Params) -> list[tuple[str, Any]]:
+    if not isinstance(cell, Stack):
+        return [("", params)]
+    return [
+        (f"{number}.{direction}.", part)
+        for number, layer in enumerate(params)
+        for direction, part in zip(DIRECTIONS, layer, strict=False)
+    ]
+
+
+def _take(leaves: Leaves, prefix: str, cell: Any) -> Any:
+    names = PARAMS[type(cell)]._fields
+    if isinstance(cell, GRU) and cell.reset == "before":
+        names = names[:3]
+    return PARAMS[type(cell)](*(jnp.asarray(leaves.take(prefix + name, SHAPES[name])) for name in names))
+
+
+def _zero_state(cell: Any, hidden_size: int, batch: Any, dtype: Any) -> State:
+    return jax.eval_shape(lambda: cell.initial_state(hidden_size, (batch,), dtype))
+
+
+def _plain(state: State) -> Any:
+    """A state as plain tuples, which need no registration where a program is read."""
+    return tuple(map(_plain, state)) if isinstance(state, tuple) else state
+
+
+def _shaped(cell: Any, hidden_size: int, state: Any) -> State:
+    """Undoes `_plain`."""
+    structure = jax.tree.structure(cell.initial_state(hidden_size))
+    return jax.tree.unflatten(structure, jax.tree.leaves(state))

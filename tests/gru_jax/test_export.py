@@ -1,0 +1,247 @@
+"""Weights as safetensors files, and programs that a process with nothing but JAX runs."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from safetensors.numpy import load_file, save_file
+
+import gru_jax
+from gru_jax.export import load_weights, save_program, save_weights, step_program, unroll_program
+from gru_jax.interop.peephole_lstm import PeepholeLSTM
+
+I, H = 3, 4
+CELLS = {
+    "gru": gru_jax.GRU(b_init="chrono", longest_delay=20),
+    "gru_after": gru_jax.GRU(reset="after", W_init="uniform", U_init="uniform", b_init="uniform"),
+    "lstm": gru_jax.LSTM(forget_bias=0.5),
+    "elman": gru_jax.Elman(b_init="uniform"),
+    "peephole_lstm": PeepholeLSTM(),
+    "stack": gru_jax.Stack(gru_jax.LSTM(), 2, bidirectional=True, merge="sum", dropout=0.25),
+}
+
+
+def same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert (a.dtype, a.shape, np.asarray(a).tobytes()) == (b.dtype, b.shape, np.asarray(b).tobytes())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file with the weights of a GRU, its cell and parameters."""
+    cell = CELLS["gru_after"]
+    params = cell.init(jax.random.key(0), I, H)
+    save_weights(tmp_path / "gru.safetensors", cell, params)
+    return tmp_path / "gru.safetensors", cell, params
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", CELLS)
+def test_weights_come_back_bit_for_bit(name, dtype, tmp_path):
+    cell = CELLS[name]
+    params = cell.init(jax.random.key(0), I, H, dtype)
+    save_weights(tmp_path / "weights.safetensors", cell, params)
+    read, params_read = load_weights(tmp_path / "weights.safetensors")
+    assert read == cell
+    same_bits(params_read, params)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_double_precision(tmp_path, x64):
+    cell = gru_jax.GRU()
+    params = cell.init(jax.random.key(0), I, H, jnp.float64)
+    save_weights(tmp_path / "w.safetensors", cell, params)
+    same_bits(load_weights(tmp_path / "w.safetensors")[1], params)
+    with jax.enable_x64(False), pytest.raises(TypeError, match=r"w\.safetensors: arrays: W: expected float32, for JAX"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_names_in_the_file(tmp_path):
+    """They are part of the format: what is written today is read by others tomorrow."""
+    stack = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
+    save_weights(tmp_path / "w.safetensors", stack, stack.init(jax.random.key(0), I, H))
+    shapes = {name: array.shape for name, array in load_file(tmp_path / "w.safetensors").items()}
+    expected = {}
+    for layer, width in ((0, I), (1, 2 * H)):
+        for direction in ("forward", "backward"):
+            prefix = f"{layer}.{direction}."
+            expected |= {prefix + "W": (width, 3 * H), prefix + "U": (H, 3 * H)}
+            expected |= {prefix + "b": (3 * H,), prefix + "b_hn": (H,)}
+    assert shapes == expected
+
+
+def rewrite(path, change, metadata=None):
+    arrays = load_file(path)
+    arrays = change(arrays) or arrays
+    description = {"kind": "GRU", "reset": "after"} if metadata is None else metadata
+    save_file(arrays, path, metadata={"gru_jax": json.dumps(description)})
+
+
+def refused(path, line, error=ValueError):
+    with pytest.raises(error) as caught:
+        load_weights(path)
+    assert str(caught.value) == f"{path}: {line}"
+
+
+def test_damaged_files_are_refused(saved):
+    path, _, _ = saved
+    whole = path.read_bytes()
+    for contents in (b"", whole[:5], whole[:60], whole[:-1], b"\xff" * 100):
+        path.write_bytes(contents)
+        with pytest.raises(ValueError, match=r"gru\.safetensors: expected a safetensors file, got [^\n]+$"):
+            load_weights(path)
+
+
+def test_wrong_contents_are_refused(saved):
+    path, _, _ = saved
+    whole = path.read_bytes()
+    some = "there is U, W, b_hn"
+    for change, line in (
+        (lambda a: a.pop("b") is None or a, f"arrays: b: expected an array (GH), got none; {some}"),
+        (lambda a: a | {"c": a["b"]}, "arrays: c: expected no such array beside U, W, b, b_hn, got one"),
+        (lambda a: a | {"U": a["U"].T.copy()}, "params.U: expected shape (12, 36), got (12, 4)"),
+        (lambda a: a | {"b_hn": a["b"]}, "params.b_hn: expected shape (4,), got (12,)"),
+        (lambda a: a | {"W": a["W"][0]}, "arrays: W: expected shape (I, GH), got (12,)"),
+    ):
+        path.write_bytes(whole)
+        rewrite(path, change)
+        refused(path, line)
+    path.write_bytes(whole)
+    rewrite(path, lambda a: a | {"b": a["b"].astype(np.int32)})
+    refused(path, "arrays: b: expected a floating-point dtype, got int32", TypeError)
+    path.write_bytes(whole)
+    rewrite(path, lambda a: a | {"b": a["b"].astype(np.float16)})
+    refused(path, "arrays: b: expected dtype float32, that of W, got float16", TypeError)
+
+
+def test_wrong_metadata_are_refused(saved):
+    path, _, _ = saved
+    kinds = "GRU, LSTM, Elman, PeepholeLSTM, Stack"
+    for metadata, reason in (
+        ({"kind": "Transformer"}, f"expected an object whose kind is one of {kinds}"),
+        ([1], f"expected an object whose kind is one of {kinds}"),
+        ({"kind": "GRU", "reset": "never"}, "GRU: reset: expected one of 'before', 'after', got 'never'"),
+        ({"kind": "GRU", "size": 3}, "GRU.__init__() got an unexpected keyword argument 'size'"),
+        ({"kind": "Stack"}, f"expected an object whose kind is one of {kinds}"),
+    ):
+        rewrite(path, lambda a: None, metadata)
+        text = json.dumps(metadata)
+        refused(path, f"metadata: gru_jax: expected a cell as JSON, got {text!r}: {reason}")
+    save_file(load_file(path), path, metadata={"format": "pt"})
+    refused(path, "metadata: expected a key 'gru_jax', got format")
+
+
+def test_nan_weights_are_reported(saved):
+    path, cell, params = saved
+    save_weights(path, cell, params._replace(b=params.b.at[2].set(jnp.nan)))
+    with pytest.warns(UserWarning, match=r"^arrays: b: 1 of 12 weights are NaN or infinite$"):
+        load_weights(path)
+
+
+def test_what_cannot_be_saved(tmp_path):
+    cell = gru_jax.GRU()
+    params = cell.init(jax.random.key(0), I, H)
+    with pytest.raises(TypeError, match=r"^cell: expected one of GRU, LSTM, Elman, PeepholeLSTM, Stack, got 'GRU'$"):
+        save_weights(tmp_path / "w", "GRU", params)
+    with pytest.raises(ValueError, match=r"^params\.b_hn: expected an array"):
+        save_weights(tmp_path / "w", gru_jax.GRU(reset="after"), params)
+    assert not list(tmp_path.iterdir())
+
+
+# A process with JAX alone: it reads the program and the inputs, and writes what comes out.
+ALONE = """
+import sys
+import numpy as np, jax
+program = jax.export.deserialize(open(sys.argv[1], "rb").read())
+arrays = np.load(sys.argv[2])
+results = {}
+for case in sorted({name.partition("/")[0] for name in arrays}):
+    inputs = [arrays[name] for name in sorted(arrays) if name.startswith(case + "/")]
+    args = jax.tree.unflatten(program.in_tree, inputs)
+    for number, leaf in enumerate(jax.tree.leaves(program.call(*args[0], **args[1]))):
+        results[f"{case}/{number}"] = leaf
+np.savez(sys.argv[3], **results)
+assert not {"gru_jax", "flax"} & set(sys.modules), "a program needs JAX alone"
+"""
+
+
+def run_alone(tmp_path, program, cases):
+    """Runs a program on several lists of arguments in a process that has only JAX; gives lists of leaves."""
+    save_program(tmp_path / "program", program)
+    inputs = {
+        f"{case}/{number:03}": leaf
+        for case, args in enumerate(cases)
+        for number, leaf in enumerate(jax.tree.leaves(args))
+    }
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    files = [str(tmp_path / name) for name in ("program", "inputs.npz", "outputs.npz")]
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *files], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(files[2]) as outputs:
+        return [
+            [outputs[f"{case}/{number}"] for number in range(sum(n.startswith(f"{case}/") for n in outputs))]
+            for case in range(len(cases))
+        ]
+
+
+def assert_all_close(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gru", "stack"])
+def test_unroll_program_runs_with_jax_alone(name, tmp_path):
+    """One program for any number of sequences and steps, with lengths and initial states."""
+    cell = CELLS[name]
+    params = cell.init(jax.random.key(0), I, H)
+    rng = np.random.default_rng(0)
+    cases, expected = [], []
+    for B, T in ((2, 5), (1, 8)):
+        xs = jnp.asarray(rng.normal(size=(B, T, I)), jnp.float32)
+        h0 = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), cell.initial_state(H, (B,)))
+        lengths = jnp.arange(T, T - B, -1, dtype=jnp.int32)
+        cases.append((xs, lengths, h0))
+        expected.append(gru_jax.unroll(cell, params, xs, h0, lengths=lengths))
+    program = unroll_program(cell, params, lengths=True, h0=True)
+    for ours, theirs in zip(expected, run_alone(tmp_path, program, cases), strict=True):
+        assert_all_close(ours, theirs)
+
+
+def test_step_program_runs_with_jax_alone(tmp_path):
+    """Stepping through a sequence gives what unrolling it gives."""
+    stack = gru_jax.Stack(gru_jax.LSTM(), 2)
+    params = stack.init(jax.random.key(0), I, H)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, I)), jnp.float32)
+    ys, _ = gru_jax.unroll(stack, params, xs)
+    program = step_program(stack, params)
+    state = jax.tree.map(lambda aval: jnp.zeros((3, *aval.shape[1:]), aval.dtype), program.in_avals[:-1])
+    state = jax.tree.unflatten(program.in_tree, [*state, xs[:, 0]])[0][0]
+    for t in range(4):
+        before = state
+        state, y = program.call(state, xs[:, t])
+        np.testing.assert_allclose(y, ys[:, t], rtol=1e-6, atol=1e-6)
+    ((*last, y_alone),) = run_alone(tmp_path, program, [(before, xs[:, 3])])
+    assert_all_close((state, y), [*last, y_alone])
+
+
+def test_program_options():
+    cell = gru_jax.GRU()
+    params = cell.init(jax.random.key(0), I, H)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, I)), jnp.float32)
+    program = unroll_program(cell, params, reverse=True, time_major=True, platforms=("cpu", "cuda", "tpu"))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    again = export.deserialize(program.serialize())
+    expected = gru_jax.unroll(cell, params, xs, reverse=True, time_major=True)
+    assert_all_close(expected, jax.tree.leaves(again.call(xs)))
+
+
+def test_a_stream_has_one_direction():
+    stack = gru_jax.Stack(gru_jax.GRU(), bidirectional=True)
+    with pytest.raises(ValueError, match=r"^cell: expected one direction, for a stream has no end to begin at, got"):
+        step_program(stack, stack.init(jax.random.key(0), I, H))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from gru_jax import arguments
 from gru_jax.types import Array
 
 
@@ -17,8 +18,15 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     Returns:
       an array like x.
 
+    Raises:
+      ValueError, TypeError: where an argument does not fit; the line names it.
+
     Reference: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
+    x = arguments.floating("dropout: x", x)
+    arguments.fraction("dropout: rate", rate)
+    if key is not None:
+        arguments.prng_key("dropout: key", key)
     if key is None or rate == 0 or x.size == 0:
         return x
     kept = max(1, round((1 - rate) * 2**16))

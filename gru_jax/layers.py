@@ -26,6 +26,8 @@ class Stack:
       bidirectional: whether each layer also runs a second set of parameters in the opposite direction.
       merge: how the two directions' outputs become one: "concat" (2H, forward first) or "sum" (H).
       dropout: the rate at which outputs passed from one layer to the next are dropped, where `unroll` gets a key.
+      weight_dropout: the rate at which recurrent weights (`U` of the cell's parameters) are dropped, the same ones at
+        all steps of a call, where `unroll` gets a key.
 
     Example:
       >>> stack = Stack(GRU(), num_layers=2, bidirectional=True, dropout=0.3)
@@ -33,7 +35,8 @@ class Stack:
       >>> ys, h_last = unroll(stack, params, jnp.ones((32, 100, 64)), key=jax.random.key(1))   # ys (32, 100, 256)
 
     References: Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997; Zaremba et al., "Recurrent
-    Neural Network Regularization", 2014 (dropout between layers, not through time).
+    Neural Network Regularization", 2014 (dropout between layers, not through time); Merity et al., "Regularizing and
+    Optimizing LSTM Language Models", 2018 (dropout of recurrent weights).
     """
 
     cell: Cell
@@ -41,6 +44,7 @@ class Stack:
     bidirectional: bool = False
     merge: str = "concat"
     dropout: float = 0.0
+    weight_dropout: float = 0.0
 
     def __post_init__(self):
         arguments.instance("Stack: cell", self.cell, (Cell,), "a cell such as gru_jax.GRU()")
@@ -48,6 +52,7 @@ class Stack:
         arguments.boolean("Stack: bidirectional", self.bidirectional)
         arguments.one_of("Stack: merge", self.merge, ("concat", "sum"))
         arguments.fraction("Stack: dropout", self.dropout)
+        arguments.fraction("Stack: weight_dropout", self.weight_dropout)
 
     @property
     def directions(self) -> int:
@@ -85,6 +90,11 @@ class Stack:
                     + (f" of {len(layer)}" if isinstance(layer, (tuple, list)) else "")
                 )
             for direction, cell_params in enumerate(layer):
+                if self.weight_dropout > 0 and not hasattr(cell_params, "U"):
+                    raise ValueError(
+                        f"params[{number}][{direction}]: expected a field U for weight_dropout to act on, "
+                        f"got {type(cell_params).__name__}"
+                    )
                 try:
                     sizes = self.cell.check(cell_params)
                 except (TypeError, ValueError) as error:
@@ -109,6 +119,9 @@ class Stack:
         self, run: Callable[..., Any], params: Params, xs: Array, h0: State, *, reverse: bool, key: Array | None
     ) -> tuple[Array, State]:
         """Runs layer after layer: `run(cell, params, xs, h0, reverse=...)` unrolls one cell, time-major."""
+        if key is not None and self.weight_dropout > 0:
+            key, key_weights = jax.random.split(key)
+            params = self._drop_weights(params, key_weights)
         final = []
         for number, (layer_params, layer_h0) in enumerate(zip(params, h0, strict=True)):
             if number > 0 and key is not None and self.dropout > 0:
@@ -122,6 +135,14 @@ class Stack:
             final.append(tuple(state for _, state in outputs))
             xs = ys[0] if len(ys) == 1 else jnp.concatenate(ys, axis=-1) if self.merge == "concat" else ys[0] + ys[1]
         return xs, tuple(final)
+
+    def _drop_weights(self, params: Params, key: Array) -> Params:
+        """Drops entries of every recurrent matrix."""
+        keys = iter(jax.random.split(key, self.num_layers * self.directions))
+        return tuple(
+            tuple(cell._replace(U=dropout(cell.U, self.weight_dropout, next(keys))) for cell in layer)
+            for layer in params
+        )
 
 
 def _sizes(sizes: tuple[int, int, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Flax NNX modules: thin owners of parameters around `gru_jax.unroll`."""
+"""Flax NNX modules: thin owners of parameters around `gru_jax.unroll`; cells for `flax.nnx.RNN`."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from flax import nnx
 
 from gru_jax import cells
 from gru_jax.cells import Cell
+from gru_jax.cells.streaming import streaming_step
 from gru_jax.layers import Stack
 from gru_jax.types import Array, DType, Params, State
 from gru_jax.unroll import unroll
@@ -24,6 +25,7 @@ class Recurrent(nnx.Module):
       bidirectional: whether each layer runs in both directions.
       merge: "concat" or "sum" of the two directions' outputs.
       dropout: the rate between layers; it acts where the call gets `rngs`.
+      weight_dropout: the rate at which recurrent weights are dropped, the same ones at all steps of such a call.
       backend: see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.
       param_dtype: the dtype of the parameters and the state.
@@ -40,12 +42,13 @@ class Recurrent(nnx.Module):
         bidirectional: bool = False,
         merge: str = "concat",
         dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.cell = Stack(cell, num_layers, bidirectional, merge, dropout)
+        self.cell = Stack(cell, num_layers, bidirectional, merge, dropout, weight_dropout)
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.out_features = self.cell.output_size(hidden_features)
@@ -58,6 +61,13 @@ class Recurrent(nnx.Module):
     def parameters(self) -> Params:
         """Returns the parameters as `gru_jax.unroll` takes them, for `self.cell`."""
         return jax.tree.map(lambda p: p[...], self.layers, is_leaf=lambda p: isinstance(p, nnx.Variable))
+
+    def set_parameters(self, params: Params) -> None:
+        """Takes over parameters for `self.cell`, such as `gru_jax.interop` reads; they keep their sizes and dtype."""
+        expected = self.cell.check(self.parameters())
+        if self.cell.check(params) != expected:
+            raise ValueError(f"params: expected I, H and dtype {expected}, got {self.cell.check(params)}")
+        self.layers = nnx.data(jax.tree.map(nnx.Param, params))
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> State:
         """Returns the state of zeros."""
@@ -115,6 +125,97 @@ class LSTM(Recurrent):
 
 class Elman(Recurrent):
     """Layers of Elman networks; the equations are those of `gru_jax.Elman`."""
+
+    def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any):
+        super().__init__(cells.Elman(), in_features, hidden_features, rngs=rngs, **options)
+
+
+class RecurrentCell(nnx.RNNCellBase):
+    """One step of any cell as a module, for `flax.nnx.RNN`; the layers above are faster, and do all that RNN does.
+
+    Args:
+      cell: the cell's equations, e.g. `gru_jax.GRU(reset="after")`.
+      in_features: I.
+      hidden_features: H.
+      matmul_dtype: see `gru_jax.unroll`.
+      param_dtype: the dtype of the parameters and the state.
+      rngs: draws the parameters from the stream `params`.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        in_features: int,
+        hidden_features: int,
+        *,
+        matmul_dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.cell = cell
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.matmul_dtype = matmul_dtype
+        self.param_dtype = param_dtype
+        params = cell.init(rngs.params(), in_features, hidden_features, param_dtype)
+        self.weights = nnx.data(jax.tree.map(nnx.Param, params))
+
+    def parameters(self) -> Params:
+        """Returns the parameters as `self.cell` takes them."""
+        return jax.tree.map(lambda p: p[...], self.weights, is_leaf=lambda p: isinstance(p, nnx.Variable))
+
+    def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
+        """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
+        state = streaming_step(self.cell, self.parameters(), carry, inputs, self.matmul_dtype)
+        return state, self.cell.output(state)
+
+    def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
+        """Returns the state before the first step, for inputs (..., I).
+
+        Args:
+          input_shape: the inputs' shape.
+          rngs: Rngs with a stream `carry`, or such a stream; needed with carry_init only.
+          carry_init: an initialiser `(key, shape, dtype) -> array`; None for zeros.
+        """
+        state = self.cell.initial_state(self.hidden_features, input_shape[:-1], self.param_dtype)
+        if carry_init is None:
+            return state
+        if rngs is None:
+            raise ValueError("rngs: expected Rngs with a stream `carry`, for carry_init draws from it, got None")
+        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+        return jax.tree.map(lambda leaf: carry_init(stream(), leaf.shape, leaf.dtype), state)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """One: the features."""
+        return 1
+
+
+class GRUCell(RecurrentCell):
+    """A GRU cell; the equations are those of `gru_jax.GRU`.
+
+    Example:
+      >>> rnn = nnx.RNN(GRUCell(64, 128, rngs=nnx.Rngs(0)))
+      >>> ys = rnn(jnp.ones((32, 100, 64)))
+    """
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, reset: str = "before", rngs: nnx.Rngs, **options: Any
+    ):
+        super().__init__(cells.GRU(reset=reset), in_features, hidden_features, rngs=rngs, **options)
+
+
+class LSTMCell(RecurrentCell):
+    """An LSTM cell; the equations are those of `gru_jax.LSTM`, the carry is an `LSTMState`."""
+
+    def __init__(
+        self, in_features: int, hidden_features: int, *, forget_bias: float = 1.0, rngs: nnx.Rngs, **options: Any
+    ):
+        super().__init__(cells.LSTM(forget_bias), in_features, hidden_features, rngs=rngs, **options)
+
+
+class ElmanCell(RecurrentCell):
+    """An Elman cell; the equations are those of `gru_jax.Elman`."""
 
     def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any):
         super().__init__(cells.Elman(), in_features, hidden_features, rngs=rngs, **options)

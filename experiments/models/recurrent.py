@@ -18,6 +18,7 @@ class RecurrentConfig(Checked):
       hidden_size: H.
       num_layers: L.
       dropout: the rate at which what passes between layers is dropped in training.
+      weight_dropout: the rate at which recurrent weights are dropped in training, the same ones at all steps.
       reset: for the GRU, whether the reset gate acts "before" or "after" the recurrent product.
       forget_bias: for the LSTM, the forget gate's initial bias.
       longest_delay: for the gated cells, the longest delay in steps that the task holds: biases are then drawn so that
@@ -30,6 +31,7 @@ class RecurrentConfig(Checked):
     hidden_size: Count = 128
     num_layers: Count = 1
     dropout: Rate = 0.0
+    weight_dropout: Rate = 0.0
     reset: Literal["before", "after"] = "before"
     forget_bias: float = 1.0
     longest_delay: Natural = 0
@@ -55,6 +57,7 @@ def recurrent(
         num_layers=config.num_layers,
         bidirectional=bidirectional,
         dropout=config.dropout,
+        weight_dropout=config.weight_dropout,
         backend=config.backend,
         matmul_dtype=jnp.bfloat16 if config.matmul_dtype == "bfloat16" else None,
         rngs=rngs,

@@ -1,0 +1,1 @@
+"""Our recurrence against every other library's: the same function on the same weights, timed side by side."""

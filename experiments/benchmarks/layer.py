@@ -1,0 +1,77 @@
+"""The suite "layer": one layer, forward and forward+backward, both resets, against every peer."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments.benchmarks.measurement import Candidate, Measurement, measure
+from experiments.benchmarks.ours import SCAN, our_program, reference
+from experiments.benchmarks.peak_memory import peak_growth
+from experiments.benchmarks.peers import PEERS, Peer
+from experiments.benchmarks.problem import Problem, Sizes, Work, make_problem
+from experiments.benchmarks.settings import Settings
+from experiments.training.devices import largest_divisor
+
+SHAPES = (
+    Sizes(32, 100, 64, 128),
+    Sizes(32, 100, 256, 256),
+    Sizes(64, 100, 128, 512),
+    Sizes(1, 500, 64, 128),
+    Sizes(16, 100, 512, 1024),
+)
+RESETS = ("after", "before")
+WORKS: tuple[Work, ...] = ("forward", "gradient")
+
+
+def run(settings: Settings) -> list[Measurement]:
+    """Measures every shape with both resets, forward and forward+backward."""
+    rows = []
+    for sizes in settings.shapes or SHAPES:
+        for reset in RESETS:
+            for work in WORKS:
+                settings.say(f"layer {sizes}: {work}, reset={reset}")
+                problem = make_problem(sizes, reset, work)
+                found = candidates(problem, settings)
+                rows += measure(sizes, work, reset, found, settings.seconds, settings.least_rounds)
+    return rows
+
+
+def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
+    """Returns our programs and those of every peer that has this layer."""
+    expected = reference(problem)
+    devices = largest_divisor(problem.sizes.B, settings.devices)
+    ours = [our_program(problem), our_program(problem, "bfloat16"), our_program(problem, library=SCAN)]
+    if devices > 1:
+        ours += [our_program(problem, "float32", devices), our_program(problem, "bfloat16", devices)]
+    found = [Candidate(program, expected) for program in ours]
+    for name, peer in settings.peers.items():
+        if problem.reset not in peer.resets or problem.work not in peer.works:
+            continue
+        given, outcome = problem, expected
+        if not peer.has_b_hn:
+            given = without_b_hn(problem)
+            outcome = {key: array for key, array in reference(given).items() if key != "b_hn"}
+        for program in peer(given).programs(given):
+            resident: Callable[[], int | None] | None = None
+            if settings.resident and program.temp_bytes is None:
+                make: tuple[Any, ...] = (name, given.sizes, given.reset, given.work, program.name)
+                resident = partial(peak_growth, peer_call, *make)
+            found.append(Candidate(program, outcome, resident_bytes=resident))
+    return found
+
+
+def without_b_hn(problem: Problem) -> Problem:
+    """The problem as a library has it whose candidate has no bias within the reset gate's reach: it is zero."""
+    params = problem.params
+    return problem._replace(params=params._replace(b_hn=jnp.zeros_like(params.b_hn)))
+
+
+def peer_call(name: str, sizes: tuple[int, ...], reset: str, work: Work, program_name: str) -> Callable[[], Any]:
+    """Makes one program of a peer again and returns its call; for a process of its own."""
+    peer: type[Peer] = PEERS[name]
+    problem = make_problem(Sizes(*sizes), reset, work)
+    if not peer.has_b_hn:
+        problem = without_b_hn(problem)
+    return next(program.call for program in peer(problem).programs(problem) if program.name == program_name)

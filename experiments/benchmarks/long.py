@@ -1,0 +1,48 @@
+"""The suite "long": time and memory of long sequences, by what is kept for the backward pass."""
+
+import jax
+import jax.numpy as jnp
+
+import gru_jax
+from experiments.benchmarks.measurement import Candidate, Measurement, measure
+from experiments.benchmarks.ours import OURS, SCAN
+from experiments.benchmarks.problem import Problem, Sizes, make_problem, mean_square
+from experiments.benchmarks.program import Program, compile_program, gradients
+from experiments.benchmarks.settings import Settings
+
+SHAPES = tuple(Sizes(16, 1024 * k, 128, 128) for k in (1, 2, 4, 8, 16, 32, 64))
+MEMORY = ("save", "recompute", "checkpoint")
+LOSSES = ("mean(ys**2)", "mean(h_last**2)")
+"""One that needs every output, whose cotangent alone takes H numbers a step, and one that needs the last state only."""
+
+
+def run(settings: Settings) -> list[Measurement]:
+    """Measures the gradient at every length, for every way of keeping memory and both losses; reset="after"."""
+    rows = []
+    for sizes in settings.shapes or SHAPES:
+        settings.say(f"long {sizes}: gradient, reset=after")
+        problem = make_problem(sizes, "after", "gradient")
+        found = [candidate for loss in LOSSES for candidate in candidates(problem, loss)]
+        rows += measure(sizes, "gradient", "after", found, settings.seconds, min(settings.least_rounds, 3))
+    return rows
+
+
+def candidates(problem: Problem, loss: str) -> list[Candidate]:
+    """Returns the plain scan's gradient, which is the reference, and ours for every way of keeping memory."""
+    scan = gradient_program(problem, loss, "plain scan")
+    expected = scan.outcome()
+    ours = [Candidate(gradient_program(problem, loss, memory), expected, memory, loss) for memory in MEMORY]
+    return [Candidate(scan, expected, "plain scan", loss), *ours]
+
+
+def gradient_program(problem: Problem, loss: str, memory: str) -> Program:
+    """Compiles the gradient of `loss`: with `memory` "plain scan", by differentiating that."""
+    backend, memory = ("scan", "auto") if memory == "plain scan" else ("fused", memory)
+
+    def objective(params, xs):
+        ys, h_last = gru_jax.unroll(problem.cell, params, xs, time_major=True, backend=backend, memory=memory)
+        return mean_square(ys if loss == LOSSES[0] else h_last)
+
+    library = SCAN if backend == "scan" else OURS
+    arguments = (problem.params, jnp.asarray(problem.xs))
+    return compile_program(library, "float32", jax.grad(objective), arguments, gradients)

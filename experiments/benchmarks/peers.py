@@ -1,0 +1,285 @@
+"""The other libraries, one small class each: the layer, our weights in its form, its gradients in ours.
+
+Each is used as its documentation has it, time-major where it offers that. A class is made for one problem, and imports
+its library then, not before.
+"""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gru_jax
+from experiments.benchmarks.problem import BenchmarkError, Precision, Problem, mean_square
+from experiments.benchmarks.program import Outcome, Program, compile_program, gradients, outputs
+from experiments.training.devices import available_cores
+
+
+class Peer(Protocol):
+    """Another library's layer.
+
+    Attributes:
+      package: what is imported.
+      resets: where its GRU can have the reset gate.
+      works: what it can compute.
+      has_b_hn: whether its GRU with reset="after" has that bias; if not, it gets a problem in which it is zero.
+    """
+
+    package: ClassVar[str]
+    resets: ClassVar[tuple[str, ...]] = ("after",)
+    works: ClassVar[tuple[str, ...]] = ("forward", "gradient")
+    has_b_hn: ClassVar[bool] = True
+
+    def __init__(self, problem: Problem) -> None: ...
+
+    def programs(self, problem: Problem) -> list[Program]:
+        """Returns a program for each way in which the library has the layer: precisions, modes."""
+        ...
+
+
+class JaxPeer(Peer):
+    """A layer that is a JAX function of its weights and its inputs, which are time-major unless it says otherwise."""
+
+    library: ClassVar[str]
+    batch_major: ClassVar[bool] = False
+    weights: Any
+
+    def apply(self, weights: Any, xs: jax.Array) -> jax.Array:
+        """Returns the outputs."""
+        raise NotImplementedError
+
+    def ours(self, gradient: Any) -> gru_jax.GRUParams:
+        """Returns a gradient, which has the form of the weights, in our form."""
+        raise NotImplementedError
+
+    def programs(self, problem: Problem) -> list[Program]:
+        def time_major(array):
+            return array.swapaxes(0, 1) if self.batch_major else array
+
+        def forward(ys: Any) -> Outcome:
+            return outputs(time_major(ys))
+
+        def backward(gradient: Any) -> Outcome:
+            ours = self.ours(gradient)
+            return gradients(ours if self.has_b_hn else ours._replace(b_hn=None))
+
+        arguments = (self.weights, jnp.asarray(time_major(problem.xs)))
+        if problem.work == "forward":
+            return [compile_program(self.library, "float32", self.apply, arguments, forward)]
+        gradient = jax.grad(lambda weights, xs: mean_square(self.apply(weights, xs)))
+        return [compile_program(self.library, "float32", gradient, arguments, backward)]
+
+
+class Linen(JaxPeer):
+    """`flax.linen.RNN` around a `GRUCell`."""
+
+    library, package = "linen", "flax"
+
+    def __init__(self, problem: Problem):
+        linen = importlib.import_module("flax.linen")
+        self.interop = importlib.import_module("gru_jax.interop.flax")
+        self.layer = linen.RNN(linen.GRUCell(problem.sizes.H), time_major=True)
+        self.weights = {"cell": self.interop.to_linen(problem.cell, problem.params)}
+
+    def apply(self, weights, xs):
+        return self.layer.apply({"params": weights}, xs)
+
+    def ours(self, gradient):
+        return self.interop.from_linen(gradient["cell"])[1]
+
+
+class NNX(JaxPeer):
+    """`flax.nnx.RNN` around a `GRUCell`."""
+
+    library, package, has_b_hn = "nnx", "flax", False
+
+    def __init__(self, problem: Problem):
+        self.nnx = importlib.import_module("flax.nnx")
+        self.interop = importlib.import_module("gru_jax.interop.flax")
+        layer = self.nnx.RNN(self.interop.to_nnx(problem.cell, problem.params), time_major=True)
+        self.graph, self.weights, self.rest = self.nnx.split(layer, self.nnx.Param, ...)
+        self.h0 = jnp.zeros((problem.sizes.B, problem.sizes.H))
+
+    def apply(self, weights, xs):
+        return self.nnx.merge(self.graph, weights, self.rest)(xs, initial_carry=self.h0)
+
+    def ours(self, gradient):
+        return self.interop.from_nnx(gradient)[1]
+
+
+class Haiku(JaxPeer):
+    """`haiku.dynamic_unroll` of a `haiku.GRU`."""
+
+    library, package, resets = "haiku", "haiku", ("before",)
+
+    def __init__(self, problem: Problem):
+        haiku = importlib.import_module("haiku")
+        self.interop = importlib.import_module("gru_jax.interop.haiku")
+        B, H = problem.sizes.B, problem.sizes.H
+
+        def layer(xs):
+            core = haiku.GRU(H)
+            return haiku.dynamic_unroll(core, xs, core.initial_state(B))[0]
+
+        self.layer = haiku.without_apply_rng(haiku.transform(layer))
+        self.weights = self.interop.to_params(problem.cell, problem.params)
+
+    def apply(self, weights, xs):
+        return self.layer.apply(weights, xs)
+
+    def ours(self, gradient):
+        return self.interop.from_params(gradient)[1]
+
+
+class Equinox(JaxPeer):
+    """`lax.scan` of an `equinox.nn.GRUCell`, mapped over the batch."""
+
+    library, package = "equinox", "equinox"
+
+    def __init__(self, problem: Problem):
+        self.interop = importlib.import_module("gru_jax.interop.equinox")
+        self.weights = self.interop.to_cell(problem.cell, problem.params)
+        self.h0 = jnp.zeros((problem.sizes.B, problem.sizes.H))
+
+    def apply(self, weights, xs):
+        def step(h, x):
+            h = jax.vmap(weights)(x, h)
+            return h, h
+
+        return jax.lax.scan(step, self.h0, xs)[1]
+
+    def ours(self, gradient):
+        return self.interop.from_cell(gradient)[1]
+
+
+class Keras(JaxPeer):
+    """`keras.layers.GRU` with the JAX backend; batch-major, as Keras has it."""
+
+    library, package, resets, batch_major = "keras", "keras", ("after", "before"), True
+
+    def __init__(self, problem: Problem):
+        os.environ["KERAS_BACKEND"] = "jax"
+        keras = importlib.import_module("keras")
+        if keras.backend.backend() != "jax":
+            raise BenchmarkError(f'keras: expected the backend "jax", got {keras.backend.backend()!r}')
+        self.interop = importlib.import_module("gru_jax.interop.keras")
+        B, T, I, H = problem.sizes
+        self.layer = keras.layers.GRU(H, return_sequences=True, reset_after=problem.reset == "after")
+        self.layer.build((B, T, I))
+        self.layer.set_weights(self.interop.to_weights(problem.cell, problem.params))
+        self.weights = [variable.value for variable in self.layer.trainable_variables]
+        self.rest = [variable.value for variable in self.layer.non_trainable_variables]
+
+    def apply(self, weights, xs):
+        return self.layer.stateless_call(weights, self.rest, xs)[0]
+
+    def ours(self, gradient):
+        W, U, b = map(np.array, gradient)
+        if b.ndim == 2:  # Both parts of the biases of z and r receive the gradient of their sum.
+            b[1, : 2 * U.shape[0]] = 0
+        return self.interop.from_weights([W, U, b])[1]
+
+
+class Torch(Peer):
+    """`torch.nn.GRU` in float32, wholly in bfloat16, and under automatic mixed precision."""
+
+    package = "torch"
+
+    def __init__(self, problem: Problem):
+        self.torch = importlib.import_module("torch")
+        self.interop = importlib.import_module("gru_jax.interop.torch")
+        self.torch.set_num_threads(available_cores())
+        arrays = self.interop.to_state_dict(problem.cell, problem.params)
+        self.state = {name: self.torch.tensor(array) for name, array in arrays.items()}
+
+    def programs(self, problem: Problem) -> list[Program]:
+        return [
+            self.program(problem, "torch", "float32"),
+            self.program(problem, "torch", "bfloat16"),
+            self.program(problem, "torch autocast", "bfloat16"),
+        ]
+
+    def program(self, problem: Problem, library: str, precision: Precision) -> Program:
+        """Makes one program: `library` "torch", or "torch autocast" for automatic mixed precision."""
+        torch, autocast = self.torch, library == "torch autocast"
+        dtype = torch.bfloat16 if precision == "bfloat16" and not autocast else torch.float32
+        layer = torch.nn.GRU(problem.sizes.I, problem.sizes.H)
+        layer.load_state_dict(self.state)
+        layer.to(dtype)
+        xs = torch.tensor(problem.xs).to(dtype)
+
+        def run():
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                return layer(xs)[0]
+
+        def forward():
+            with torch.inference_mode():
+                return run()
+
+        def backward():
+            layer.zero_grad()
+            mean_square(run()).backward()
+
+        def outcome():
+            if problem.work == "forward":
+                return outputs(forward().float())
+            backward()
+            arrays = {name: np.array(weight.grad.float()) for name, weight in layer.named_parameters()}
+            # Both parts of the biases of r and z receive the gradient of their sum.
+            arrays["bias_hh_l0"][: 2 * problem.sizes.H] = 0
+            return gradients(self.interop.from_state_dict(arrays)[1])
+
+        return Program(library, precision, forward if problem.work == "forward" else backward, outcome)
+
+
+class OnnxRuntime(Peer):
+    """The operator GRU of ONNX, run by onnxruntime, which computes no gradients."""
+
+    package, resets, works = "onnxruntime", ("after", "before"), ("forward",)
+
+    def __init__(self, problem: Problem):
+        runtime = importlib.import_module("onnxruntime")
+        interop = importlib.import_module("gru_jax.interop.onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = available_cores()
+        model = interop.to_model(problem.cell, problem.params, time_major=True).SerializeToString()
+        self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def programs(self, problem: Problem) -> list[Program]:
+        def call():
+            return self.session.run(["ys"], {"xs": problem.xs})[0]
+
+        return [Program("onnxruntime", "float32", call, lambda: outputs(call()))]
+
+
+PEERS: dict[str, type[Peer]] = {
+    "torch": Torch,
+    "linen": Linen,
+    "nnx": NNX,
+    "haiku": Haiku,
+    "equinox": Equinox,
+    "keras": Keras,
+    "onnxruntime": OnnxRuntime,
+}
+
+
+def installed(names: Sequence[str] | None) -> dict[str, type[Peer]]:
+    """Returns the peers asked for, by name; None for all that are installed.
+
+    Raises:
+      BenchmarkError: one is unknown, or is not installed.
+    """
+    present = {name: peer for name, peer in PEERS.items() if importlib.util.find_spec(peer.package) is not None}
+    if names is None:
+        return present
+    for name in names:
+        if name not in PEERS:
+            raise BenchmarkError(f"--peers: expected any of {', '.join(PEERS)}, got {name!r}")
+        if name not in present:
+            raise BenchmarkError(f"--peers: expected {name} to be installed (pip install gru_jax[peers]), it is not")
+    return {name: present[name] for name in names}

@@ -1,0 +1,120 @@
+"""The suite "step": the latency of one step of a stream, batch size 1."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gru_jax
+from experiments.benchmarks.measurement import Candidate, Measurement, measure
+from experiments.benchmarks.ours import OURS
+from experiments.benchmarks.problem import Problem, Sizes, make_problem
+from experiments.benchmarks.program import Outcome, Program
+from experiments.benchmarks.settings import Settings
+from experiments.training.devices import available_cores
+
+SHAPES = tuple(Sizes(1, 1, H, H) for H in (128, 256, 512, 1024))
+BURST = 100
+"""Steps in a row before the next library has its turn: a stream is no cold start."""
+
+Step = Callable[[Any], Any]
+"""Maps the state before to the state after, and waits for it; the input is fixed."""
+
+
+def run(settings: Settings) -> list[Measurement]:
+    """Measures every width, reset="after"; each step waits for its result, as a stream that answers has to."""
+    rows = []
+    for sizes in settings.shapes or SHAPES:
+        settings.say(f"step {sizes}: one streaming step, reset=after")
+        problem = make_problem(sizes, "after", "step")
+        programs = [ours(problem)] + [make(problem) for name, make in PEERS.items() if name in settings.peers]
+        expected = reference(problem)
+        found = [Candidate(program, expected, loss="none") for program in programs]
+        rows += measure(sizes, "step", "after", found, settings.seconds, settings.least_rounds)
+    return rows
+
+
+def reference(problem: Problem) -> Outcome:
+    """The state after a burst, by the plain scan."""
+    xs = jnp.broadcast_to(jnp.asarray(problem.xs), (BURST, problem.sizes.B, problem.sizes.I))
+    h = gru_jax.unroll(problem.cell, problem.params, xs, time_major=True, backend="scan")[1]
+    return {"h": np.asarray(h)}
+
+
+def ours(problem: Problem) -> Program:
+    """`gru_jax.gru_step` under `jit`."""
+
+    def step(params, h, x):
+        return gru_jax.gru_step(params, h, x, reset=problem.reset)
+
+    return jax_step(problem, OURS, step, problem.params)
+
+
+def equinox_step(problem: Problem) -> Program:
+    """`equinox.nn.GRUCell` under `jit`, mapped over the batch."""
+    weights = importlib.import_module("gru_jax.interop.equinox").to_cell(problem.cell, problem.params)
+    return jax_step(problem, "equinox", lambda weights, h, x: jax.vmap(weights)(x, h), weights)
+
+
+def jax_step(problem: Problem, library: str, function: Callable[..., Any], weights: Any) -> Program:
+    """Makes the program of a step that is a JAX function of weights, state and input."""
+    x, h0 = jnp.asarray(problem.xs[0]), jnp.zeros((problem.sizes.B, problem.sizes.H))
+    compiled = jax.jit(function)
+    memory = compiled.lower(weights, h0, x).compile().memory_analysis()
+    temp_bytes = None if memory is None else memory.temp_size_in_bytes
+    return step_program(library, h0, lambda h: compiled(weights, h, x).block_until_ready(), temp_bytes)
+
+
+def torch_step(problem: Problem) -> Program:
+    """`torch.nn.GRUCell`."""
+    torch = importlib.import_module("torch")
+    interop = importlib.import_module("gru_jax.interop.torch")
+    torch.set_num_threads(available_cores())
+    cell = torch.nn.GRUCell(problem.sizes.I, problem.sizes.H)
+    arrays = interop.to_state_dict(problem.cell, problem.params)
+    cell.load_state_dict({name.removesuffix("_l0"): torch.tensor(array) for name, array in arrays.items()})
+    x, h0 = torch.tensor(problem.xs[0]), torch.zeros(problem.sizes.B, problem.sizes.H)
+
+    def step(h):
+        with torch.inference_mode():
+            return cell(x, h)
+
+    return step_program("torch", h0, step)
+
+
+def onnxruntime_step(problem: Problem) -> Program:
+    """The operator GRU of ONNX on a sequence of one step, run by onnxruntime."""
+    runtime = importlib.import_module("onnxruntime")
+    interop = importlib.import_module("gru_jax.interop.onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    model = interop.to_model(problem.cell, problem.params, h0=True, time_major=True).SerializeToString()
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    h0 = np.zeros((1, problem.sizes.B, problem.sizes.H), np.float32)
+    return step_program("onnxruntime", h0, lambda h: session.run(["h_last"], {"xs": problem.xs, "h0": h})[0])
+
+
+def step_program(library: str, h0: Any, step: Step, temp_bytes: int | None = None) -> Program:
+    """Makes the program that takes a burst of steps."""
+
+    def burst():
+        h = h0
+        for _ in range(BURST):
+            h = step(h)
+        return h
+
+    def outcome():
+        h = np.asarray(burst())
+        return {"h": h.reshape(h.shape[-2:])}
+
+    return Program(library, "float32", burst, outcome, temp_bytes=temp_bytes, calls=BURST)
+
+
+PEERS: dict[str, Callable[[Problem], Program]] = {
+    "torch": torch_step,
+    "equinox": equinox_step,
+    "onnxruntime": onnxruntime_step,
+}

@@ -80,6 +80,14 @@ class Task(Protocol):
         """Turns the sums over a whole split, or several batches, into metrics, "loss" among them."""
         ...
 
+    def scores(self, model: Any, split: Split) -> dict[str, float]:
+        """Returns metrics of a split that are no sums over rows, such as a word error rate or BLEU.
+
+        They are computed after `metrics`, outside `jit` and on one device; most tasks have none.
+        """
+        del model, split
+        return {}
+
 
 def mean(sums: Mapping[str, tuple[float, float]], name: str) -> float:
     """Returns sum / weight; not a number where nothing was weighed."""

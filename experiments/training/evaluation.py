@@ -31,7 +31,8 @@ class Evaluator:
                 step = self._step(rows)
             sums, carry = step(params, put(batch, self.mesh), carry)
             totals = add_sums(totals, jax.device_get(sums))
-        return self.task.metrics(totals)
+        model = nnx.merge(self.graph, jax.device_put(params, self.mesh.devices.flat[0]))
+        return self.task.metrics(totals) | self.task.scores(model, split)
 
     def _step(self, rows: int) -> Any:
         if rows not in self._steps:

@@ -14,10 +14,11 @@ from absl import flags
 from flax import nnx
 
 from experiments import command_line, tasks
+from experiments.data.text import Vocabulary
 from experiments.models.language_model import LanguageModel
 from experiments.run_folder import RunFolder, RunFolderError
 from experiments.schema import ConfigError
-from experiments.tasks.char_lm import CharLM, encode
+from experiments.tasks.char_lm import CharLM
 from experiments.training import devices, loop
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -46,20 +47,20 @@ def main(arguments: Sequence[str]) -> None:
         raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")
     model = nnx.merge(run.graph, run.best)
     key = jax.random.key(SEED.value)
-    for character in generate(model, task.characters, PROMPT.value, LENGTH.value, TEMPERATURE.value, key):
+    for character in generate(model, task.vocabulary, PROMPT.value, LENGTH.value, TEMPERATURE.value, key):
         sys.stdout.write(character)
         sys.stdout.flush()
     sys.stdout.write("\n")
 
 
 def generate(
-    model: LanguageModel, characters: str, prompt: str, length: int, temperature: float, key: jax.Array
+    model: LanguageModel, vocabulary: Vocabulary, prompt: str, length: int, temperature: float, key: jax.Array
 ) -> Iterator[str]:
     """Yields the prompt, then `length` characters drawn from the model, each fed back to it.
 
     Args:
-      model: over the vocabulary `characters`.
-      characters: the vocabulary, in the order of its codes.
+      model: over the vocabulary.
+      vocabulary: the characters and their codes.
       prompt: at least one character of the vocabulary.
       length: how many characters to draw.
       temperature: divides the logits; 0 takes the likeliest character.
@@ -68,17 +69,17 @@ def generate(
     if not prompt:
         raise ConfigError("--prompt: expected at least one character, got none")
     try:
-        codes = encode(prompt, characters)
+        codes = vocabulary.encode(prompt)
     except ValueError as error:
         raise ConfigError(f"--prompt: {error}") from None
     step, state = make_step(model, temperature), model.initial_state(1)
     code = jnp.asarray(codes[:1])
     for place in range(len(codes) - 1 + length):
-        yield characters[int(code[0])]
+        yield vocabulary.symbols[int(code[0])]
         code, state = step(code, state, jax.random.fold_in(key, place))
         if place + 1 < len(codes):
             code = jnp.asarray(codes[place + 1 : place + 2])
-    yield characters[int(code[0])]
+    yield vocabulary.symbols[int(code[0])]
 
 
 def make_step(model: LanguageModel, temperature: float) -> Callable[..., tuple[jax.Array, Any]]:

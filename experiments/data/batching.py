@@ -62,68 +62,73 @@ def every_example_once(num_examples: int, batch_size: int) -> Iterator[tuple[np.
         yield np.where(counts, indices, 0), counts
 
 
+def endless_windows(symbols: np.ndarray, batch_size: int, num_steps: int, seed: int, step: int) -> np.ndarray:
+    """The windows of one training step, for truncated backpropagation through time.
+
+    Every row reads the whole sequence round and round, from a place of its own: evenly spread, the first drawn from the
+    seed. Its window begins with the last symbol of its window before, so that a state is carried on from step to step.
+
+    Args:
+      symbols: (N,).
+      batch_size: B.
+      num_steps: T.
+      seed: not negative.
+      step: from 0.
+
+    Returns:
+      (B, T + 1): T inputs, and the symbol after each as its target.
+    """
+    _require("step", step, 0)
+    first = np.random.default_rng(seed).integers(len(symbols))
+    starts = first + np.arange(batch_size) * len(symbols) // batch_size + step * num_steps
+    return symbols[(starts[:, None] + np.arange(num_steps + 1)) % len(symbols)]
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """One long sequence cut into B parallel ones, read window by window for truncated backpropagation through time.
+    """One long sequence cut into B parallel ones, read window by window to predict each symbol after the first once.
 
     Window k + 1 begins in every row where window k ended, so that the state at the end of one is the state at the
-    beginning of the next; only where `starts` is true it begins anew. Each target is the symbol after its input.
+    beginning of the next. The last window is filled up with symbol 0, marked as not counting.
 
     Attributes:
       symbols: (N,) integers.
       batch_size: B rows. Row b reads the b-th of B equal parts, and predicts up to the first symbol of the next part.
       num_steps: T symbols in a window.
-      whole: the last window of an epoch is filled up with symbol 0, marked as not counting, and what the equal parts
-        leave over lengthens the rows, so that an epoch predicts each of the N - 1 symbols after the first one exactly
-        once (evaluation). Otherwise an epoch has full windows only and a few symbols at the ends of rows are not
-        read (training).
     """
 
     symbols: np.ndarray
     batch_size: int
     num_steps: int
-    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.symbols.ndim != 1 or not np.issubdtype(self.symbols.dtype, np.integer):
             raise ValueError(f"symbols must be integers (N,), got {self.symbols.dtype} {self.symbols.shape}")
         _require("batch_size", self.batch_size, 1)
         _require("num_steps", self.num_steps, 1)
-        needed = self.batch_size + 1 if self.whole else self.batch_size * self.num_steps + 1
-        if len(self.symbols) < needed:
-            raise ValueError(f"symbols must hold at least {needed} for one window, got {len(self.symbols)}")
+        if len(self.symbols) < self.batch_size + 1:
+            raise ValueError(
+                f"symbols must hold at least {self.batch_size + 1} for one window, got {len(self.symbols)}"
+            )
 
     @cached_property
     def _bounds(self) -> np.ndarray:
         """(B + 1,): row b predicts the symbols after positions bounds[b] .. bounds[b + 1] - 1."""
-        predicted = len(self.symbols) - 1
-        if self.whole:
-            return np.arange(self.batch_size + 1) * predicted // self.batch_size
-        return np.arange(self.batch_size + 1) * (predicted // self.batch_size)
+        return np.arange(self.batch_size + 1) * (len(self.symbols) - 1) // self.batch_size
 
-    @property
-    def windows(self) -> int:
-        """Number of windows in an epoch."""
-        longest = int(np.diff(self._bounds).max())
-        return -(-longest // self.num_steps) if self.whole else longest // self.num_steps
+    def __len__(self) -> int:
+        """Number of windows."""
+        return -(-int(np.diff(self._bounds).max()) // self.num_steps)
 
-    def window(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        """The window of one step; after the last one of an epoch comes the first again.
-
-        Args:
-          step: from 0.
-
-        Returns:
-          inputs (B, T), targets (B, T), counts bool (B, T), and whether the rows start anew here.
-        """
-        _require("step", step, 0)
-        at = step % self.windows * self.num_steps
-        positions = self._bounds[:-1, None] + at + np.arange(self.num_steps)
-        counts = positions < self._bounds[1:, None]
-        positions = np.where(counts, positions, 0)
-        inputs = np.where(counts, self.symbols[positions], 0)
-        targets = np.where(counts, self.symbols[positions + 1], 0)
-        return inputs, targets, counts, at == 0
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yields inputs (B, T), targets (B, T) and counts bool (B, T) of every window, in order."""
+        for window in range(len(self)):
+            positions = self._bounds[:-1, None] + window * self.num_steps + np.arange(self.num_steps)
+            counts = positions < self._bounds[1:, None]
+            positions = np.where(counts, positions, 0)
+            inputs = np.where(counts, self.symbols[positions], 0)
+            targets = np.where(counts, self.symbols[positions + 1], 0)
+            yield inputs, targets, counts
 
 
 def pad(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from experiments.data.batching import every_example_once
+
 Batch: TypeAlias = dict[str, np.ndarray]
 """Arrays with a first axis of rows, so that a batch can be cut over devices."""
 
@@ -58,7 +60,7 @@ class Task(Protocol):
         ...
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split in a fixed order, all batches of one shape, padding with weight zero."""
+        """Yields a split in a fixed order, batches of as many rows each and of few shapes, padding with weight zero."""
         ...
 
     def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
@@ -95,33 +97,11 @@ def mean(sums: Mapping[str, tuple[float, float]], name: str) -> float:
     return total / weight if weight else float("nan")
 
 
-def epoch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Returns which of `count` examples make the batch of a step: (batch_size,) indices.
-
-    Examples come in an order drawn anew for every epoch, each once an epoch; a batch may straddle two of them.
-
-    Args:
-      seed: the experiment's.
-      step: from 0.
-      batch_size: at most `count`.
-      count: examples in the split.
-    """
-    first, last = step * batch_size, (step + 1) * batch_size - 1
-    orders = [np.random.default_rng((seed, epoch)).permutation(count) for epoch in (first // count, last // count)]
-    straddled = np.concatenate(orders) if last // count > first // count else orders[0]
-    start = first % count
-    return straddled[start : start + batch_size]
-
-
 def padded_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Iterator[Batch]:
-    """Cuts arrays of examples into batches; the last is filled up with copies of its first row, of weight zero.
+    """Cuts arrays of examples into batches; the last is filled up with copies of the first example, of weight zero.
 
     Yields:
       the arrays' rows, and "weights" (batch_size,) float32: 1 for an example, 0 for padding.
     """
-    count = len(next(iter(arrays.values())))
-    for start in range(0, count, batch_size):
-        rows = np.arange(start, start + batch_size)
-        weights = (rows < count).astype(np.float32)
-        rows = np.where(rows < count, rows, start)
-        yield {name: array[rows] for name, array in arrays.items()} | {"weights": weights}
+    for rows, counts in every_example_once(len(next(iter(arrays.values()))), batch_size):
+        yield {name: array[rows] for name, array in arrays.items()} | {"weights": counts.astype(np.float32)}

@@ -21,6 +21,8 @@ import optax
 from flax import nnx
 
 from experiments.data import fetch
+from experiments.data.batching import Stream, endless_windows
+from experiments.data.text import Vocabulary, read_text
 from experiments.models.language_model import LanguageModel, LanguageModelConfig
 from experiments.schema import Checked, ConfigError, Count
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
@@ -55,21 +57,25 @@ class CharLM(Task):
 
     def __init__(self, config: CharLMConfig, data_dir: str | None):
         """Loads the text, from `data_dir` where it is there, else from the data cache or its public address."""
-        self.config = config
-        text = read_text(config.text_file or fetch("tiny_shakespeare", "input.txt", data_dir))
-        self.characters = "".join(sorted(set(text)))
+        text = own_text(config.text_file) if config.text_file else tiny_shakespeare(data_dir)
         test = int(0.9 * len(text))
         validation = int(0.95 * test)
-        codes = encode(text, self.characters)
-        self.splits = {"train": codes[:validation], "validation": codes[validation:test], "test": codes[test:]}
+        self._take(config, {"train": text[:validation], "validation": text[validation:test], "test": text[test:]})
+
+    def _take(self, config: Any, parts: Mapping[Split, str]) -> None:
+        """Takes over a configuration and the text of each split."""
+        self.config = config
+        self.vocabulary = Vocabulary.of(parts.values())
+        self.splits = {name: self.vocabulary.encode(part) for name, part in parts.items()}
+        characters = sum(len(part) for part in parts.values())
         needed = {
-            "task.length": (config.length, len(self.splits["train"]) - 1),
-            "task.batch_size": (config.batch_size, len(self.splits["train"])),
-            "task.validation_streams": (config.validation_streams, len(self.splits["validation"]) - 1),
+            "task.length": (config.length, len(parts["train"]) - 1),
+            "task.batch_size": (config.batch_size, len(parts["train"])),
+            "task.validation_streams": (config.validation_streams, len(parts["validation"]) - 1),
         }
         for key, (value, most) in needed.items():
             if value > most:
-                raise ConfigError(f"{key}: expected at most {most}, for a text of {len(text)} characters, got {value}")
+                raise ConfigError(f"{key}: expected at most {most}, for a text of {characters} characters, got {value}")
 
     @property
     def result_name(self) -> str:
@@ -80,29 +86,24 @@ class CharLM(Task):
         return self.config.batch_size
 
     def model(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> LanguageModel:
-        return LanguageModel(config, len(self.characters), rngs)
+        return LanguageModel(config, len(self.vocabulary), rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Row b reads on from where it stopped at the step before; the seed says where it began."""
-        text, rows, length = self.splits["train"], self.batch_size, self.config.length
-        first = np.random.default_rng(seed).integers(len(text))
-        starts = first + np.arange(rows) * len(text) // rows + step * length
-        codes = text[(starts[:, None] + np.arange(length + 1)) % len(text)]
-        return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": np.ones((rows, length), np.float32)}
+        codes = endless_windows(self.splits["train"], self.batch_size, self.config.length, seed, step)
+        weights = np.ones((self.batch_size, self.config.length), np.float32)
+        return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": weights}
+
+    def streams(self, split: Split) -> int:
+        """How many pieces a split is cut into for an evaluation, to be read side by side."""
+        return 1 if split == "test" else self.config.validation_streams
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split as side-by-side streams, each next character once: one stream for "test"."""
-        text = self.splits[split]
-        count = len(text) - 1
-        streams = 1 if split == "test" else self.config.validation_streams
-        stream_length = -(-count // streams)
-        length = min(EVAL_LENGTH, stream_length)
-        for start in range(0, stream_length, length):
-            times = start + np.arange(length)
-            places = np.arange(streams)[:, None] * stream_length + times
-            real = (times < stream_length) & (places < count)
-            places = np.where(real, places, 0)
-            yield {"inputs": text[places], "targets": text[places + 1], "weights": real.astype(np.float32)}
+        """Yields a split as side-by-side streams, each next character once."""
+        text, streams = self.splits[split], self.streams(split)
+        length = min(EVAL_LENGTH, -(-(len(text) - 1) // streams))
+        for inputs, targets, counts in Stream(text, streams, length):
+            yield {"inputs": inputs, "targets": targets, "weights": counts.astype(np.float32)}
 
     def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
         assert isinstance(model, LanguageModel)
@@ -119,23 +120,19 @@ class CharLM(Task):
         return {"loss": nats, "nats_per_char": nats, "bits_per_char": nats / math.log(2)}
 
 
-def read_text(path: str | pathlib.Path) -> str:
-    """Reads a text file, newlines as they stand; says so in one line where it cannot be used."""
+def tiny_shakespeare(data_dir: str | None) -> str:
+    """Returns the text of that data set."""
+    return read_text(fetch("tiny_shakespeare", "input.txt", data_dir))
+
+
+def own_text(path: str) -> str:
+    """Reads the text of `task.text_file`; says so in one line where it cannot be used."""
     try:
-        text = pathlib.Path(path).read_bytes().decode()
+        text = read_text(path)
     except OSError as error:
-        raise ConfigError(f"task.text_file: expected a readable file, got {str(path)!r} ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"task.text_file: expected UTF-8, got other bytes in {path} at {error.start}") from None
+        raise ConfigError(f"task.text_file: expected a readable file, got {path!r} ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"task.text_file: {error}") from None
     if len(text) < 100:
         raise ConfigError(f"task.text_file: expected at least 100 characters, got {len(text)} in {path}")
     return text
-
-
-def encode(text: str, characters: str) -> np.ndarray:
-    """Returns the place of each character among `characters`: (len(text),) int32."""
-    codes = {character: code for code, character in enumerate(characters)}
-    try:
-        return np.array([codes[character] for character in text], np.int32)
-    except KeyError as error:
-        raise ValueError(f"text: expected characters of the vocabulary {characters!r}, got {error.args[0]!r}") from None

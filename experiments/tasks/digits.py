@@ -16,9 +16,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments.data.batching import epoch_batch
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, epoch_rows, mean, padded_batches
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
 
 CLASSES = 10
 SPLIT_SEED = 0
@@ -70,7 +71,7 @@ class Digits(Task):
 
     def train_batch(self, seed: int, step: int) -> Batch:
         images, labels = self.splits["train"]
-        rows = epoch_rows(seed, step, self.batch_size, len(images))
+        rows = epoch_batch(len(images), self.batch_size, seed, step)
         moved = shifted(images[rows], self.config.shift, np.random.default_rng((seed, 1, step)))
         return {"xs": self._sequences(moved), "labels": labels[rows], "weights": np.ones(len(rows), np.float32)}
 

@@ -147,7 +147,7 @@ def test_sample_prints_the_same_text_for_the_same_seed(finished):
     assert len(first) == len("To be") + 40 + 1
     assert set(first) <= set(TEXT)
     assert first != other
-    assert "--prompt: text: expected characters of the vocabulary" in finish(processes[3], 1)
+    assert "--prompt: text must hold only the" in finish(processes[3], 1)
 
 
 def test_a_finished_run_is_not_trained_again_and_repeats_from_its_config(finished, tmp_path):

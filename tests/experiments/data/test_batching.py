@@ -1,5 +1,6 @@
 """Batches: every example as often as promised, in an order that depends on seed and step alone."""
 
+import itertools
 from collections import Counter
 
 import hypothesis.strategies as st
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from experiments.data.batching import Buckets, Stream, bucket_edges, epoch_batch, every_example_once, pad, permutation
+from experiments.data.batching import (
+    Buckets,
+    Stream,
+    bucket_edges,
+    endless_windows,
+    epoch_batch,
+    every_example_once,
+    pad,
+    permutation,
+)
 
 
 class TestEpochBatch:
@@ -49,58 +59,49 @@ def test_an_evaluation_counts_every_example_once_in_batches_of_one_shape(num_exa
     assert counted == list(range(num_examples))
 
 
-class TestStream:
-    def test_windows_by_hand(self):
-        stream = Stream(np.arange(10, 24), batch_size=2, num_steps=3)
-        assert stream.windows == 2
-        inputs, targets, counts, starts = stream.window(0)
-        assert inputs.tolist() == [[10, 11, 12], [16, 17, 18]]
-        assert targets.tolist() == [[11, 12, 13], [17, 18, 19]]
-        assert counts.all()
-        assert starts
-        inputs, targets, counts, starts = stream.window(1)
-        assert inputs.tolist() == [[13, 14, 15], [19, 20, 21]]
-        assert targets.tolist() == [[14, 15, 16], [20, 21, 22]]
-        assert not starts
-        again = stream.window(2)
-        assert again[0].tolist() == [[10, 11, 12], [16, 17, 18]]
-        assert again[3]
+class TestEndlessWindows:
+    def test_every_row_goes_on_where_it_ended_and_comes_round(self):
+        windows = [endless_windows(np.arange(10), 3, 4, seed=5, step=step) for step in range(6)]
+        rows = np.concatenate([window[:, :-1] for window in windows], axis=1)
+        assert rows.shape == (3, 24)
+        assert (np.diff(rows, axis=1) % 10 == 1).all()
+        for window, following in itertools.pairwise(windows):
+            np.testing.assert_array_equal(window[:, -1], following[:, 0])
 
-    def test_whole_stream_by_hand(self):
-        stream = Stream(np.arange(10, 19), batch_size=2, num_steps=3, whole=True)
-        assert stream.windows == 2
-        inputs, targets, counts, _ = stream.window(1)
+    def test_rows_begin_evenly_spread_at_a_place_that_the_seed_draws(self):
+        begins = np.array([endless_windows(np.arange(90), 3, 1, seed, 0)[:, 0] for seed in range(5)])
+        assert (np.diff(begins, axis=1) % 90 == 30).all()
+        assert len(set(begins[:, 0])) > 1
+
+
+class TestStream:
+    def test_by_hand(self):
+        stream = Stream(np.arange(10, 19), batch_size=2, num_steps=3)
+        assert len(stream) == 2
+        first, (inputs, targets, counts) = stream
+        assert [array.tolist() for array in first[:2]] == [[[10, 11, 12], [14, 15, 16]], [[11, 12, 13], [15, 16, 17]]]
+        assert first[2].all()
         assert inputs.tolist() == [[13, 0, 0], [17, 0, 0]]
         assert targets.tolist() == [[14, 0, 0], [18, 0, 0]]
         assert counts.tolist() == [[True, False, False], [True, False, False]]
 
     @given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 9))
-    def test_a_whole_stream_predicts_every_symbol_but_the_first_once(self, length, batch_size, num_steps):
+    def test_every_symbol_but_the_first_is_predicted_once(self, length, batch_size, num_steps):
         if length <= batch_size:
             return
-        stream = Stream(np.arange(length), batch_size, num_steps, whole=True)
+        windows = list(Stream(np.arange(length), batch_size, num_steps))
         predicted = []
-        for step in range(stream.windows):
-            inputs, targets, counts, starts = stream.window(step)
+        for inputs, targets, counts in windows:
             assert inputs.shape == targets.shape == counts.shape == (batch_size, num_steps)
-            assert starts == (step == 0)
             assert (targets[counts] == inputs[counts] + 1).all()
             predicted += targets[counts].tolist()
         assert sorted(predicted) == list(range(1, length))
-
-    @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 40), st.integers(0, 20))
-    def test_every_row_goes_on_where_it_ended(self, batch_size, num_steps, more, step):
-        stream = Stream(np.arange(batch_size * num_steps + 1 + more), batch_size, num_steps)
-        _, last, _, _ = stream.window(step)
-        inputs, _, counts, starts = stream.window(step + 1)
-        assert counts.all()
-        assert starts or (inputs[:, 0] == last[:, -1]).all()
+        for (_, before, _), (inputs, _, counts) in itertools.pairwise(windows):
+            assert (inputs[:, 0] == before[:, -1])[counts[:, 0]].all()
 
     def test_too_short_or_not_a_sequence_of_integers(self):
-        with pytest.raises(ValueError, match="symbols must hold at least 7 for one window, got 6"):
-            Stream(np.arange(6), batch_size=2, num_steps=3)
         with pytest.raises(ValueError, match="symbols must hold at least 3 for one window, got 2"):
-            Stream(np.arange(2), batch_size=2, num_steps=3, whole=True)
+            Stream(np.arange(2), batch_size=2, num_steps=3)
         with pytest.raises(ValueError, match=r"symbols must be integers \(N,\), got float64 \(6,\)"):
             Stream(np.ones(6), batch_size=1, num_steps=1)
 

@@ -27,13 +27,13 @@ def make(text_file, **options):
 
 
 def text_of(task, codes):
-    return "".join(task.characters[code] for code in codes)
+    return task.vocabulary.decode(codes)
 
 
 def test_tiny_shakespeare_is_split_as_stated(data_dir):
     task = CharLM(CharLMConfig(), str(data_dir))
     assert task.result_name == "tiny_shakespeare"
-    assert len(task.characters) == 65
+    assert len(task.vocabulary) == 65
     assert {name: len(codes) for name, codes in task.splits.items()} == {
         "train": 953_661,
         "validation": 50_193,
@@ -118,7 +118,7 @@ def test_tied_weights_are_one_array():
     ("content", "options", "message"),
     [
         (None, {}, r"task.text_file: expected a readable file, got '.*none.txt' \(No such file or directory\)"),
-        (b"\xff" * 200, {}, r"task.text_file: expected UTF-8, got other bytes in .* at 0"),
+        (b"\xff" * 200, {}, r"task.text_file: .* must be UTF-8 text, got byte 0xff in line 1, byte 1"),
         (b"short", {}, r"task.text_file: expected at least 100 characters, got 5"),
         (TEXT.encode(), {"length": 857}, r"task.length: expected at most 855, for a text of 1003 characters, got 857"),
         (TEXT.encode(), {"batch_size": 857}, r"task.batch_size: expected at most 856"),

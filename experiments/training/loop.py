@@ -92,6 +92,7 @@ def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mes
             return progress
         step, sums = pending
         fetched = jax.device_get(sums)
+        del fetched["nonfinite"]
         refuse_nonfinite(step, fetched)
         display.advance(step, float(fetched["loss"][0] / fetched["loss"][1]))
         return dataclasses.replace(progress, sums=add_sums(progress.sums, fetched))

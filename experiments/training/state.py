@@ -14,7 +14,7 @@ from experiments.tasks.base import Task
 class TrainState(NamedTuple):
     """
     Attributes:
-      step: () int32, how many steps have been taken.
+      step: () int32, how many updates have been made.
       params: the model's parameters, nested dicts of arrays.
       opt_state: the optimizer's.
       carry: the task's, from the batch before: recurrent states, or `()`.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -34,6 +35,9 @@ def make_train_step(
 
     The sums are those of the task's loss over the whole batch, with "grad_norm", before clipping, and "learning_rate"
     beside them, of weight 1. Dropout draws from `fold_in(fold_in(seed, step), device)`.
+
+    Where the loss or the gradient's norm is not finite, the next state is the state as it was, and "nonfinite", a
+    vector in the order of `jax.tree.leaves(params)`, is 1 for every array whose gradient is not.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -50,8 +54,12 @@ def make_train_step(
         gradient = jax.tree.map(lambda g: g / sums["loss"][1], gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, carry)
-        extra = {"grad_norm": (optax.tree.norm(gradient), 1.0), "learning_rate": (schedule(state.step), 1.0)}
-        return new, sums | extra
+        norm = optax.tree.norm(gradient)
+        broken = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)]).astype(jnp.float32)
+        extra = {"grad_norm": norm, "learning_rate": schedule(state.step), "nonfinite": broken}
+        finite = jnp.isfinite(sums["loss"][0] / sums["loss"][1]) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        return kept, sums | {name: (value, 1.0) for name, value in extra.items()}
 
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(STATE_SPECS, P(DATA)), out_specs=(STATE_SPECS, P()))
     return jax.jit(sharded, donate_argnums=0)

@@ -85,3 +85,13 @@ def test_evaluation_weighs_padding_with_zero_and_does_not_depend_on_devices():
         mesh = devices.make_mesh(TASK.batch_size, count)
         scores = Evaluator(TASK, graph, mesh)(devices.replicate(state.params, mesh), "validation")
         assert scores["mse"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_and_says_where():
+    weights = np.ones(8, np.float32)
+    weights[3] = np.nan
+    _, before, _, after, sums = one_step(4, weights)
+    jax.tree.map(np.testing.assert_array_equal, after.params, before)
+    assert int(after.step) == 0
+    assert not np.isfinite(sums["loss"][0])
+    np.testing.assert_array_equal(sums["nonfinite"][0], np.ones(len(jax.tree.leaves(before))))

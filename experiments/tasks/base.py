@@ -51,6 +51,11 @@ class Task(Protocol):
     @property
     def batch_size(self) -> int: ...
 
+    @property
+    def selects(self) -> bool:
+        """Whether the validation split is held out, and chooses among checkpoints; else the last one counts."""
+        return True
+
     def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
         """Makes the model, with fresh parameters."""
         ...

@@ -39,6 +39,8 @@ class CharLMConfig(Checked):
       batch_size: rows of a training batch, each reading the text from its own place.
       validation_streams: the pieces that the validation split is cut into, to be read side by side; the first
         characters of each are predicted from an empty state. (The test split is always one.)
+      train_on_validation: whether the validation split is trained on too, as published figures do, in a last run with
+        settings and steps that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
     """
 
     name: Literal["char_lm"] = "char_lm"
@@ -46,6 +48,7 @@ class CharLMConfig(Checked):
     length: Count = 128
     batch_size: Count = 64
     validation_streams: Count = 16
+    train_on_validation: bool = False
 
 
 class CharLM(Task):
@@ -67,6 +70,8 @@ class CharLM(Task):
         self.config = config
         self.vocabulary = Vocabulary.of(parts.values())
         self.splits = {name: self.vocabulary.encode(part) for name, part in parts.items()}
+        held_out = self.splits["train"]
+        self.trained_on = held_out if self.selects else np.concatenate((held_out, self.splits["validation"]))
         characters = sum(len(part) for part in parts.values())
         needed = {
             "task.length": (config.length, len(parts["train"]) - 1),
@@ -85,12 +90,16 @@ class CharLM(Task):
     def batch_size(self) -> int:
         return self.config.batch_size
 
+    @property
+    def selects(self) -> bool:
+        return not self.config.train_on_validation
+
     def model(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> LanguageModel:
         return LanguageModel(config, len(self.vocabulary), rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Row b reads on from where it stopped at the step before; the seed says where it began."""
-        codes = endless_windows(self.splits["train"], self.batch_size, self.config.length, seed, step)
+        codes = endless_windows(self.trained_on, self.batch_size, self.config.length, seed, step)
         weights = np.ones((self.batch_size, self.config.length), np.float32)
         return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": weights}
 

@@ -124,7 +124,7 @@ def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mes
                 row = evaluator(state.params, "validation")
                 metrics_file.write(step, "validation", row)
                 display.row(step, "validation", row)
-                progress = judged(progress, row[task.metric], task.mode, settings.patience)
+                progress = judged(progress, row[task.metric], task, settings.patience)
                 if progress.best_step == step:
                     best = copy(state.params)
             if saves or progress.finished or last:
@@ -144,10 +144,10 @@ def copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def judged(progress: Progress, value: float, mode: str, patience: int) -> Progress:
+def judged(progress: Progress, value: float, task: Task, patience: int) -> Progress:
     """Returns the progress after an evaluation that gave `value`: a new best, or one more without."""
     best = progress.best_value
-    better = best is None or (value < best if mode == "min" else value > best)
+    better = best is None or not task.selects or (value < best if task.mode == "min" else value > best)
     if better and math.isfinite(value):
         return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0)
     stale = progress.stale + 1

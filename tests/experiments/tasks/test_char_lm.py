@@ -48,6 +48,19 @@ def test_the_splits_are_the_text_in_order(text_file):
     assert task.result_name == "mine"
 
 
+def test_a_last_run_trains_on_the_validation_split_too_and_chooses_nothing(text_file):
+    chosen, last = make(text_file), make(text_file, train_on_validation=True)
+    assert chosen.selects
+    assert not last.selects
+    for task, names in ((chosen, ("train",)), (last, ("train", "validation"))):
+        text = "".join(text_of(task, task.splits[name]) for name in names)
+        assert text_of(task, task.trained_on) == text
+        read = "".join(text_of(task, task.train_batch(0, step)["inputs"][0]) for step in range(len(text) // 10 + 1))
+        assert set(read) == set(text)
+        assert read[: len(text)] in text + text
+    np.testing.assert_array_equal(last.splits["test"], chosen.splits["test"])
+
+
 def test_each_row_reads_on_where_it_stopped(text_file):
     task = make(text_file)
     train = text_of(task, task.splits["train"])

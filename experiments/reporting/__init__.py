@@ -1,0 +1,1 @@
+"""RESULTS.md and its plots, made from the raw records in experiments/results/."""

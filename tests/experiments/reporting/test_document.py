@@ -1,0 +1,110 @@
+"""What RESULTS.md says follows from the records and the goals."""
+
+import pathlib
+import shutil
+
+import pytest
+
+from experiments import report
+from experiments.reporting import document, goals, plot, records, tables
+from experiments.reporting.goals import Figure, Goal
+from experiments.schema import ConfigError
+
+ROOT = pathlib.Path(__file__).parents[3]
+GOAL = Goal(
+    "jsb",
+    "nll",
+    "Chorales",
+    "nats",
+    ".2f",
+    "less",
+    target=8.43,
+    at_most=1000,
+    figures=(Figure("GRU", 8.43, "A 2018"), Figure("LSTM", 8.45, "A 2018"), Figure("GRU", 8.54, "B", reported=True)),
+)
+
+
+def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll", parameters=1000):
+    shared = {"parameters": parameters, "minutes": 2.0, "machine": "two cores", "commit": "0123456789-dirty"}
+    runs = tuple(shared | {"seed": seed, "value": value} for seed, value in enumerate(values))
+    return records.Group(task, metric, cell, "configs/music.py:jsb", overrides, runs)
+
+
+def test_results_md_is_what_the_records_say():
+    report.check(ROOT)
+
+
+def test_a_stale_document_or_picture_is_refused(tmp_path):
+    picture = tmp_path / document.PICTURE
+    shutil.copytree(ROOT / picture.parent.relative_to(tmp_path), picture.parent)
+    with pytest.raises(ConfigError, match=r"RESULTS.md is not what the records say, from line 1 on"):
+        report.check(tmp_path)
+    results, _ = report.write(tmp_path)
+    report.check(tmp_path)
+    results.write_text(results.read_text().replace("## Overview", "## overview"))
+    with pytest.raises(ConfigError, match=r"from line 9 on"):
+        report.check(tmp_path)
+    report.write(tmp_path)
+    picture.write_text("<svg/>")
+    with pytest.raises(ConfigError, match=r"results.svg is not what the records say"):
+        report.check(tmp_path)
+
+
+def test_every_configuration_and_task_that_is_named_exists():
+    for record in records.read(ROOT / "experiments" / "results"):
+        assert (ROOT / record["config"].split(":")[0]).is_file(), record["config"]
+    tasks = [(goal.task, goal.metric) for goal in goals.GOALS]
+    assert len(set(tasks)) == len(tasks)
+
+
+def test_the_overview_by_hand(tmp_path):
+    text = document.text([group(), group("elman", (9.0,))], tmp_path, goals=[GOAL])
+    row = "| Chorales | nats | 8.40 ± 0.14 | not yet run | 9.00 | 8.43 | ≤ 8.43 | yes |"
+    assert row in text.splitlines()
+    assert "Published: GRU 8.43, LSTM 8.45 (A 2018); GRU 8.54 (B, as reported elsewhere)." in text
+    assert (
+        "| GRU | 1,000 | 8.40 ± 0.14 | 0, 1 | yes | 2.0 | two cores | 0123456-dirty | `configs/music.py:jsb` |" in text
+    )
+    assert "Not yet run" not in text
+
+
+def test_a_goal_without_records_is_said_to_be_waiting(tmp_path):
+    assert "Not yet run: Chorales." in document.text([], tmp_path, goals=[GOAL])
+
+
+def test_a_record_without_a_goal_is_not_left_out(tmp_path):
+    text = document.text([group(task="new", metric="score")], tmp_path, goals=[GOAL])
+    assert "| new | test score | 8.4 ± 0.14 |" in text
+
+
+def test_the_overview_shows_the_default_configuration_whatever_its_score():
+    worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
+    assert tables.default([worse, better]) is worse
+    assert tables.default([better]) is better
+    assert tables.default([]) is None
+
+
+@pytest.mark.parametrize(
+    ("better", "strict", "value", "parameters", "met"),
+    [
+        ("less", False, 8.43, 1000, True),
+        ("less", True, 8.43, 1000, False),
+        ("less", False, 8.44, 1000, False),
+        ("more", False, 8.44, 1000, True),
+        ("more", True, 8.42, 1000, False),
+        ("less", False, 8.0, 1001, False),
+    ],
+)
+def test_a_target_is_met(better, strict, value, parameters, met):
+    goal = Goal("t", "m", "T", "M", ".2f", better, target=8.43, strict=strict, at_most=1000)
+    assert goal.met(value, parameters) is met
+
+
+def test_the_picture_is_the_same_every_time_and_knows_its_numbers():
+    pairs = plot.drawn([GOAL], [group(), group("lstm")])
+    first = plot.svg(pairs)
+    assert first == plot.svg(pairs)
+    assert plot.digest(pairs).encode() in first
+    other = plot.drawn([GOAL], [group(values=(8.3, 8.6)), group("lstm")])
+    assert plot.digest(other) != plot.digest(pairs)
+    assert all(name in first for name in (b"Chorales", b"GRU", b"LSTM", b"nats"))

@@ -1,0 +1,72 @@
+"""Records are read strictly, and grouped by all that they share but the seed."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments.reporting import records
+from experiments.schema import ConfigError
+
+RECORD = {
+    "task": "jsb",
+    "config": "configs/music.py:jsb",
+    "overrides": [],
+    "cell": "gru",
+    "parameters": 1000,
+    "seed": 0,
+    "split": "test",
+    "metric": "nll",
+    "value": 8.4,
+    "steps": 10,
+    "minutes": 2.0,
+    "machine": "two cores",
+    "versions": {},
+    "commit": "0123456789",
+}
+
+
+def written(folder: pathlib.Path, *lines: dict | str) -> pathlib.Path:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(RECORD | line) for line in lines)
+    (folder / "jsb.jsonl").write_text(text + "\n")
+    return folder
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
+    folder = written(
+        tmp_path,
+        {"seed": 2, "value": 8.0, "overrides": ["seed=2"], "minutes": 4.0},
+        {"seed": 0, "value": 99.0},
+        {"cell": "lstm", "seed": 0},
+        {"seed": 1, "value": 9.0, "overrides": ["seed=1"]},
+        {"seed": 0, "value": 7.0},
+    )
+    lstm, gru = records.grouped(records.read(folder))
+    assert (lstm.cell, lstm.deviation) == ("lstm", None)
+    assert gru.values == [7.0, 9.0, 8.0]
+    assert gru.mean == 8.0
+    assert gru.deviation == 1.0
+    assert gru.minutes == pytest.approx(8 / 3)
+    assert gru.command == (
+        "python -m experiments.train --config=configs/music.py:jsb --config.seed=0 --workdir=runs/jsb_gru_0"
+    )
+
+
+def test_other_overrides_or_another_config_make_another_group(tmp_path):
+    folder = written(tmp_path, {}, {"overrides": ["model.hidden_size=3"]}, {"config": "configs/other.py"})
+    groups = records.grouped(records.read(folder))
+    assert len(groups) == 3
+    assert "--config.model.hidden_size=3 --workdir" in groups[1].command
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{torn", r"jsb.jsonl:2: expected a record with cell, .*, got \{torn"),
+        ('{"task": "jsb"}', r"jsb.jsonl:2: expected a record with cell, commit, .*versions, got"),
+        ({"split": "validation"}, r"jsb.jsonl:2: split: expected 'test', got 'validation'"),
+    ],
+)
+def test_what_is_no_record_is_named(tmp_path, line, message):
+    with pytest.raises(ConfigError, match=message):
+        records.read(written(tmp_path, {}, line))

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,7 +8,11 @@ from typing import Any
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file in one go; whoever reads `path`, at any moment, sees the old content or the new."""
+    """Writes a file in one go; whoever reads `path`, at any moment, sees the old content or the new.
+
+    Raises:
+      OSError: that names `path`; what was there is there still.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -15,8 +20,11 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

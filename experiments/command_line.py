@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -12,16 +13,28 @@ from ml_collections import config_flags
 
 from experiments.config import ExperimentConfig, resolve
 from experiments.data import DataError
+from experiments.lock import LockError
 from experiments.run_folder import RunFolderError
 from experiments.schema import ConfigError, refuse_unknown
 from experiments.training.checkpoints import CheckpointError
 from experiments.training.devices import DeviceError
-from experiments.training.loop import NonFiniteError
+from experiments.training.interruption import Interrupted, die_of_signals
+from experiments.training.metrics import MetricsError
+from experiments.training.nonfinite import NonFiniteError
 
 flags.disclaim_key_flags()  # --config belongs to the entry point that defines it, so that its --help shows it
 
 SAVED = pathlib.Path(__file__).resolve().parents[1] / "configs" / "saved.py"
-REFUSALS = (ConfigError, DataError, RunFolderError, CheckpointError, DeviceError, NonFiniteError)
+REFUSALS = (
+    ConfigError,
+    DataError,
+    RunFolderError,
+    LockError,
+    CheckpointError,
+    MetricsError,
+    DeviceError,
+    NonFiniteError,
+)
 """Errors whose message is all that a person needs."""
 
 
@@ -32,15 +45,27 @@ def define_config() -> flags.FlagHolder:
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs an entry point. A refusal is printed as one line, with exit status 1; a flag that cannot be, with 2."""
+    """Runs an entry point. A refusal is printed as one line, with exit status 1; a flag that cannot be, with 2.
+
+    A file or a disk that cannot be used is a refusal too; a signal has the status that `Interrupted` says.
+    """
 
     def guarded(arguments: Sequence[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)
+        warnings.showwarning = _show_warning
+        die_of_signals()
         try:
             return main(arguments)
         except REFUSALS as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+        except Interrupted as interrupted:
+            print(interrupted, file=sys.stderr)
+            return interrupted.status
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
 
     app.run(guarded, flags_parser=_parse)
     raise AssertionError("app.run exits")
@@ -55,6 +80,12 @@ def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]
         argument.lstrip("-").removeprefix("config.") for argument in sys.argv[1:] if argument.startswith("--config.")
     ]
     return resolve(flag.value), named, overrides
+
+
+def _show_warning(message: Any, category: type[Warning], *place: Any) -> None:
+    """Prints a warning as one line; where in the program it arose is for programmers, who run with -W error."""
+    del category, place
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _after_equals(index: int, argument: str) -> str:

@@ -62,6 +62,9 @@ class TrainConfig(Checked):
       eval_every: steps between two evaluations on the validation split.
       checkpoint_every: steps between two checkpoints.
       patience: evaluations without a new best after which training stops; 0 for never.
+      on_nonfinite: what happens at a step whose loss or gradient is not finite. "stop": training ends with a diagnosis;
+        "skip": the update is dropped and counted.
+      nonfinite_limit: for "skip", so many such steps in a row end training all the same.
     """
 
     steps: Count = 1000
@@ -69,6 +72,8 @@ class TrainConfig(Checked):
     eval_every: Count = 100
     checkpoint_every: Count = 100
     patience: Natural = 0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: Count = 10
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """A run's folder: what lies where in it, and that it belongs to one configuration."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from experiments import atomic
 from experiments.config import ExperimentConfig, differences, resolve
+from experiments.lock import locked
+from experiments.schema import ConfigError
 
 
 class RunFolderError(Exception):
@@ -23,6 +27,9 @@ class RunFolder:
     checkpoints/        the newest two, each with the training state and the best parameters so far
     learning_curve.png  drawn at the end
     summary.json        the test score and what led to it; there when the run is finished
+    tensorboard/        event files, with --tensorboard
+    nonfinite.json      where a step that was not finite stopped the run: what is known of it
+    lock                while a process trains here: its number and its host
     """
 
     path: pathlib.Path
@@ -51,25 +58,54 @@ class RunFolder:
     def summary(self) -> pathlib.Path:
         return self.path / "summary.json"
 
-    def claim(self, config: ExperimentConfig) -> None:
-        """Makes the folder this configuration's, or finds that it already is.
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        return self.path / "tensorboard"
+
+    @property
+    def nonfinite(self) -> pathlib.Path:
+        return self.path / "nonfinite.json"
+
+    @contextlib.contextmanager
+    def claimed(self, config: ExperimentConfig) -> Iterator[None]:
+        """Makes the folder this configuration's, or finds that it already is, and keeps other processes out.
 
         Raises:
           RunFolderError: it belongs to another configuration (the line says what differs), holds other things, or
             cannot be written.
+          LockError: another process trains in it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self.config.exists():
-                differing = differences(self.read_config(), config.to_dict())
-                if differing:
-                    raise RunFolderError(f"{self.path} holds a run of another configuration: {'; '.join(differing)}")
-            elif any(not name.name.endswith(".tmp") for name in self.path.iterdir()):
-                raise RunFolderError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
-            else:
-                atomic.write_json(self.config, config.to_dict())
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be used as a run folder: {error.strerror or error}") from None
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.refuse_others(config)
+                stack.enter_context(locked(self.path / "lock"))
+                self.refuse_others(config)  # once more, now that nobody else can write
+                if not self.config.exists() or self.read_config() != json.loads(json.dumps(config.to_dict())):
+                    atomic.write_json(self.config, config.to_dict())
+            except OSError as error:
+                reason = error.strerror or error
+                raise RunFolderError(f"{self.path} cannot be used as a run folder: {reason}") from None
+            yield
+
+    def refuse_others(self, config: ExperimentConfig) -> None:
+        """Raises where the folder belongs to another configuration, or is no run folder; one that is not there is fine.
+
+        What to do at a step that is not finite may change from "stop": a run that got this far has had no such step.
+        """
+        if self.config.exists():
+            saved = self.load_config()
+            if saved.train.on_nonfinite == "stop":
+                now = config.train.on_nonfinite, config.train.nonfinite_limit
+                settings = dataclasses.replace(saved.train, on_nonfinite=now[0], nonfinite_limit=now[1])
+                saved = dataclasses.replace(saved, train=settings)
+            differing = differences(saved.to_dict(), config.to_dict())
+            if differing:
+                raise RunFolderError(f"{self.path} holds a run of another configuration: {'; '.join(differing)}")
+        elif self.path.exists() and any(
+            entry.name != "lock" and entry.suffix != ".tmp" for entry in self.path.iterdir()
+        ):
+            raise RunFolderError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
 
     def read_config(self) -> dict[str, Any]:
         """Returns config.json as plain data."""
@@ -81,9 +117,17 @@ class RunFolder:
             raise RunFolderError(f"{self.config} is damaged: {error}") from None
 
     def load_config(self) -> ExperimentConfig:
-        """Returns the run's configuration."""
-        return resolve(self.read_config())
+        """Returns the run's configuration; a key that came later than the run has its default."""
+        try:
+            return resolve(self.read_config())
+        except ConfigError as error:
+            raise RunFolderError(f"{self.config} is not of this version: {error}") from None
 
     def read_summary(self) -> dict[str, Any] | None:
         """Returns summary.json, or None for an unfinished run."""
-        return json.loads(self.summary.read_text()) if self.summary.exists() else None
+        try:
+            return json.loads(self.summary.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{self.summary} cannot be read: {error}") from None

@@ -1,6 +1,12 @@
 """Trains one experiment; run again, it goes on.
 
-python -m experiments.train --config=configs/digits.py --workdir=runs/digits --config.model.hidden_size=128
+  python -m experiments.train --list
+  python -m experiments.train --config=configs/digits.py --workdir=runs/digits
+  python -m experiments.train --config=configs/digits.py --workdir=runs/wide --config.model.hidden_size=256
+
+Any key of the configuration is set by --config.<key>=<value>. However it was stopped, the same command goes on from the
+last checkpoint. Exit status: 0 finished; 1 refused or failed, as one line says; 2 a flag that cannot be; 143 or 130
+stopped by SIGTERM or SIGINT after writing a checkpoint.
 """
 
 import pathlib
@@ -10,35 +16,47 @@ from typing import Any
 from absl import flags
 
 from experiments import atomic, command_line, tasks
+from experiments.catalogue import catalogue
 from experiments.config import ExperimentConfig
 from experiments.run_folder import RunFolder
+from experiments.schema import ConfigError
 from experiments.tasks.base import Task
 from experiments.training import devices, environment, loop, plots, summary
 from experiments.training.display import Display
 from experiments.training.evaluation import Evaluator
+from experiments.training.interruption import Interruption
 from experiments.training.metrics import read_rows
 from experiments.training.state import parameter_count
+from experiments.training.tensorboard import EventFiles
 
 CONFIG = command_line.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many devices to spread a batch over; else all, on a CPU one a core.", lower_bound=1
 )
 RECORD = flags.DEFINE_bool("record", False, "Whether to add the finished run to experiments/results/<task>.jsonl.")
+TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Whether to write event files to <workdir>/tensorboard.")
+LIST = flags.DEFINE_bool("list", False, "Whether to print the configs that there are, and do nothing else.")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the flags, trains, scores the test split once, prints the closing table."""
     del arguments
+    if LIST.value:
+        print(catalogue())
+        return
     config, config_file, overrides = command_line.config_of(CONFIG)
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
-    devices.request_cpu_devices(task.batch_size, DEVICES.value)
+    if WORKDIR.value is None:
+        raise ConfigError("--workdir: expected the run's folder, such as runs/digits, got nothing")
     folder = RunFolder(pathlib.Path(WORKDIR.value))
-    folder.claim(config)
+    folder.refuse_others(config)
+    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
     finished = folder.read_summary()
     if finished is None:
-        finished = run(config, task, folder, DEVICES.value, {"config": config_file, "overrides": overrides})
+        devices.request_cpu_devices(task.batch_size, DEVICES.value)
+        with folder.claimed(config):
+            finished = run(config, task, folder, DEVICES.value, {"config": config_file, "overrides": overrides})
     print(summary.closing_table(finished, folder.path))
     if RECORD.value:
         print(f"recorded in {summary.record(finished, task.result_metrics)}")
@@ -69,10 +87,17 @@ def run(
         f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}, in {folder.path}, "
         + (f"resumed at step {step}" if step else "a fresh run")
     )
+    rows = [row for row in read_rows(folder.metrics) if row["step"] <= step]
+    events = EventFiles(folder.tensorboard, rows) if TENSORBOARD.value else None
     try:
-        end = loop.train(config, task, folder, start, mesh, display)
+        with Interruption() as stop:
+            end = loop.train(config, task, folder, start, mesh, display, [events.write] if events else [], stop)
     finally:
         display.close()
+        if events:
+            events.close()
+    if not end.progress.finished:
+        raise stop.interrupted(end.progress.step)
     if end.progress.best_value is None:
         raise loop.NonFiniteError(f"no evaluation gave a finite {task.metric}, so there is nothing to test")
     scores = Evaluator(task, end.graph, mesh)(end.best, "test")

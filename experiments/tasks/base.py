@@ -64,6 +64,11 @@ class Task(Protocol):
         """Returns the training batch of a step (from 0): a pure function of its arguments."""
         ...
 
+    def batch_indices(self, seed: int, step: int) -> np.ndarray | None:
+        """Returns which examples of the training split `train_batch` takes: (B,); None where they are not numbered."""
+        del seed, step
+        return None
+
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         """Yields a split in a fixed order, batches of as many rows each and of few shapes, padding with weight zero."""
         ...

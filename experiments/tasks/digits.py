@@ -11,15 +11,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from experiments.data.batching import epoch_batch
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.tasks.classification import class_metrics, class_sums
 
 CLASSES = 10
 SPLIT_SEED = 0
@@ -71,9 +70,12 @@ class Digits(Task):
 
     def train_batch(self, seed: int, step: int) -> Batch:
         images, labels = self.splits["train"]
-        rows = epoch_batch(len(images), self.batch_size, seed, step)
+        rows = self.batch_indices(seed, step)
         moved = shifted(images[rows], self.config.shift, np.random.default_rng((seed, 1, step)))
         return {"xs": self._sequences(moved), "labels": labels[rows], "weights": np.ones(len(rows), np.float32)}
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return epoch_batch(len(self.splits["train"][0]), self.batch_size, seed, step)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         images, labels = self.splits[split]
@@ -84,14 +86,10 @@ class Digits(Task):
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits = model(batch["xs"], key=key)
-        weights = batch["weights"]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-        hits = jnp.argmax(logits, axis=-1) == batch["labels"]
-        count = weights.sum()
-        return {"loss": ((losses * weights).sum(), count), "accuracy": ((hits * weights).sum(), count)}, carry
+        return class_sums(logits, batch["labels"], batch["weights"]), carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        return {"loss": mean(sums, "loss"), "accuracy": 100 * mean(sums, "accuracy")}
+        return class_metrics(sums)
 
     def _sequences(self, images: np.ndarray) -> np.ndarray:
         """Lays images (B, 8, 8) out in time: (B, T, I)."""

@@ -24,7 +24,7 @@ KEPT = 2
 
 
 class CheckpointError(Exception):
-    """There are checkpoints, but none that can be used; the message is one line."""
+    """There are checkpoints but none that can be used, or one cannot be written; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Progress:
       finished: whether training is over, be it at the last step or by early stopping.
       seconds: how long training has taken, all starts together.
       sums: the training sums since the last row of metrics.
+      due: whether the validation that belongs to this step is still to be done.
+      skipped: steps whose update was dropped because it was not finite.
+      skipped_in_a_row: those of them since the last finite one.
     """
 
     step: int = 0
@@ -48,6 +51,9 @@ class Progress:
     finished: bool = False
     seconds: float = 0.0
     sums: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    due: bool = False
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 class Checkpoints:
@@ -68,24 +74,41 @@ class Checkpoints:
         Args:
           arrays: a pytree of arrays.
           progress: goes with them.
+
+        Raises:
+          CheckpointError: it cannot be written. The earlier ones are as they were.
         """
+        temporary = self.folder / f".step_{progress.step}.tmp"
+        final = self.folder / f"step_{progress.step}"
+        try:
+            self._write(arrays, progress, temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            _sync(self.folder)
+            # Later ones can only be damaged, else training would have gone on from them.
+            later = [step for step in self.steps() if step > progress.step]
+            for step in self.steps()[: -len(later) - KEPT] + later:
+                shutil.rmtree(self.folder / f"step_{step}")
+        except Exception as error:  # orbax and TensorStore raise errors of many kinds where a disk is full
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise CheckpointError(
+                f"the checkpoint of step {progress.step} cannot be written to {self.folder}: {reason}; "
+                "the earlier ones are unharmed"
+            ) from error
+
+    def _write(self, arrays: Any, progress: Progress, folder: pathlib.Path) -> None:
+        """Puts all of a checkpoint into a folder, and on the disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".*.tmp"):
             shutil.rmtree(leftover)
-        temporary = self.folder / f".step_{progress.step}.tmp"
         with ocp.StandardCheckpointer() as writer:
-            writer.save((temporary / "arrays").absolute(), arrays)
+            writer.save((folder / "arrays").absolute(), arrays)
             writer.wait_until_finished()
-        atomic.write_json(temporary / "progress.json", dataclasses.asdict(progress))
-        atomic.write_json(temporary / "manifest.json", digests(temporary))
-        _sync(temporary)
-        final = self.folder / f"step_{progress.step}"
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        _sync(self.folder)
-        for step in self.steps()[:-KEPT]:
-            shutil.rmtree(self.folder / f"step_{step}")
+        atomic.write_json(folder / "progress.json", dataclasses.asdict(progress))
+        atomic.write_json(folder / "manifest.json", digests(folder))
+        _sync(folder)
 
     def restore(self, template: Any) -> tuple[Any, Progress] | None:
         """Reads the newest checkpoint that is whole.

@@ -1,5 +1,6 @@
 """Scoring parameters on a split."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,19 +12,29 @@ from experiments.training import devices
 from experiments.training.step import make_eval_step
 
 
+class EvaluationStopped(Exception):
+    """The evaluation was asked to stop before its last batch."""
+
+
 class Evaluator:
     """Scores parameters on any split of a task; compiles once per batch shape."""
 
-    def __init__(self, task: Task, graph: Any, mesh: Mesh):
-        """Takes the model's graph, which `nnx.merge` joins with parameters."""
-        self.task, self.graph, self.mesh = task, graph, mesh
+    def __init__(self, task: Task, graph: Any, mesh: Mesh, stop: Callable[[], bool] = lambda: False):
+        """Takes the model's graph, which `nnx.merge` joins with parameters, and what to ask before every batch."""
+        self.task, self.graph, self.mesh, self.stop = task, graph, mesh, stop
         self._steps: dict[int, Any] = {}
 
     def __call__(self, params: Any, split: Split) -> dict[str, float]:
-        """Returns the metrics over the whole split; the carry goes from each batch to the next."""
+        """Returns the metrics over the whole split; the carry goes from each batch to the next.
+
+        Raises:
+          EvaluationStopped: `stop` said so.
+        """
         totals: dict[str, tuple[float, float]] = {}
         step, put, carry = None, devices.replicate, ()
         for batch in self.task.eval_batches(split):
+            if self.stop():
+                raise EvaluationStopped
             if step is None:
                 rows = len(next(iter(batch.values())))
                 put = devices.spread if devices.divided(rows, self.mesh) else devices.replicate

@@ -7,6 +7,7 @@ checkpoint and writes the rows, and ends with the numbers, that it would have ha
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,15 +20,15 @@ from experiments.tasks.base import Task
 from experiments.training import devices
 from experiments.training.checkpoints import Checkpoints, Progress
 from experiments.training.display import Display
-from experiments.training.evaluation import Evaluator, add_sums
+from experiments.training.evaluation import EvaluationStopped, Evaluator, add_sums
 from experiments.training.metrics import MetricsFile
+from experiments.training.nonfinite import Fault, NonFiniteError, write_diagnosis
 from experiments.training.optimizer import learning_rate, make_optimizer
 from experiments.training.state import TrainState, initial_state
 from experiments.training.step import make_train_step
 
-
-class NonFiniteError(ArithmeticError):
-    """Loss or gradient is no longer a number; the message is one line."""
+RowWriter = Callable[[int, str, Mapping[str, float]], None]
+"""Takes a row of metrics: its step, its split and its values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,17 @@ def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) ->
     return Run(graph, arrays["state"], arrays["best"], progress)
 
 
-def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mesh: Mesh, display: Display) -> Run:
-    """Trains from where `run` stands to the end.
+def train(
+    config: ExperimentConfig,
+    task: Task,
+    folder: RunFolder,
+    run: Run,
+    mesh: Mesh,
+    display: Display,
+    writers: Sequence[RowWriter] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Trains from where `run` stands to the end, or until asked to stop.
 
     Args:
       config: the whole experiment's.
@@ -69,73 +79,148 @@ def train(config: ExperimentConfig, task: Task, folder: RunFolder, run: Run, mes
       run: from `load`; its state's arrays are consumed.
       mesh: from `devices.make_mesh`.
       display: shows rows and progress.
+      writers: are given every row that is written to the metrics file.
+      stop: asked after every step and between the batches of an evaluation; once it says so, a checkpoint is written,
+        and training ends with `progress.finished` false.
 
     Returns:
-      the finished run.
+      the run as it ended; its last checkpoint holds the same.
 
     Raises:
-      NonFiniteError: the loss or the gradient is not finite. The last checkpoint stays as it is.
+      NonFiniteError: the loss or the gradient is not finite, and is not to be skipped. The last checkpoint stays as it
+        is; the diagnosis is in the folder.
     """
-    settings, optimizer = config.train, make_optimizer(config.optimizer, config.train.steps)
-    schedule = learning_rate(config.optimizer, settings.steps)
-    train_step = make_train_step(task, run.graph, optimizer, schedule, mesh, config.seed)
-    evaluator = Evaluator(task, run.graph, mesh)
-    checkpoints = Checkpoints(folder.checkpoints)
-    metrics_file = MetricsFile(folder.metrics, run.progress.step)
-    state, best, progress = run.state, run.best, run.progress
-    started = time.monotonic() - progress.seconds
-    pending = None
-
-    def collect(progress: Progress) -> Progress:
-        """Takes in the sums of the pending step, which the devices finished while the next one was being sent."""
-        if pending is None:
-            return progress
-        step, sums = pending
-        fetched = jax.device_get(sums)
-        del fetched["nonfinite"]
-        refuse_nonfinite(step, fetched)
-        display.advance(step, float(fetched["loss"][0] / fetched["loss"][1]))
-        return dataclasses.replace(progress, sums=add_sums(progress.sums, fetched))
-
+    training = Training(config, task, folder, run, mesh, display, writers, stop)
     try:
-        step = progress.step
-        while not progress.finished:
-            batch = devices.spread(task.train_batch(config.seed, step), mesh)
-            state, sums = train_step(state, batch)
-            progress = collect(progress)
-            step, pending = step + 1, (step + 1, sums)
-            last = step == settings.steps
-            logs, evaluates, saves = (
-                last or step % every == 0
-                for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
-            )
-            if not (logs or evaluates or saves):
-                continue
-            progress, pending = dataclasses.replace(collect(progress), step=step), None
-            if logs:
-                means = {
-                    name: progress.sums[name][0] / progress.sums[name][1] for name in ("grad_norm", "learning_rate")
-                }
-                row = task.metrics(progress.sums) | means
-                metrics_file.write(step, "train", row)
-                display.row(step, "train", row)
-                progress = dataclasses.replace(progress, sums={})
-            if evaluates:
-                row = evaluator(state.params, "validation")
-                metrics_file.write(step, "validation", row)
-                display.row(step, "validation", row)
-                progress = judged(progress, row[task.metric], task, settings.patience)
-                if progress.best_step == step:
-                    best = copy(state.params)
-            if saves or progress.finished or last:
-                progress = dataclasses.replace(
-                    progress, finished=progress.finished or last, seconds=time.monotonic() - started
-                )
-                metrics_file.flush()
-                checkpoints.save({"state": state, "best": best}, progress)
+        if training.progress.due:
+            training.mark(logs=False, evaluates=True, saves=True)
+        while not training.progress.finished and not training.stopped:
+            training.advance()
     finally:
-        metrics_file.close()
-    return Run(run.graph, state, best, progress)
+        training.metrics_file.close()
+    return Run(run.graph, training.state, training.best, training.progress)
+
+
+class Training:
+    """One run while it is being trained; `train` says what it takes."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        task: Task,
+        folder: RunFolder,
+        run: Run,
+        mesh: Mesh,
+        display: Display,
+        writers: Sequence[RowWriter],
+        stop: Callable[[], bool],
+    ):
+        self.config, self.task, self.folder, self.mesh = config, task, folder, mesh
+        self.display, self.writers, self.stop = display, writers, stop
+        self.state, self.best, self.progress = run.state, run.best, run.progress
+        settings, optimizer = config.train, make_optimizer(config.optimizer, config.train.steps)
+        schedule = learning_rate(config.optimizer, settings.steps)
+        self.train_step = make_train_step(task, run.graph, optimizer, schedule, mesh, config.seed)
+        self.evaluator = Evaluator(task, run.graph, mesh, stop)
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.metrics_file = MetricsFile(folder.metrics, run.progress.step)
+        self.started = time.monotonic() - run.progress.seconds
+        self.step = run.progress.step
+        self.stopped = False
+        self.pending: Any = None
+        self.last_finite: dict[str, float] = {}
+
+    def advance(self) -> None:
+        """Takes one step, and does what is to be done after it."""
+        batch = devices.spread(self.task.train_batch(self.config.seed, self.step), self.mesh)
+        self.state, sums = self.train_step(self.state, batch)
+        self.collect()
+        self.step += 1
+        self.pending = sums
+        settings = self.config.train
+        last = self.step == settings.steps
+        logs, evaluates, saves = (
+            last or self.step % every == 0
+            for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
+        )
+        self.stopped = self.stop()
+        saves = saves or self.stopped
+        if logs or evaluates or saves:
+            self.collect()
+            self.progress = dataclasses.replace(self.progress, step=self.step)
+            self.mark(logs, evaluates, saves)
+
+    def collect(self) -> None:
+        """Takes in the sums of the pending step, which the devices finished while the next one was being sent."""
+        if self.pending is None:
+            return
+        fetched, self.pending = jax.device_get(self.pending), None
+        broken = fetched.pop("nonfinite")[0]
+        values = {name: float(fetched[name][0] / fetched[name][1]) for name in ("loss", "grad_norm", "learning_rate")}
+        self.display.advance(self.step, values["loss"])
+        if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+            self.last_finite = {"step": self.step, **values}
+            sums = add_sums(self.progress.sums, fetched)
+            self.progress = dataclasses.replace(self.progress, sums=sums, skipped_in_a_row=0)
+            return
+        skipped, in_a_row = self.progress.skipped + 1, self.progress.skipped_in_a_row + 1
+        self.progress = dataclasses.replace(self.progress, skipped=skipped, skipped_in_a_row=in_a_row)
+        settings = self.config.train
+        if settings.on_nonfinite == "skip" and in_a_row < settings.nonfinite_limit:
+            self.display.line(f"step {self.step}: loss {values['loss']}, gradient norm {values['grad_norm']}: skipped")
+            return
+        fault = Fault(self.step, values["loss"], values["grad_norm"], broken, in_a_row, self.last_finite)
+        write_diagnosis(self.folder.nonfinite, fault, self.task, self.config.seed, self.state.params)
+        raise NonFiniteError(
+            f"{fault.line(settings.on_nonfinite)}; the last checkpoint is unharmed, see {self.folder.nonfinite}"
+        )
+
+    def mark(self, logs: bool, evaluates: bool, saves: bool) -> None:
+        """Writes rows, evaluates, judges and saves after a step, whose sums are in."""
+        if logs:
+            self.write("train", self.training_row())
+            self.progress = dataclasses.replace(self.progress, sums={})
+        if evaluates:
+            self.evaluate()
+        finished = self.progress.finished or (self.step == self.config.train.steps and not self.progress.due)
+        if saves or finished or self.progress.due:
+            seconds = time.monotonic() - self.started
+            self.progress = dataclasses.replace(self.progress, finished=finished, seconds=seconds)
+            self.metrics_file.flush()
+            self.checkpoints.save({"state": self.state, "best": self.best}, self.progress)
+
+    def training_row(self) -> dict[str, float]:
+        """Returns the means since the last such row, over the steps whose update was made."""
+        sums, skipped = self.progress.sums, self.progress.skipped
+        row: dict[str, float] = {"skipped": skipped} if skipped else {}
+        if not sums:
+            return row
+        return (
+            self.task.metrics(sums)
+            | {name: sums[name][0] / sums[name][1] for name in ("grad_norm", "learning_rate")}
+            | row
+        )
+
+    def evaluate(self) -> None:
+        """Scores the parameters on the validation split; an evaluation that is stopped is due at the next start."""
+        try:
+            row = self.evaluator(self.state.params, "validation")
+        except EvaluationStopped:
+            self.stopped = True
+            self.progress = dataclasses.replace(self.progress, due=True)
+            return
+        self.progress = dataclasses.replace(self.progress, due=False)
+        self.write("validation", row)
+        self.progress = judged(self.progress, row[self.task.metric], self.task, self.config.train.patience)
+        if self.progress.best_step == self.step:
+            self.best = copy(self.state.params)
+
+    def write(self, split: str, row: Mapping[str, float]) -> None:
+        """Writes one row of metrics, and shows it."""
+        self.metrics_file.write(self.step, split, row)
+        self.display.row(self.step, split, row)
+        for writer in self.writers:
+            writer(self.step, split, row)
 
 
 @jax.jit
@@ -152,11 +237,3 @@ def judged(progress: Progress, value: float, task: Task, patience: int) -> Progr
         return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0)
     stale = progress.stale + 1
     return dataclasses.replace(progress, stale=stale, finished=0 < patience <= stale)
-
-
-def refuse_nonfinite(step: int, sums: Any) -> None:
-    """Raises where the loss or the gradient's norm of a step is not finite."""
-    for name in ("loss", "grad_norm"):
-        value = float(sums[name][0] / sums[name][1])
-        if not math.isfinite(value):
-            raise NonFiniteError(f"step {step}: {name} is {value}; training stopped, the last checkpoint is unharmed")

@@ -1,0 +1,20 @@
+"""The configs that there are, each with what its docstring says first."""
+
+import ast
+import pathlib
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+NOT_EXPERIMENTS = ("__init__", "saved")
+
+
+def catalogue(folder: pathlib.Path = CONFIGS) -> str:
+    """Returns a line for each config file: its path and the first line of its docstring. No file is run."""
+    paths = [path for path in sorted(folder.glob("*.py")) if path.stem not in NOT_EXPERIMENTS]
+    width = max((len(path.name) for path in paths), default=0)
+    return "\n".join(f"{folder.name}/{path.name:<{width}}  {first_line(path)}" for path in paths)
+
+
+def first_line(path: pathlib.Path) -> str:
+    """Returns the first line of a Python file's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]

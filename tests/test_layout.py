@@ -22,7 +22,7 @@ ROWS = (
     ("gru_jax",),
     ("experiments.schema", "experiments.atomic", "experiments.lock"),
     ("experiments.data",),
-    ("experiments.models",),
+    ("experiments.models", "experiments.decoding"),
     ("experiments.tasks",),
     ("experiments.config", "experiments.run_folder"),
     ("experiments.training",),

@@ -1,5 +1,6 @@
 """The one face of all tasks: data, model, loss, metrics. The trainer knows nothing else of them."""
 
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -44,6 +45,13 @@ class Task(Protocol):
     def __init__(self, config: Any, data_dir: str | None) -> None:
         """Loads the data; `data_dir` is where it is looked for first."""
         ...
+
+    def keep(self, folder: pathlib.Path) -> None:
+        """Takes what was learnt from the data beside the parameters from a run's folder, or leaves it there.
+
+        Called before `model`; a vocabulary, for example. Most tasks have nothing of the kind.
+        """
+        del folder
 
     @property
     def result_name(self) -> str: ...

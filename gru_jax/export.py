@@ -22,6 +22,7 @@ from gru_jax import arguments
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
 from gru_jax.interop.files import written_whole
 from gru_jax.interop.leaves import Leaves, first_line, naming
+from gru_jax.interop.packages import needing
 from gru_jax.interop.peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.layers import Stack
 from gru_jax.types import Array, DType, Params, State
@@ -48,7 +49,8 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
       >>> save_weights("gru.safetensors", cell, params)
       >>> cell, params = load_weights("gru.safetensors")
     """
-    from safetensors.numpy import save_file
+    with needing("safetensors", "to write weights"):
+        from safetensors.numpy import save_file
 
     description = _describe(cell)
     cell.check(params)
@@ -68,7 +70,8 @@ def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
     Raises:
       ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
     """
-    from safetensors import SafetensorError, safe_open
+    with needing("safetensors", "to read weights"):
+        from safetensors import SafetensorError, safe_open
 
     with naming(path):
         try:

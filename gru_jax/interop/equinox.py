@@ -14,6 +14,7 @@ from gru_jax.cells import LSTM, Elman
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves
 from gru_jax.interop.network import require, require_one_cell, take_apart
+from gru_jax.interop.packages import needing
 from gru_jax.types import Params
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def from_cell(module: Any) -> tuple[Any, Params]:
     Example:
       >>> cell, params = from_cell(eqx.nn.GRUCell(64, 128, key=key))
     """
-    import equinox
+    with needing("equinox", "to read a module"):
+        import equinox
 
     if not isinstance(module, (equinox.nn.GRUCell, equinox.nn.LSTMCell)):
         raise TypeError(f"module: expected an equinox.nn.GRUCell or LSTMCell, got {type(module).__name__}")
@@ -69,7 +71,8 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
     Raises:
       ValueError, TypeError: for what Equinox does not have: reset="before", an Elman cell, a stack.
     """
-    import equinox
+    with needing("equinox", "to build a module"):
+        import equinox
 
     parts = take_apart(cell, params)
     if isinstance(parts.cell, Elman):

@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 from gru_jax import arguments
 
-SHOWN = 8
-"""How many names an error lists."""
+SHOWN, LONGEST = 8, 600
+"""How many names an error lists, and how many characters it has after the file's name."""
 
 
 class Leaves:
@@ -45,7 +45,7 @@ class Leaves:
 
     def rank(self, key: str) -> int:
         """The number of axes of an array."""
-        return np.ndim(self._arrays[key])
+        return getattr(self._arrays[key], "ndim", 0)
 
     def take(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray:
         """Returns an array as NumPy's; a string in `shape` is an axis of any size, shown by its letter."""
@@ -84,9 +84,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Tracer):
         raise TypeError(f"{name}: expected an array with values, got one inside a JAX transformation")
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        # NumPy knows no bfloat16 of PyTorch's; the way over float32 is exact.
-        value = np.asarray(value.float()).astype(jnp.bfloat16) if "bfloat16" in str(value.dtype) else np.asarray(value)
+        value = _from_torch(name, value)
     if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     array = np.asarray(value)
@@ -98,6 +96,16 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
             f"got {array.dtype}"
         )
     return array
+
+
+def _from_torch(name: str, tensor: Any) -> np.ndarray:
+    try:
+        tensor = tensor.detach().cpu()
+        # NumPy knows no bfloat16 of PyTorch's; the way over float32 is exact.
+        return np.asarray(tensor.float()).astype(jnp.bfloat16) if "bfloat16" in str(tensor.dtype) else tensor.numpy()
+    except Exception as error:  # PyTorch has a different one for each kind of tensor without plain numbers in memory.
+        got = f"one of {tensor.dtype}, layout {tensor.layout}, on {tensor.device}: {first_line(error)}"
+        raise TypeError(f"{name}: expected a plain tensor of numbers, got {got}") from None
 
 
 def warn_of_nan(name: str, array: np.ndarray) -> None:
@@ -125,12 +133,20 @@ def naming(source: Any) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{source}: {error}") from None
+        # Not the error's own type, which may take other arguments than a message.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{source}: {printable(str(error))}") from None
 
 
 def first_line(error: Exception) -> str:
     """The first line of what another library has to say."""
     return str(error).strip().partition("\n")[0][:200]
+
+
+def printable(text: str) -> str:
+    """One line of a terminal, whatever names a damaged file has: control characters are shown, not sent."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _some(names: list[str]) -> str:

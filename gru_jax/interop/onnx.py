@@ -7,6 +7,7 @@ nodes must do what a `Stack` does. Lengths and initial states that a graph takes
 
 import os
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gru_jax.interop.network import put_together, take_apart
 from gru_jax.interop.onnx_graph import Graph
 from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
 from gru_jax.interop.onnx_writer import write
+from gru_jax.interop.packages import needing
 from gru_jax.layers import Stack
 from gru_jax.types import Params
 
@@ -115,16 +117,19 @@ def _source(model: Any) -> str:
 
 
 def _load(model: Any) -> Graph:
-    import onnx
+    with needing("onnx", "to read ONNX models"):
+        import onnx
+        from onnx.external_data_helper import load_external_data_for_model
 
     if isinstance(model, onnx.ModelProto):
         return Graph(model)
     if not isinstance(model, (str, os.PathLike, bytes)):
         raise TypeError(f"expected a ModelProto, bytes or a path, got {type(model).__name__}")
+    contents = model if isinstance(model, bytes) else Path(model).read_bytes()
     try:
-        loaded = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load_model(os.fspath(model))
-    except OSError:
-        raise
+        loaded = onnx.load_model_from_string(contents)
+        if not isinstance(model, bytes):
+            load_external_data_for_model(loaded, os.fspath(Path(model).parent))
     except Exception as error:  # Whatever the damage in the file leads to.
         raise ValueError(f"expected an ONNX model, got {type(error).__name__}: {first_line(error)}") from None
     return Graph(loaded)
@@ -163,6 +168,8 @@ def _check_chain(graph: Graph, nodes: list[tuple["onnx.NodeProto", RecurrentNode
     rng = np.random.default_rng(0)
     blank = graph.blank_inputs([proto.input[0] for proto, _ in nodes])
     first = graph.evaluate(nodes[0][0].input[0], {name: blank[name] for name in blank})
+    if first.ndim != 3:
+        raise ValueError(f"{nodes[0][1].name}: X: expected 3 axes, got shape {first.shape}")
     for (before, source), (after, target) in pairwise(nodes):
         fed = f"{target.name}: X: expected the outputs of {source.name}"
         others = {output for proto, _ in nodes for output in proto.output if output} - {before.output[0]}

@@ -70,7 +70,11 @@ class Graph:
         for name in sorted(needed & set(self.inputs)):
             kind = self.inputs[name].type.tensor_type
             dims = [dim.dim_value or SIZE for dim in kind.shape.dim]
-            blank[name] = np.zeros(dims, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+            try:
+                blank[name] = np.zeros(dims, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+            except (KeyError, MemoryError, TypeError, ValueError):
+                got = f"type {kind.elem_type} and shape {dims}"
+                raise ValueError(f"{name}: expected an input of a known type that fits in memory, got {got}") from None
         return blank
 
     def evaluate(self, tensor: str, feeds: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from gru_jax.cells import GRU, LSTM
 from gru_jax.interop.network import Parts
 from gru_jax.interop.onnx_node import OPERATORS, weights_of
+from gru_jax.interop.packages import needing
 from gru_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ DTYPES = (jnp.float32, jnp.float64, jnp.float16)
 
 def write(parts: Parts, lengths: bool, h0: bool, time_major: bool) -> "onnx.ModelProto":
     """Writes a network: what `gru_jax.interop.onnx.to_model` says."""
-    from onnx import helper, numpy_helper
+    with needing("onnx", "to write ONNX models"):
+        from onnx import helper, numpy_helper
 
     I, H, dtype = parts.cell.check(parts.layers[0][0])
     if dtype not in DTYPES:

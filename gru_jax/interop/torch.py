@@ -5,6 +5,8 @@ kept in two parts, `bias_ih` and `bias_hh`: added on the way in; on the way out 
 """
 
 import os
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import numpy as np
 from gru_jax.cells import Cell
 from gru_jax.interop.files import written_whole
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves, first_line, naming
+from gru_jax.interop.leaves import Leaves, first_line, flatten, naming
 from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.interop.packages import needing
 from gru_jax.types import Params
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -100,28 +103,47 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
 def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params]:
     """Reads a state dict that `torch.save` wrote, with `weights_only=True`: a file can hold weights, but no code.
 
+    Args:
+      path: the file.
+      prefix: see `from_state_dict`; "model.rnn." also finds `rnn` of a state dict that lies in a checkpoint as `model`.
+
+    Returns:
+      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+
     Raises:
       ValueError: where the file is none or its contents do not fit; the line names the file.
     """
-    import torch
+    with needing("torch", "to read .pt files"):
+        import torch
 
     with naming(path):
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's advice about files that it refuses in the next line.
             try:
                 state_dict = torch.load(file, map_location="cpu", weights_only=True)
-            except Exception as error:  # PyTorch raises whatever the damage leads to, over many lines.
-                got = f"{type(error).__name__}: {first_line(error)}"
-                raise ValueError(f"expected a file of weights alone from torch.save, got {got}") from None
-        return from_state_dict(state_dict, prefix=prefix)
+            except Exception as error:  # PyTorch raises whatever the damage leads to.
+                raise ValueError(f"expected a file of weights alone from torch.save, got {_refusal(error)}") from None
+        nested = isinstance(state_dict, Mapping)
+        return from_state_dict(flatten(state_dict, ".") if nested else state_dict, prefix=prefix)
 
 
 def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str = "") -> None:
     """Writes `to_state_dict` with `torch.save`."""
-    import torch
+    with needing("torch", "to write .pt files"):
+        import torch
 
     arrays = to_state_dict(cell, params, prefix=prefix)
     with written_whole(path) as temporary:
         torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, temporary)
+
+
+def _refusal(error: Exception) -> str:
+    """What PyTorch has against a file; of a pickle the line that says what it would run, not how to let it."""
+    if isinstance(error, pickle.UnpicklingError):
+        lines = [line.partition("WeightsUnpickler error: ")[2] or line for line in str(error).splitlines()]
+        reasons = [line.strip().partition(". ")[0] for line in lines if "unsupported" in line.lower()]
+        return f"a pickle of something else: {reasons[0] if reasons else first_line(error)}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _read(leaves: Leaves, suffix: str, width: int | str) -> tuple[Cell, Params]:

@@ -1,0 +1,92 @@
+"""Converts a file of weights into another: `python -m gru_jax.interop --from model.onnx --to weights.safetensors`.
+
+A file's ending says what it is: `.safetensors` (this library's own), `.onnx`, or `.pt` and `.pth` (a state dict of
+PyTorch's). Weights are copied bit for bit, but for the sum of a bias that PyTorch and ONNX keep in two parts.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gru_jax import export
+from gru_jax.interop import onnx, torch
+from gru_jax.types import Params
+
+OURS, ONNX, TORCH = (".safetensors",), (".onnx",), (".pt", ".pth")
+READ_OPTIONS = {"prefix": TORCH, "merge": ONNX}
+WRITE_OPTIONS = {"lengths": ONNX, "h0": ONNX, "time_major": ONNX}
+"""Which files an option is for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts what the command line says; what is wrong is one line on standard error, and status 1."""
+    given = vars(_parser().parse_args(arguments))
+    with warnings.catch_warnings(), jax.enable_x64(True):  # x64 so that float64 weights stay what they are.
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _print_warning
+        try:
+            options_to = _chosen(given, WRITE_OPTIONS, given["to"])  # before the work, not after it
+            cell, params = read(given["from"], _chosen(given, READ_OPTIONS, given["from"]))
+            I, H, dtype = cell.check(params)
+            write(given["to"], cell, params, options_to)
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    print(f"{given['to']}: {cell}, I = {I}, H = {H}, {dtype}")
+    return 0
+
+
+def read(path: Path, options: dict[str, Any]) -> tuple[Any, Params]:
+    """Reads a file of weights as its ending says; options are those of the function that reads it."""
+    if path.suffix in OURS:
+        return export.load_weights(path)
+    return (onnx.from_model if path.suffix in ONNX else torch.from_file)(path, **options)
+
+
+def write(path: Path, cell: Any, params: Params, options: dict[str, Any]) -> None:
+    """Writes a file of weights as its ending says; options are those of the function that writes it."""
+    to_file = export.save_weights if path.suffix in OURS else onnx.to_file if path.suffix in ONNX else torch.to_file
+    to_file(path, cell, params, **options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gru_jax.interop", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--from", type=Path, required=True, metavar="FILE", help="a .safetensors, .onnx, .pt or .pth")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="what is written, by its ending too")
+    read_options = parser.add_argument_group("reading")
+    read_options.add_argument("--prefix", help="of a .pt file take the names that begin so, e.g. encoder.rnn.")
+    read_options.add_argument(
+        "--merge", choices=("concat", "sum"), help="how the last two directions of an .onnx file become one"
+    )
+    write_options = parser.add_argument_group("writing")
+    for name, what in (("lengths", "lengths"), ("h0", "initial states")):
+        write_options.add_argument(f"--{name}", action="store_true", default=None, help=f"an .onnx file takes {what}")
+    write_options.add_argument(
+        "--time_major", action="store_true", default=None, help="an .onnx file takes (T, B, I), not (B, T, I)"
+    )
+    return parser
+
+
+def _chosen(given: dict[str, Any], known: dict[str, tuple[str, ...]], path: Path) -> dict[str, Any]:
+    """The options given; one that is not for such a file is refused."""
+    endings = OURS + ONNX + TORCH
+    if path.suffix not in endings:
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(endings)}, got {path.suffix or 'no ending'}")
+    options = {name: given[name] for name in known if given[name] is not None}
+    for name in options:
+        if path.suffix not in known[name]:
+            raise ValueError(f"--{name}: expected only with a file that ends in {' or '.join(known[name])}, got {path}")
+    return options
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,15 @@ XS = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
 LENGTHS = jnp.array([6, 2, 0])
 
 
+CELLS = {
+    "gru": (lambda rngs: modules.GRUCell(I, H, rngs=rngs), gru_jax.GRU()),
+    "gru after": (lambda rngs: modules.GRUCell(I, H, reset="after", rngs=rngs), gru_jax.GRU(reset="after")),
+    "lstm": (lambda rngs: modules.LSTMCell(I, H, forget_bias=0.5, rngs=rngs), gru_jax.LSTM(0.5)),
+    "elman": (lambda rngs: modules.ElmanCell(I, H, rngs=rngs), gru_jax.Elman()),
+    "any cell": (lambda rngs: modules.RecurrentCell(gru_jax.LSTM(), I, H, rngs=rngs), gru_jax.LSTM()),
+}
+
+
 def close(a, b):
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
@@ -95,8 +104,13 @@ def test_grad_is_that_of_the_functional_core():
 
     wanted = expected(layer.parameters())
     for number, (params,) in enumerate(wanted):
-        found = gradient["layers"][number][0]
-        for key, array in params._asdict().items():
+        assert_gradient(gradient["layers"][number][0], params)
+
+
+def assert_gradient(found, expected):
+    """Compares by name: NNX sorts the names in a state."""
+    for key, array in expected._asdict().items():
+        if array is not None:
             leaf = found[key] if isinstance(found, dict) else getattr(found, key)
             np.testing.assert_allclose(leaf[...], array, rtol=1e-4, atol=1e-5)
 
@@ -144,3 +158,60 @@ def test_dropout_acts_where_the_call_gets_rngs():
     key = nnx.Rngs(dropout=7).dropout()
     close(layer(XS, rngs=key)[0], first)
     close(unroll(layer.cell, layer.parameters(), XS, key=key)[0], first)
+
+
+def test_a_state_dict_there_and_back():
+    layer, other = (modules.LSTM(I, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(seed)) for seed in range(2))
+    state = nnx.state(layer)
+    pure = nnx.to_pure_dict(state)
+    assert {leaf.shape for leaf in jax.tree.leaves(pure)} == {leaf.shape for leaf in jax.tree.leaves(state)}
+    assert not np.allclose(layer(XS)[0], other(XS)[0])
+    blank = nnx.state(other)
+    nnx.replace_by_pure_dict(blank, jax.tree.map(np.asarray, pure))
+    nnx.update(other, blank)
+    close(other(XS), layer(XS))
+    doubled = jax.tree.map(lambda a: 2 * a, layer.parameters())
+    other.set_parameters(doubled)
+    close(other(XS), unroll(layer.cell, doubled, XS))
+    with pytest.raises(ValueError, match=r"^params: expected I, H and dtype \(2, 4, .*, got \(3, 4, "):
+        other.set_parameters(other.cell.init(jax.random.key(0), I + 1, H))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_inside_an_rnn(name):
+    make, cell = CELLS[name]
+    module = make(nnx.Rngs(0))
+    rnn = nnx.RNN(module, return_carry=True, rngs=nnx.Rngs(0))
+    carry, ys = nnx.jit(lambda rnn, xs: rnn(xs))(rnn, XS)
+    close((ys, carry), unroll(cell, module.parameters(), XS))
+    initial = jax.tree.map(lambda a: a + 0.5, cell.initial_state(H, (B,)))
+    lengths = jnp.array([6, 2, 1])
+    carry, ys = rnn(XS, initial_carry=initial, seq_lengths=lengths)
+    expected, h_last = unroll(cell, module.parameters(), XS, initial, lengths=lengths)
+    close(carry, h_last)
+    for number, length in enumerate(lengths):
+        close(ys[number, :length], expected[number, :length])
+
+
+def test_the_gradient_of_a_cell_inside_an_rnn():
+    rnn = nnx.RNN(modules.GRUCell(I, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    gradient = nnx.grad(lambda rnn: (rnn(XS) ** 2).sum())(rnn)
+    expected = jax.grad(lambda params: (unroll(gru_jax.GRU(), params, XS)[0] ** 2).sum())(rnn.cell.parameters())
+    assert_gradient(gradient["cell"]["weights"], expected)
+
+
+def test_cells_in_both_directions():
+    pair = [modules.GRUCell(I, H, rngs=nnx.Rngs(seed)) for seed in range(2)]
+    rnn = nnx.Bidirectional(*[nnx.RNN(cell, rngs=nnx.Rngs(0)) for cell in pair], rngs=nnx.Rngs(0))
+    params = (tuple(cell.parameters() for cell in pair),)
+    close(rnn(XS), unroll(gru_jax.Stack(gru_jax.GRU(), bidirectional=True), params, XS)[0])
+
+
+def test_a_drawn_carry():
+    cell = modules.LSTMCell(I, H, rngs=nnx.Rngs(0))
+    close(cell.initialize_carry((B, I), nnx.Rngs(0)), gru_jax.LSTM().initial_state(H, (B,)))
+    drawn = cell.initialize_carry((B, I), nnx.Rngs(carry=3), nnx.initializers.normal())
+    assert drawn.h.shape == drawn.c.shape == (B, H)
+    assert not np.allclose(drawn.h, drawn.c)
+    with pytest.raises(ValueError, match=r"^rngs: expected Rngs with a stream `carry`, for carry_init draws"):
+        cell.initialize_carry((B, I), None, nnx.initializers.normal())

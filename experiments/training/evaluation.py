@@ -42,7 +42,7 @@ class Evaluator:
                 step = self._step(rows)
             sums, carry = step(params, put(batch, self.mesh), carry)
             totals = add_sums(totals, jax.device_get(sums))
-        model = nnx.merge(self.graph, jax.device_put(params, self.mesh.devices.flat[0]))
+        model = nnx.merge(self.graph, devices.whole(params, self.mesh))
         return self.task.metrics(totals) | self.task.scores(model, split)
 
     def _step(self, rows: int) -> Any:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from experiments.config import ExperimentConfig
 from experiments.tasks.base import Task
+from experiments.training import devices
 
 
 class TrainState(NamedTuple):
@@ -52,6 +54,12 @@ def initial_state(
     graph, params = model_parts(task, config)
     carry = task.initial_carry(nnx.merge(graph, params), task.batch_size)
     return graph, TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), carry)
+
+
+def place(state: TrainState, mesh: Mesh) -> TrainState:
+    """Puts a state on the mesh: the carry cut by rows, wide matrices over `model`, all else whole."""
+    rest = devices.lay_out(state._replace(carry=()), mesh)
+    return rest._replace(carry=devices.spread(state.carry, mesh))
 
 
 def parameter_count(params: Any) -> int:

@@ -3,10 +3,15 @@
 from typing import Any
 
 from experiments.schema import ConfigError, nearest
-from experiments.tasks import adding, char_lm, digits
+from experiments.tasks import adding, char_lm, digits, forecasting
 from experiments.tasks.base import Task
 
-TASKS: dict[str, type[Task]] = {"adding": adding.Adding, "char_lm": char_lm.CharLM, "digits": digits.Digits}
+TASKS: dict[str, type[Task]] = {
+    "adding": adding.Adding,
+    "char_lm": char_lm.CharLM,
+    "digits": digits.Digits,
+    "forecasting": forecasting.Forecasting,
+}
 
 
 def find(name: Any) -> type[Task]:

@@ -1,0 +1,234 @@
+"""A time series as a table: read from CSV with errors that name file and line, and cut into windows.
+
+Axes: N rows (times) of the series, V variables, B windows, T rows read, K rows forecast.
+"""
+
+import calendar
+import csv
+import datetime
+import gzip
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.errors import DataError
+from experiments.schema import nearest
+
+MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
+
+
+class SeriesError(DataError, ValueError):
+    """A file that holds no usable series; the message is one line that begins with file and line."""
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Evenly spaced dates, by a fixed duration or by calendar months.
+
+    Attributes:
+      first: the date of row 0.
+      step: the duration between two rows; zero where `months` counts.
+      months: the calendar months between two rows.
+      day: with `months`, the day of the month; in shorter months their last one.
+    """
+
+    first: datetime.datetime
+    step: datetime.timedelta
+    months: int = 0
+    day: int = 0
+
+    def __call__(self, row: int) -> datetime.datetime:
+        """Returns the date of a row, also beyond the series' end."""
+        if not self.months:
+            return self.first + row * self.step
+        year, month = divmod(self.first.year * 12 + self.first.month - 1 + row * self.months, 12)
+        day = min(self.day, calendar.monthrange(year, month + 1)[1])
+        return self.first.replace(year=year, month=month + 1, day=day)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """
+    Attributes:
+      values: float64 (N, V).
+      columns: the variables' names, V.
+      dates: of the rows; None where they are only counted.
+    """
+
+    values: np.ndarray
+    columns: tuple[str, ...]
+    dates: Dates | None = None
+
+    def label(self, row: int) -> str:
+        """Returns a row's date, or its number where there are no dates."""
+        return str(row) if self.dates is None else str(self.dates(row))
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """`scaled = (values - shift) / scale`, variable by variable.
+
+    Attributes:
+      shift, scale: float64 (V,).
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def standard(cls, values: np.ndarray) -> "Scaling":
+        """To mean 0 and standard deviation 1 over the rows of `values` (N, V); constants only lose their mean."""
+        deviation = values.std(axis=0)
+        return cls(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+
+    @classmethod
+    def largest(cls, values: np.ndarray) -> "Scaling":
+        """To a largest magnitude of 1 over the rows of `values` (N, V); zeros stay."""
+        largest = np.abs(values).max(axis=0)
+        return cls(np.zeros_like(largest), np.where(largest > 0, largest, 1.0))
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Scales values (..., V)."""
+        return (values - self.shift) / self.scale
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """Undoes `forward`."""
+        return scaled * self.scale + self.shift
+
+
+def windows(values: Any, origins: np.ndarray, window: int, horizon: int) -> tuple[Any, Any]:
+    """Cuts what is read and what is to be forecast out of a series.
+
+    Args:
+      values: (N, V), of NumPy or JAX.
+      origins: integers (B,): the first row to forecast; the last row read is the one before.
+      window: T.
+      horizon: K.
+
+    Returns:
+      inputs (B, T, V), rows origin - T .. origin - 1, and targets (B, K, V), rows origin .. origin + K - 1.
+    """
+    return values[origins[:, None] + np.arange(-window, 0)], values[origins[:, None] + np.arange(horizon)]
+
+
+def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_column: str = "date") -> Series:
+    """Reads a series from a CSV file with a header.
+
+    Args:
+      path: UTF-8, cells separated by commas.
+      columns: those to read, in this order; none named means all but the dates. Others may hold anything.
+      date_column: its cells are ISO dates (2016-07-01, 2016-07-01 14:00:00), evenly spaced; empty for rows that are
+        only counted.
+
+    Raises:
+      SeriesError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
+    """
+    rows = _rows(path)
+    try:
+        line, header = next(rows)
+    except StopIteration:
+        raise SeriesError(f"{path}: expected a header and rows of numbers, got an empty file") from None
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise SeriesError(f"{path}:{line}: expected each column once, got {twice!r} twice")
+    for name in (date_column, *columns):
+        if name and name not in header:
+            raise SeriesError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
+    columns = tuple(columns) or tuple(name for name in header if name != date_column)
+    places = [header.index(name) for name in columns]
+    date_place = header.index(date_column) if date_column else None
+    lines, dates, values = [], [], []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise SeriesError(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(cells)}")
+        lines.append(line)
+        values.append([_number(cells[p], f"{path}:{line}", header[p]) for p in places])
+        if date_place is not None:
+            dates.append(_date(cells[date_place], f"{path}:{line}", date_column))
+    if len(values) < 2:
+        raise SeriesError(f"{path}: expected at least 2 rows of numbers, got {len(values)}")
+    return Series(np.array(values), columns, _evenly_spaced(path, lines, dates) if dates else None)
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
+    """Reads a gzipped table of numbers separated by commas, without header or dates; `columns` names them."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        values = np.loadtxt(file, delimiter=",", ndmin=2)
+    if values.shape[1] != len(columns):
+        raise SeriesError(f"{path}: expected {len(columns)} columns, got {values.shape[1]}")
+    return Series(values, tuple(columns))
+
+
+def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line number and the stripped cells of every row that is not blank."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise SeriesError(f"{path}: expected a readable CSV file ({error.strerror})") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SeriesError(f"{path}:{line}: expected UTF-8 text, got byte 0x{data[error.start]:02x}") from None
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise SeriesError(f"{path}:{reader.line_num}: expected a row of CSV ({error})") from None
+
+
+def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
+    what = "date column" if is_date else "column"
+    return f"expected a {what} {name!r} in the header{nearest(name, header)}, got {', '.join(header)}"
+
+
+def _number(cell: str, where: str, column: str) -> float:
+    if cell.lower() in MISSING:
+        raise SeriesError(
+            f"{where}: missing value in column {column!r} (got {cell!r}); fill it in or leave its row out"
+        )
+    try:
+        value = float(cell)
+    except ValueError:
+        raise SeriesError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
+    if not math.isfinite(value):
+        raise SeriesError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
+    return value
+
+
+def _date(cell: str, where: str, column: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(cell)
+    except ValueError:
+        expected = "a date such as 2016-07-01 or 2016-07-01 14:00:00"
+        raise SeriesError(f"{where}: expected {expected} in column {column!r}, got {cell!r}") from None
+
+
+def _evenly_spaced(path: str | os.PathLike[str], lines: list[int], dates: list[datetime.datetime]) -> Dates:
+    """Finds the spacing that all rows keep, or names the first row that breaks the one that lasts longest."""
+    first, second = dates[:2]
+    for line, before, date in zip(lines[1:], dates, dates[1:], strict=False):
+        if (before.tzinfo is None) != (date.tzinfo is None):
+            raise SeriesError(f"{path}:{line}: expected dates all with a time zone or all without, got {date}")
+        if date <= before:
+            raise SeriesError(f"{path}:{line}: expected a date after {before} of the row before, got {date}")
+    months = (second.year - first.year) * 12 + second.month - first.month
+    by_month = [Dates(first, datetime.timedelta(), months, day) for day in (first.day, 31)] if months else []
+    spacings = [*by_month, Dates(first, second - first)]
+    kept = [next((row for row, date in enumerate(dates) if spacing(row) != date), len(dates)) for spacing in spacings]
+    longest = max(range(len(spacings)), key=kept.__getitem__)
+    broken = kept[longest]
+    if broken == len(dates):
+        return spacings[longest]
+    expected = spacings[longest](broken)
+    raise SeriesError(
+        f"{path}:{lines[broken]}: expected the date {expected}, for the rows before are evenly spaced, got "
+        f"{dates[broken]}; fill in what is missing, or name no date column to count rows instead"
+    )

@@ -1,0 +1,98 @@
+"""Forecasts look back only, channels mix or do not, quantiles never cross, decoding goes step by step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.data.series import windows
+from experiments.models.forecaster import Forecaster, ForecasterConfig, ordered
+
+LEVELS = (0.1, 0.5, 0.9)
+WINDOW, HORIZON, VARIABLES, ROWS = 8, 5, 2, 30
+VARIANTS = [
+    ("direct", "shared", "mean"),
+    ("direct", "joint", "last"),
+    ("stepwise", "shared", "last"),
+    ("stepwise", "joint", "none"),
+]
+
+
+def make(decoder="direct", channels="shared", normalisation="mean", **options):
+    config = ForecasterConfig(
+        hidden_size=6, segment=2, decoder=decoder, channels=channels, normalisation=normalisation, **options
+    )
+    return Forecaster(config, HORIZON, VARIABLES, LEVELS, nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("decoder", "channels", "normalisation"), VARIANTS)
+def test_forecasts_never_look_ahead(decoder, channels, normalisation):
+    model = make(decoder, channels, normalisation)
+    series = jax.random.normal(jax.random.key(1), (ROWS, VARIABLES))
+    origin = 15
+
+    @jax.jit
+    @jax.jacrev
+    def by_row(series):
+        # Forecasts (K, V, Q) of the window at the origin: their derivatives by every row of the whole series.
+        return model(windows(series, np.array([origin]), WINDOW, HORIZON)[0])[0]
+
+    derivative = np.abs(by_row(series))  # (K, V, Q, N, V)
+    assert derivative[..., origin:, :].max() == 0.0
+    assert derivative[..., : origin - WINDOW, :].max() == 0.0
+    per_row = derivative.max(axis=(0, 1, 2, 4))
+    assert (per_row[origin - WINDOW : origin] > 0).all()
+    across = derivative[:, 0, :, :, 1].max(), derivative[:, 1, :, :, 0].max()
+    assert across == (0.0, 0.0) if channels == "shared" else min(across) > 0
+
+
+@pytest.mark.parametrize("decoder", ["direct", "stepwise"])
+def test_quantiles_never_cross(decoder):
+    model = make(decoder)
+    model.normalisation.log_gain = nnx.Param(jnp.array([2.0, -3.0]))
+    quantiles = model(10.0 * jax.random.normal(jax.random.key(2), (50, WINDOW, VARIABLES)))
+    assert quantiles.shape == (50, HORIZON, VARIABLES, len(LEVELS))
+    assert (jnp.diff(quantiles, axis=-1) > 0).all()
+
+
+def test_ordered_quantiles_by_hand():
+    one = np.log1p(np.e)  # softplus(1)
+    np.testing.assert_allclose(
+        ordered(jnp.array([[1.0, 1.0, 5.0, 1.0, 1.0]]), 2),
+        [[5 - 2 * one, 5 - one, 5, 5 + one, 5 + 2 * one]],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("channels", ["shared", "joint"])
+def test_stepwise_decoding_reads_its_own_medians(cell, channels):
+    # The same forecast by hand: each segment's medians are appended to the window and everything is read anew.
+    model = make("stepwise", channels, "none", cell=cell, num_layers=2)
+    xs = jax.random.normal(jax.random.key(3), (4, WINDOW, VARIABLES))
+
+    @jax.jit
+    def by_hand(xs):
+        forecasts = []
+        for _ in range(3):
+            first = Forecaster.__call__(model, xs)[:, :2]
+            forecasts.append(first)
+            xs = jnp.concatenate([xs, first[..., 1]], axis=1)
+        return jnp.concatenate(forecasts, axis=1)[:, :HORIZON]
+
+    np.testing.assert_allclose(model(xs), by_hand(xs), rtol=1e-5, atol=1e-6)
+
+
+def test_variables_with_shared_channels_are_forecast_each_as_if_alone():
+    model = make(normalisation="none")
+    xs = jax.random.normal(jax.random.key(4), (3, WINDOW, VARIABLES))
+    swapped = model(xs[..., ::-1])
+    np.testing.assert_allclose(model(xs), swapped[:, :, ::-1], rtol=1e-5, atol=1e-6)
+
+
+def test_forecasts_begin_near_the_last_value():
+    model = make(normalisation="last")
+    xs = jax.random.normal(jax.random.key(5), (20, WINDOW, VARIABLES))
+    difference = model(xs)[..., 1] - xs[:, -1:]
+    assert float(jnp.abs(difference).max()) < 0.5

@@ -1,0 +1,206 @@
+"""Forecasts a person's own series with a trained run: a table, forecast.csv and forecast.png in the run's folder.
+
+python -m experiments.forecast --workdir=runs/etth1_uni_24 --csv=mine.csv --column=OT
+
+The CSV has a header and, unless --date_column= is empty, a column of evenly spaced dates; its newest rows are
+what the forecast is made from. With --backtest the last ones are held out, and compared with their forecast.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+from flax import nnx
+
+from experiments import atomic, command_line, tasks
+from experiments.data.series import Scaling, Series, SeriesError, read_csv
+from experiments.run_folder import RunFolder, RunFolderError
+from experiments.schema import ConfigError, nearest
+from experiments.tasks.forecasting import Forecasting, forecast
+from experiments.training import devices, loop
+from experiments.training.summary import table
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+CSV = flags.DEFINE_string("csv", None, "The series; else the one that the run was trained on.")
+COLUMN = flags.DEFINE_string("column", None, "The variable to show, and of a run with one variable the one to read.")
+DATE_COLUMN = flags.DEFINE_string("date_column", "date", "The CSV's column of dates; empty for rows that are counted.")
+BACKTEST = flags.DEFINE_bool(
+    "backtest", False, "Whether to forecast the last rows, which are known, from those before."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+
+SHOWN_ROWS = 12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Forecast:
+    """The quantiles of one variable's next K values.
+
+    Attributes:
+      series: what they are made from, and with a backtest what came.
+      column: which of its variables.
+      origin: the first row forecast.
+      levels: the quantiles' levels, Q.
+      quantiles: (K, Q), in the series' own units.
+    """
+
+    series: Series
+    column: str
+    origin: int
+    levels: tuple[float, ...]
+    quantiles: np.ndarray
+
+    @property
+    def history(self) -> np.ndarray:
+        """The variable's values, (N,), up to and beyond the origin."""
+        return self.series.values[:, self.series.columns.index(self.column)]
+
+    @property
+    def median(self) -> np.ndarray:
+        return self.quantiles[:, self.levels.index(0.5)]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What is known of the rows forecast: (K,), or none."""
+        return self.history[self.origin :]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Returns date, and every quantile, of every row forecast."""
+        labels = (self.series.label(self.origin + k) for k in range(len(self.quantiles)))
+        return [(label, *(f"{value:.6g}" for value in row)) for label, row in zip(labels, self.quantiles, strict=True)]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Loads the run and the series, forecasts, prints the table and writes the files."""
+    del arguments
+    folder = RunFolder(pathlib.Path(WORKDIR.value))
+    config = folder.load_config()
+    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
+    if not isinstance(task, Forecasting):
+        raise ConfigError(f"task.name: expected a run of 'forecasting', got one of {config.task.name!r}")
+    run = loop.load(config, task, folder, devices.make_mesh(1))
+    if run.progress.best_value is None:
+        raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")
+    series, column = choose_series(task, CSV.value, COLUMN.value, DATE_COLUMN.value)
+    made = make_forecast(task, nnx.merge(run.graph, run.best), series, column, BACKTEST.value)
+    print(describe(made, CSV.value or task.result_name))
+    write_csv(made, folder.path / "forecast.csv")
+    draw(made, 2 * task.config.horizon + task.config.window // 2, folder.path / "forecast.png")
+    print(f"  written to {folder.path / 'forecast.csv'}, {folder.path / 'forecast.png'}")
+
+
+def choose_series(task: Forecasting, path: str | None, column: str | None, date_column: str) -> tuple[Series, str]:
+    """Reads what the run can forecast: its own variables, or with a run of one variable any one.
+
+    Args:
+      task: the run's.
+      path: a CSV file; None for the series that the run was trained on.
+      column: None for the run's own, or the first of several.
+      date_column: of the CSV file.
+
+    Returns:
+      the series, with as many variables as the run's, and the one to show.
+    """
+    own = task.series.columns
+    if path is not None:
+        single = len(own) == 1
+        series = read_csv(path, (column or own[0],) if single else own, date_column)
+    else:
+        series = task.series
+    shown = column or series.columns[0]
+    if shown not in series.columns:
+        near = nearest(shown, series.columns)
+        raise ConfigError(f"--column: expected one of {', '.join(series.columns)}{near}, got {shown!r}")
+    return series, shown
+
+
+def make_forecast(task: Forecasting, model: nnx.Module, series: Series, column: str, backtest: bool) -> Forecast:
+    """Forecasts the K rows after a series' end, or with `backtest` its last K rows from those before.
+
+    The run's own series is scaled as in training, another one by its rows before the forecast.
+
+    Raises:
+      SeriesError: the series is shorter than the window that the run reads.
+    """
+    T, K = task.config.window, task.config.horizon
+    origin = len(series.values) - (K if backtest else 0)
+    if origin < T:
+        held = f" before the {K} that --backtest holds out" if backtest else ""
+        raise SeriesError(f"--csv: expected at least {T} rows, the run's window,{held}, got {max(origin, 0)}")
+    scaling = task.scaling if series is task.series else Scaling.standard(series.values[:origin])
+    window = scaling.forward(series.values[origin - T : origin])
+    graph, params = nnx.split(model)
+    quantiles = np.asarray(forecast(graph, params, window[None].astype(np.float32)))[0]
+    own_units = scaling.inverse(quantiles.swapaxes(1, 2)).swapaxes(1, 2)
+    return Forecast(series, column, origin, task.config.quantiles, own_units[:, series.columns.index(column)])
+
+
+def describe(made: Forecast, source: str) -> str:
+    """Returns the table of the first rows, and with a backtest how they compare."""
+    rows = made.rows()
+    last = f"{made.series.label(made.origin - 1)}: {made.history[made.origin - 1]:.6g}"
+    share = 100 * (made.levels[-1] - made.levels[0])
+    lines = [
+        (label, f"{values[made.levels.index(0.5)]:>10}   {share:.0f} % between {values[0]} and {values[-1]}")
+        for label, *values in rows[:SHOWN_ROWS]
+    ]
+    if len(rows) > SHOWN_ROWS:
+        lines.append(("...", f"{len(rows) - SHOWN_ROWS} more rows"))
+    truth = made.truth
+    if len(truth):
+        naive = made.history[made.origin - 1]
+        inside = (made.quantiles[:, 0] <= truth) & (truth <= made.quantiles[:, -1])
+        lines.append(("mean absolute error", f"{np.abs(made.median - truth).mean():.6g}"))
+        lines.append(("of the last value", f"{np.abs(naive - truth).mean():.6g}"))
+        lines.append((f"inside the {share:.0f} %", f"{100 * inside.mean():.1f} %"))
+    return table(lines, f"{made.column} of {source}, {len(rows)} rows after {last}")
+
+
+def write_csv(made: Forecast, path: pathlib.Path) -> None:
+    """Writes date and quantiles of all rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["date" if made.series.dates else "row", *(f"q{level:g}" for level in made.levels)])
+    writer.writerows(made.rows())
+    atomic.write_bytes(path, text.getvalue().encode())
+
+
+def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
+    """Draws the last `past` rows, the median and the intervals, and what came where it is known."""
+    import matplotlib.dates
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    start, end = max(made.origin - past, 0), made.origin + len(made.quantiles)
+    dates = made.series.dates
+    places = np.array([row if dates is None else dates(row) for row in range(start, end)])
+    before, after = places[: made.origin - start], places[made.origin - start :]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(before, made.history[start : made.origin], color="black", linewidth=1, label="known")
+    if len(made.truth):
+        axes.plot(after, made.truth, color="black", linewidth=1, linestyle=":", label="what came")
+    for low in range(made.levels.index(0.5)):
+        high = len(made.levels) - 1 - low
+        share = 100 * (made.levels[high] - made.levels[low])
+        band = (made.quantiles[:, low], made.quantiles[:, high])
+        axes.fill_between(after, *band, color="C0", alpha=0.25, linewidth=0, label=f"{share:.0f} % interval")
+    axes.plot(after, made.median, color="C0", label="median")
+    axes.set(ylabel=made.column)
+    if dates is not None:
+        locator = matplotlib.dates.AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    atomic.write_bytes(path, picture.getvalue())
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,148 @@
+"""A person's own series: what is read, scaled, forecast and written, and what is refused."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.data.series import SeriesError, read_csv
+from experiments.forecast import choose_series, describe, draw, make_forecast, write_csv
+from experiments.schema import ConfigError
+from experiments.tasks.forecasting import Forecasting, ForecastingConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+ROWS, WINDOW, HORIZON = 60, 6, 4
+
+
+def write(path, values, columns=("OT",)):
+    lines = [",".join(("date", *columns))]
+    for row, numbers in enumerate(values):
+        lines.append(
+            f"2024-02-{1 + row // 24:02} {row % 24:02}:00:00," + ",".join(f"{number:.9g}" for number in numbers)
+        )
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def make(path, **options):
+    config = ForecastingConfig(
+        dataset="csv", csv_file=path, window=WINDOW, horizon=HORIZON, batch_size=4, quantiles=(0.1, 0.3, 0.5, 0.7, 0.9)
+    )
+    task = Forecasting(config, None)
+    return task, task.model(task.ModelConfig(hidden_size=4, segment=2, **options), nnx.Rngs(0))
+
+
+@pytest.fixture
+def values():
+    return 20.0 + np.random.default_rng(0).normal(size=(ROWS, 1)).cumsum(axis=0)
+
+
+@pytest.fixture
+def run(tmp_path, values):
+    return make(write(tmp_path / "own.csv", values))
+
+
+def test_another_series_is_scaled_by_itself_and_forecast_from_its_newest_rows(tmp_path, run, values):
+    task, model = run
+    series, column = choose_series(task, write(tmp_path / "other.csv", 7 * values, ("load",)), "load", "date")
+    made = make_forecast(task, model, series, column, backtest=False)
+    mean, deviation = series.values.mean(), series.values.std()
+    expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
+    np.testing.assert_allclose(made.quantiles, expected, rtol=1e-5)
+    assert (column, made.origin, len(made.truth)) == ("load", ROWS, 0)
+
+
+def test_the_runs_own_series_is_scaled_as_in_training(run):
+    task, model = run
+    series, column = choose_series(task, None, None, "date")
+    made = make_forecast(task, model, series, column, backtest=False)
+    expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
+    np.testing.assert_allclose(made.median, expected, rtol=1e-5)
+
+
+def test_a_backtest_knows_nothing_of_what_it_forecasts(tmp_path, values):
+    task, model = make(write(tmp_path / "own.csv", values), normalisation="none")
+    changed = values.copy()
+    changed[-HORIZON:] += 100.0
+    made = []
+    for name, array in (("one", values), ("two", changed)):
+        series, column = choose_series(task, write(tmp_path / f"{name}.csv", array), "OT", "date")
+        made.append(make_forecast(task, model, series, column, backtest=True))
+    np.testing.assert_array_equal(made[0].quantiles, made[1].quantiles)
+    np.testing.assert_allclose(made[1].truth, changed[-HORIZON:, 0], rtol=1e-6)
+    error = np.abs(made[1].median - made[1].truth).mean()
+    naive = np.abs(changed[-HORIZON - 1, 0] - made[1].truth).mean()
+    shown = describe(made[1], "two.csv")
+    assert f"mean absolute error  {error:.6g}" in shown
+    assert f"of the last value    {naive:.6g}" in shown
+    assert "inside the 80 %      0.0 %" in shown
+
+
+def test_every_row_is_written_with_its_date_and_all_quantiles(tmp_path, run):
+    task, model = run
+    made = make_forecast(task, model, *choose_series(task, None, None, "date"), backtest=False)
+    write_csv(made, tmp_path / "forecast.csv")
+    again = read_csv(tmp_path / "forecast.csv")
+    assert again.columns == ("q0.1", "q0.3", "q0.5", "q0.7", "q0.9")
+    assert again.label(0) == "2024-02-03 12:00:00"
+    np.testing.assert_allclose(again.values, made.quantiles, rtol=1e-5)
+    draw(made, 30, tmp_path / "forecast.png")
+    assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in describe(made, "own.csv")
+
+
+def test_a_run_of_several_variables_needs_them_all_and_shows_one(tmp_path, values):
+    path = write(tmp_path / "two.csv", np.concatenate([values, values**2], axis=1), ("a", "b"))
+    task, model = make(path)
+    series, column = choose_series(task, path, "b", "date")
+    made = make_forecast(task, model, series, column, backtest=False)
+    # Squares of about 20: the forecast is of the variable shown, in its own units.
+    assert 100 < made.median.mean() < 2000
+    with pytest.raises(ConfigError, match=r"--column: expected one of a, b, got 'c'"):
+        choose_series(task, path, "c", "date")
+    with pytest.raises(SeriesError, match=r"one.csv:1: expected a column 'b' in the header, got date, a"):
+        choose_series(task, write(tmp_path / "one.csv", values, ("a",)), "a", "date")
+
+
+def test_refuses_a_series_shorter_than_the_window(tmp_path, run, values):
+    task, model = run
+    series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")
+    make_forecast(task, model, series, column, backtest=False)
+    with pytest.raises(SeriesError, match=r"--csv: expected at least 6 rows, the run's window, before the 4 .* got 4"):
+        make_forecast(task, model, series, column, backtest=True)
+
+
+def start(module, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_trained_on_a_csv_and_forecast_as_a_person_does(tmp_path):
+    rows = np.arange(400)
+    values = 20 + 5 * np.sin(2 * np.pi * rows / 24)[:, None]
+    path, runs = write(tmp_path / "mine.csv", values), str(tmp_path / "run")
+    trained = start(
+        "train", "--config=configs/forecasting.py:smoke", f"--workdir={runs}", "--devices=1",
+        "--config.task.dataset=csv", f"--config.task.csv_file={path}", "--config.task.column=OT",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "mine_uni_6: finished" in trained.stdout
+    done = start("forecast", f"--workdir={runs}", f"--csv={path}", "--column=OT", "--backtest")
+    assert done.returncode == 0, done.stderr
+    assert "OT of" in done.stdout
+    assert (tmp_path / "run" / "forecast.png").exists()
+    refused = start("forecast", f"--workdir={runs}", f"--csv={path}", "--column=TO")
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: {path}:1: expected a column 'TO' in the header, got date, OT\n"

@@ -1,61 +1,74 @@
-"""Forecasting: ETTh1, univariate or as `:etth1_multi`, and `:exchange_rate`; other horizons by --config.task.horizon.
+"""Forecasting: ETTh1, one variable or all seven, and the exchange rates; a variant for each horizon.
 
     python -m experiments.train --config=configs/forecasting.py --workdir=runs/etth1_uni_24
-    python -m experiments.train --config=configs/forecasting.py:etth1_multi --workdir=runs/etth1_multi_168 \
-        --config.task.horizon=168
-    python -m experiments.train --config=configs/forecasting.py:exchange_rate --workdir=runs/exchange_rate_3
+    python -m experiments.train --config=configs/forecasting.py:etth1_multi_168 --workdir=runs/etth1_multi_168
+    python -m experiments.train --config=configs/forecasting.py:exchange_rate_3-lstm --workdir=runs/exchange_rate_3_lstm
     python -m experiments.forecast --workdir=runs/etth1_uni_24 --csv=mine.csv --column=OT
 
-A series of one's own is trained on with --config.task.dataset=csv --config.task.csv_file=mine.csv
---config.task.column=..., and forecasts that are decoded step by step with --config.model.decoder=stepwise.
+`etth1_uni_<h>` and `etth1_multi_<h>` with h = 24, 48, 168, 336, 720; `exchange_rate_<h>` with h = 3, 6, 12, 24; `-lstm`
+and `-elman` have as many parameters. A series of one's own is trained on with --config.task.dataset=csv
+--config.task.csv_file=mine.csv --config.task.column=..., and a forecast is decoded step by step with
+--config.model.decoder=stepwise.
 
 Not yet run.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("etth1_uni", "etth1_multi", "exchange_rate", "smoke")
+from experiments import variants
+
+ETT_HORIZONS, EXCHANGE_HORIZONS = (24, 48, 168, 336, 720), (3, 6, 12, 24)
+VARIANTS = variants.of_settings(
+    *(f"etth1_{kind}_{h}" for kind in ("uni", "multi") for h in ETT_HORIZONS),
+    *(f"exchange_rate_{h}" for h in EXCHANGE_HORIZONS),
+)
+GRU_WIDTH, QUANTILES = 64, 3
+GATES = {"gru": 3, "lstm": 4, "elman": 1}
 
 
-def get_config(variant: str = "etth1_uni") -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/forecasting.py: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+def width(cell: str, segment: int, horizon: int) -> int:
+    """Returns the width with which a cell has as many parameters as the GRU, the readout's included."""
+
+    def parameters(cell: str, H: int) -> int:
+        return GATES[cell] * H * (H + segment + 1) + (H + 1) * horizon * QUANTILES
+
+    return min(range(1, 4 * GRU_WIDTH), key=lambda H: abs(parameters(cell, H) - parameters("gru", GRU_WIDTH)))
+
+
+def get_config(variant: str = VARIANTS[0]) -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/forecasting.py", VARIANTS, variant)
+    series, _, horizon = setting.rpartition("_")
+    exchange = series == "exchange_rate"
+    segment = 12 if exchange else 24
     config = ConfigDict(
         {
             "task": {
                 "name": "forecasting",
-                "dataset": "etth1",
+                "dataset": "exchange_rate" if exchange else "etth1",
                 "csv_file": "",
                 "date_column": "date",
-                "column": "OT",
-                "window": 336,
-                "horizon": 24,
-                "batch_size": 64,
+                "column": "OT" if series == "etth1_uni" else "",
+                "window": 168 if exchange else 336,
+                "horizon": int(horizon),
+                "batch_size": 64 if series == "etth1_uni" else 32,
             },
             "model": {
-                "cell": "gru",
-                "hidden_size": 64,
+                "cell": cell,
+                "hidden_size": width(cell, segment, int(horizon)),
                 "dropout": 0.3,
                 "decoder": "direct",
-                "segment": 24,
+                "segment": segment,
                 "channels": "shared",
-                "normalisation": "mean",
+                "normalisation": "mean" if series == "etth1_multi" else "last",
             },
-            "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "warmup_cosine", "warmup_steps": 50},
-            "train": {"steps": 1000, "eval_every": 100, "checkpoint_every": 500, "log_every": 100, "patience": 4},
+            "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 50},
+            "train": {"steps": 600, "eval_every": 100, "checkpoint_every": 300, "log_every": 100, "patience": 3},
             "seed": 0,
         }
     )
-    if variant == "etth1_multi":
-        config.update({"task": {"column": ""}})
-    if variant == "exchange_rate":
-        config.update(
-            {
-                "task": {"dataset": "exchange_rate", "column": "", "window": 168, "horizon": 3},
-                "model": {"segment": 6, "normalisation": "last"},
-            }
-        )
-    if variant == "smoke":
+    if exchange:
+        config.update({"optimizer": {"learning_rate": 1e-3}, "train": {"steps": 400}})
+    if smoke:
         config.update(
             {
                 "task": {"column": "", "window": 24, "horizon": 6, "batch_size": 16},

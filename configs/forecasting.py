@@ -59,10 +59,10 @@ def get_config(variant: str = VARIANTS[0]) -> ConfigDict:
                 "decoder": "direct",
                 "segment": segment,
                 "channels": "shared",
-                "normalisation": "mean" if series == "etth1_multi" else "last",
+                "normalisation": "last",
             },
             "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 50},
-            "train": {"steps": 600, "eval_every": 100, "checkpoint_every": 300, "log_every": 100, "patience": 3},
+            "train": {"steps": 800, "eval_every": 100, "checkpoint_every": 300, "log_every": 100, "patience": 3},
             "seed": 0,
         }
     )

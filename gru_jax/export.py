@@ -21,7 +21,7 @@ from jax import export
 from gru_jax import arguments
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
 from gru_jax.interop.files import written_whole
-from gru_jax.interop.leaves import Leaves, first_line, naming
+from gru_jax.interop.leaves import Leaves, in_short, naming
 from gru_jax.interop.packages import needing
 from gru_jax.interop.peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.layers import Stack
@@ -79,8 +79,7 @@ def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, TypeError, AttributeError) as error:  # the last two for dtypes that NumPy lacks
-            got = f"{type(error).__name__}: {first_line(error)}"
-            raise ValueError(f"expected a safetensors file, got {got}") from None
+            raise ValueError(f"expected a safetensors file, got {in_short(error)}") from None
         if "gru_jax" not in metadata:
             raise ValueError(f"metadata: expected a key 'gru_jax', got {', '.join(sorted(metadata)) or 'none'}")
         cell = _cell_from(metadata["gru_jax"])
@@ -210,9 +209,7 @@ def _cell_from(text: str) -> Any:
     try:
         return _cell_of(json.loads(text))
     except (json.JSONDecodeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"metadata: gru_jax: expected a cell as JSON, got {text[:80]!r}: {first_line(error)}"
-        ) from None
+        raise ValueError(f"metadata: gru_jax: expected a cell as JSON, got {text[:80]!r}: {error}") from None
 
 
 def _cell_of(description: Any) -> Any:

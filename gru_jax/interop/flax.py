@@ -136,9 +136,13 @@ def _read(params: Mapping[str, Any], source: str, layer_pattern: str, merge: str
         raise TypeError(f"{source}: expected a dict of parameters, got {type(params).__name__}")
     arguments.one_of("merge", merge, ("concat", "sum"))
     leaves = Leaves(source, flatten(params))
-    found = {match.group() for match in (re.match(layer_pattern, name) for name in leaves.names()) if match}
+    matches = filter(None, (re.match(layer_pattern, name) for name in leaves.names()))
+    found = {int(match.group(1)): match.group() for match in matches}
+    if sorted(found) != list(range(len(found))):
+        got = ", ".join(map(str, sorted(found)))
+        raise ValueError(f"{source}: expected recurrent layers 0, 1, 2 and nothing between them, got layers {got}")
     layers, width = [], "I"
-    for layer in sorted(found, key=lambda path: int(path.strip("/layers_"))) or [""]:
+    for layer in [found[number] for number in sorted(found)] or [""]:
         paths = [f"{layer}{name}/" for name in DIRECTIONS] if _has(leaves, f"{layer}{DIRECTIONS[0]}/") else [layer]
         paths = [f"{path}cell/" if _has(leaves, f"{path}cell/") else path for path in paths]
         layers.append([_read_cell(leaves, path, width) for path in paths])
@@ -226,6 +230,8 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
 
 def _check_module(name: str, attributes: Mapping[str, Any], merge: str) -> None:
     """Tries on numbers the functions of a module, which its parameters do not say."""
+    from flax import nnx
+
     x = jnp.array([-1.5, 0.5, 2.0])
     merged = jnp.concatenate([x, -3 * x]) if merge == "concat" else x - 3 * x
     for function, expected, given, result in (
@@ -237,6 +243,11 @@ def _check_module(name: str, attributes: Mapping[str, Any], merge: str) -> None:
             got = attributes[function](*given)
             if got.shape != result.shape or not jnp.allclose(got, result):
                 raise ValueError(f"{name}.{function}: expected {expected}, got another function")
+    if "layers" in attributes:
+        for number, layer in enumerate(attributes["layers"]):
+            if not isinstance(layer, (nnx.RNN, nnx.Bidirectional)):
+                got = type(layer).__name__
+                raise ValueError(f"{name}.layers[{number}]: expected an RNN or a Bidirectional, got {got}")
     for flag in ("residual", "reverse"):
         if flag in attributes and attributes[flag] is not False:
             raise ValueError(f"{name}.{flag}: expected False, got {attributes[flag]}")

@@ -104,7 +104,7 @@ def _from_torch(name: str, tensor: Any) -> np.ndarray:
         # NumPy knows no bfloat16 of PyTorch's; the way over float32 is exact.
         return np.asarray(tensor.float()).astype(jnp.bfloat16) if "bfloat16" in str(tensor.dtype) else tensor.numpy()
     except Exception as error:  # PyTorch has a different one for each kind of tensor without plain numbers in memory.
-        got = f"one of {tensor.dtype}, layout {tensor.layout}, on {tensor.device}: {first_line(error)}"
+        got = f"one of {tensor.dtype}, layout {tensor.layout}, on {tensor.device}: {in_short(error)}"
         raise TypeError(f"{name}: expected a plain tensor of numbers, got {got}") from None
 
 
@@ -138,9 +138,10 @@ def naming(source: Any) -> Iterator[None]:
         raise kind(f"{source}: {printable(str(error))}") from None
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what another library has to say."""
-    return str(error).strip().partition("\n")[0][:200]
+def in_short(error: Exception) -> str:
+    """The kind of another library's error, and the first line of what it has to say."""
+    line = str(error).strip().partition("\n")[0][:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def printable(text: str) -> str:

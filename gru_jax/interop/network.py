@@ -47,6 +47,10 @@ def take_apart(cell: Any, params: Params) -> Parts:
 def put_together(layers: Sequence[Sequence[tuple[Cell, Params]]], merge: str = "concat") -> tuple[Any, Params]:
     """Returns a cell and its parameters, or a `Stack` where there are several layers or two directions."""
     cell, params = layers[0][0]
+    for number, layer in enumerate(layers):
+        for other, _ in layer:
+            if other != cell:
+                raise ValueError(f"layer {number}: expected {cell}, as in layer 0, got {other}")
     if len(layers) == 1 and len(layers[0]) == 1:
         return cell, params
     stack = Stack(cell, num_layers=len(layers), bidirectional=len(layers[0]) == 2, merge=merge)

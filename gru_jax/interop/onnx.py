@@ -14,9 +14,9 @@ import numpy as np
 
 from gru_jax import arguments
 from gru_jax.interop.files import written_whole
-from gru_jax.interop.leaves import first_line, naming
+from gru_jax.interop.leaves import in_short, naming
 from gru_jax.interop.network import put_together, take_apart
-from gru_jax.interop.onnx_graph import Graph
+from gru_jax.interop.onnx_graph import Graph, sizes_to_try
 from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
 from gru_jax.interop.onnx_writer import write
 from gru_jax.interop.packages import needing
@@ -55,6 +55,9 @@ def from_model(model: Any, *, merge: str = "concat") -> tuple[Any, Params]:
                     "take the node from read_nodes, and unroll with reverse=True"
                 )
             _check_start(graph, proto, node.name)
+            first, lengths = (slots(each).get("sequence_lens") for each in (protos[0], proto))
+            if lengths != first:
+                raise ValueError(f"{node.name}: sequence_lens: expected {first}, as in {nodes[0].name}, got {lengths}")
         _check_chain(graph, list(zip(protos, nodes, strict=True)), merge)
         layers = []
         for node in nodes:
@@ -131,7 +134,7 @@ def _load(model: Any) -> Graph:
         if not isinstance(model, bytes):
             load_external_data_for_model(loaded, os.fspath(Path(model).parent))
     except Exception as error:  # Whatever the damage in the file leads to.
-        raise ValueError(f"expected an ONNX model, got {type(error).__name__}: {first_line(error)}") from None
+        raise ValueError(f"expected an ONNX model, got {in_short(error)}") from None
     return Graph(loaded)
 
 
@@ -177,7 +180,7 @@ def _check_chain(graph: Graph, nodes: list[tuple["onnx.NodeProto", RecurrentNode
         if before.output[0] not in made_of or made_of & others or source.time_major != target.time_major:
             raise ValueError(f"{fed} alone, for the layers of a stack lie on each other, got {after.input[0]!r}")
         H, D = source.cell.check(source.params)[1], source.directions
-        Y = rng.normal(size=(*first.shape[:2], D, H)).astype(first.dtype)
+        Y = rng.normal(size=sizes_to_try(f"{source.name}: Y", (*first.shape[:2], D, H))).astype(first.dtype)
         expected = Y.reshape(*Y.shape[:2], D * H) if merge == "concat" else Y.sum(2)
         feed = np.moveaxis(Y, 2, 1) if source.time_major else Y
         got = graph.evaluate(after.input[0], blank | {before.output[0]: feed})

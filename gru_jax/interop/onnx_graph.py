@@ -1,11 +1,12 @@
 """What comes from what in an ONNX graph, and the values of what comes from constants."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gru_jax.interop.leaves import first_line
+from gru_jax.interop.leaves import in_short
 from gru_jax.interop.onnx_node import LAYOUTS
 
 if TYPE_CHECKING:
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 SIZE = 3
 """Stands for an axis of any size where a graph is tried out."""
+MOST_NUMBERS = 2**28
+
+
+def sizes_to_try(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Returns the sizes of an array to try a graph on; refuses those that only a damaged file has."""
+    if min(sizes, default=0) < 0 or math.prod(sizes) > MOST_NUMBERS:
+        raise ValueError(f"{name}: expected sizes of at most {MOST_NUMBERS} numbers in all, got {tuple(sizes)}")
+    return tuple(sizes)
 
 
 class Graph:
@@ -56,9 +65,7 @@ class Graph:
             try:
                 return numpy_helper.to_array(self.constants[tensor])
             except Exception as error:  # Whatever the damage in the file leads to.
-                raise ValueError(
-                    f"{tensor}: expected an array, got {type(error).__name__}: {first_line(error)}"
-                ) from None
+                raise ValueError(f"{tensor}: expected an array, got {in_short(error)}") from None
         return self.evaluate(tensor, {})
 
     def blank_inputs(self, tensors: Iterable[str]) -> dict[str, np.ndarray]:
@@ -71,10 +78,10 @@ class Graph:
             kind = self.inputs[name].type.tensor_type
             dims = [dim.dim_value or SIZE for dim in kind.shape.dim]
             try:
-                blank[name] = np.zeros(dims, helper.tensor_dtype_to_np_dtype(kind.elem_type))
-            except (KeyError, MemoryError, TypeError, ValueError):
-                got = f"type {kind.elem_type} and shape {dims}"
-                raise ValueError(f"{name}: expected an input of a known type that fits in memory, got {got}") from None
+                dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            except (KeyError, TypeError):
+                raise ValueError(f"{name}: expected an input of a known type, got type {kind.elem_type}") from None
+            blank[name] = np.zeros(sizes_to_try(name, dims), dtype)
         return blank
 
     def evaluate(self, tensor: str, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -97,5 +104,5 @@ class Graph:
         try:
             (result,) = reference.ReferenceEvaluator(part).run(None, dict(feeds))
         except Exception as error:  # An operator it lacks, shapes that do not fit, whatever the graph leads to.
-            raise ValueError(f"{tensor}: cannot be worked out: {type(error).__name__}: {first_line(error)}") from None
+            raise ValueError(f"{tensor}: cannot be worked out: {in_short(error)}") from None
         return np.asarray(result)

@@ -186,7 +186,8 @@ def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) ->
             linear = value
             arguments.one_of(f"{name}: linear_before_reset", linear, (0, 1))
         elif key == "activations":
-            got = [item.decode(errors="replace") for item in value]
+            listed = value if isinstance(value, list) else [value]
+            got = [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in listed]
             expected = ACTIVATIONS[operator] * (len(got) // len(ACTIVATIONS[operator]))
             if [item.lower() for item in got] != expected:
                 raise ValueError(

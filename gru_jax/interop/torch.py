@@ -16,7 +16,7 @@ import numpy as np
 from gru_jax.cells import Cell
 from gru_jax.interop.files import written_whole
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves, first_line, flatten, naming
+from gru_jax.interop.leaves import Leaves, flatten, in_short, naming
 from gru_jax.interop.network import put_together, require, take_apart
 from gru_jax.interop.packages import needing
 from gru_jax.types import Params
@@ -140,10 +140,11 @@ def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str =
 def _refusal(error: Exception) -> str:
     """What PyTorch has against a file; of a pickle the line that says what it would run, not how to let it."""
     if isinstance(error, pickle.UnpicklingError):
-        lines = [line.partition("WeightsUnpickler error: ")[2] or line for line in str(error).splitlines()]
-        reasons = [line.strip().partition(". ")[0] for line in lines if "unsupported" in line.lower()]
-        return f"a pickle of something else: {reasons[0] if reasons else first_line(error)}"
-    return f"{type(error).__name__}: {first_line(error)}"
+        text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        reasons = [line for line in lines if "unsupported" in line.lower()] or lines or ["nothing is said of it"]
+        return f"a pickle of something else: {reasons[0].partition('. ')[0]}"
+    return in_short(error)
 
 
 def _read(leaves: Leaves, suffix: str, width: int | str) -> tuple[Cell, Params]:

@@ -1,0 +1,128 @@
+"""Files damaged at random are read, or refused in one line that names the file: nothing else happens."""
+
+import io
+import json
+import warnings
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gru_jax
+from gru_jax.export import load_weights, save_weights
+from gru_jax.interop import onnx, torch
+from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants
+
+COUNT = 150
+"""Damaged files of each kind."""
+I, H = 1, 2  # Small weights, so that most damage is done to what describes them.
+STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
+
+
+def drawn(cell):
+    draws = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), I, H))
+    return jax.tree.map(lambda a: jnp.asarray(draws.normal(size=a.shape), jnp.float32), shapes)
+
+
+def safetensors(path):
+    save_weights(path, STACK, drawn(STACK))
+    return load_weights
+
+
+def onnx_model(path):
+    pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
+    onnx.to_file(path, STACK, drawn(STACK), lengths=True, h0=True)
+    return onnx.from_model
+
+
+def torch_zip(path):
+    pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+    torch.to_file(path, STACK, drawn(STACK))
+    return torch.from_file
+
+
+def torch_pickle(path):
+    """The form before the zip file: pickles one after the other."""
+    module = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+    arrays = torch.to_state_dict(STACK, drawn(STACK))
+    tensors = {name: module.from_numpy(array) for name, array in arrays.items()}
+    module.save(tensors, path, _use_new_zipfile_serialization=False)
+    return torch.from_file
+
+
+def try_to_read(load, path):
+    """Returns whether a file was read; it may also be refused in one line, or its weights be no numbers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".* weights are NaN or infinite$", UserWarning)
+        try:
+            load(path)
+        except (TypeError, ValueError) as caught:
+            error = caught
+        else:
+            return True
+    assert type(error) in (TypeError, ValueError)
+    assert str(error).startswith(f"{path}: ")
+    assert str(error).isprintable()
+    assert len(str(error)) < 1000
+    return False
+
+
+@pytest.mark.parametrize("save", [safetensors, onnx_model, torch_zip, torch_pickle])
+def test_damaged_files(save, tmp_path):
+    path = tmp_path / "weights"
+    load = save(path)
+    whole = path.read_bytes()
+    assert try_to_read(load, path)
+    read = 0
+    for mutant in mutants(whole, COUNT):
+        path.write_bytes(mutant)
+        read += try_to_read(load, path)
+    assert read < COUNT / 2
+
+
+def test_damaged_pickles_inside_a_whole_zip_file(tmp_path):
+    path = tmp_path / "weights.pt"
+    load = torch_zip(path)
+    with zipfile.ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    (name,) = (name for name in parts if name.endswith("data.pkl"))
+    for mutant in [parts[name], *mutants(parts[name], COUNT)]:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as file:
+            for part, contents in (parts | {name: mutant}).items():
+                file.writestr(part, contents)
+        path.write_bytes(buffer.getvalue())
+        assert try_to_read(load, path) or mutant != parts[name]
+
+
+def test_well_formed_models_with_wrong_fields(tmp_path):
+    path = tmp_path / "weights.onnx"
+    load = onnx_model(path)
+    model = pytest.importorskip("onnx").load(path)
+    refused = 0
+    for mutant in message_mutants(model, COUNT):
+        path.write_bytes(mutant)
+        refused += not try_to_read(load, path)
+    assert COUNT / 4 < refused < COUNT
+
+
+def test_well_formed_headers_with_wrong_values(tmp_path):
+    """Both the header of a safetensors file and the cell in it are JSON."""
+    path = tmp_path / "weights.safetensors"
+    load = safetensors(path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    cell = json.loads(header["__metadata__"]["gru_jax"])
+    headers = list(json_mutants(header, COUNT))
+    for mutant in json_mutants(cell, COUNT):
+        headers.append(header | {"__metadata__": {"gru_jax": json.dumps(mutant)}})
+    refused = 0
+    for mutant in headers:
+        text = json.dumps(mutant).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
+        refused += not try_to_read(load, path)
+    assert COUNT < refused < len(headers)

@@ -1,0 +1,91 @@
+"""Files that pose as PyTorch's weights are refused in one line, and nothing in them is run."""
+
+import os
+import pickle
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import gru_jax
+from gru_jax.interop.torch import from_file, to_file
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+
+
+class Malicious:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def refused(path, reason):
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(path))}: expected a file of weights alone from torch\.save, got {reason}$"
+    ):
+        from_file(path)
+
+
+def test_pickles_are_not_run(tmp_path):
+    path, mark = tmp_path / "weights.pt", tmp_path / "mark"
+    pickle.loads(pickle.dumps(Malicious(mark)))
+    assert mark.exists(), "it would do harm"
+    mark.rmdir()
+    for save in (
+        lambda: torch.save({"weight_hh_l0": Malicious(mark)}, path),
+        lambda: torch.save({"weight_hh_l0": Malicious(mark)}, path, _use_new_zipfile_serialization=False),
+        lambda: path.write_bytes(pickle.dumps(Malicious(mark))),
+        lambda: path.write_bytes(pickle.dumps(Malicious(mark), protocol=2)),
+        lambda: path.write_bytes(pickle.dumps({"weight_hh_l0": np.ones((12, 4), np.float32)})),
+    ):
+        save()
+        refused(path, r"a pickle of something else: [^\n]*[Uu]nsupported [^\n]+")
+        assert not mark.exists()
+
+
+def test_a_whole_module_is_no_state_dict(tmp_path):
+    torch.save(torch.nn.GRU(2, 3), tmp_path / "module.pt")
+    refused(
+        tmp_path / "module.pt",
+        r"a pickle of something else: Unsupported global: GLOBAL torch\.nn\.modules\.rnn\.GRU was[^\n]+",
+    )
+
+
+def test_damaged_files(tmp_path):
+    path, cell = tmp_path / "weights.pt", gru_jax.Elman()
+    to_file(path, cell, cell.init(jax.random.key(0), 2, 3))
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:50], whole[:-1], b"PK" + whole, b"weights"):
+        path.write_bytes(damaged)
+        refused(path, r"([A-Z]\w+Error|a pickle of something else: )[^\n]*")
+    path.write_bytes(whole)
+    assert from_file(path)[0] == cell
+
+
+def test_other_contents(tmp_path):
+    path = tmp_path / "weights.pt"
+    for contents, error, line in (
+        ([torch.ones(2)], TypeError, "state_dict: expected a mapping from names to arrays, got list"),
+        ({"epoch": 3}, ValueError, "state_dict: weight_hh_l0: expected an array (GH, H), got none; there is epoch"),
+        (
+            {"weight_hh_l0": torch.ones(8, 4)},
+            ValueError,
+            "state_dict: weight_hh_l0: expected shape (3H, H) or (4H, H) or (H, H), got (8, 4)",
+        ),
+    ):
+        torch.save(contents, path)
+        with pytest.raises(error, match=rf"^{re.escape(f'{path}: {line}')}$"):
+            from_file(path)
+
+
+def test_a_state_dict_inside_a_checkpoint(tmp_path):
+    layer = torch.nn.GRU(2, 3)
+    torch.save({"model": {"rnn": layer.state_dict()}, "epoch": 3}, tmp_path / "checkpoint.pt")
+    cell, params = from_file(tmp_path / "checkpoint.pt", prefix="model.rnn.")
+    assert cell == gru_jax.GRU(reset="after")
+    np.testing.assert_array_equal(params.W[:, 3:6], -layer.weight_ih_l0[3:6].detach().numpy().T)

@@ -1,6 +1,7 @@
 """Against Flax: linen's and nnx's cells inside their own `RNN`, `Bidirectional` and `Sequential`."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -24,6 +25,7 @@ CASES = pairwise(
     {
         "name": list(LINEN),
         "library": ["linen", "nnx"],
+        "num_layers": [1, 2, 3],
         "directions": ["one", "concat", "sum"],
         "lengths": [False, True],
         "h0": [False, True],
@@ -34,13 +36,18 @@ CASES = pairwise(
 
 def label(case):
     flags = [name for name in ("lengths", "h0") if case[name]]
-    return "-".join([case["library"], case["name"], case["directions"], case["dtype"], *flags])
+    parts = [case["library"], case["name"], str(case["num_layers"]), case["directions"], case["dtype"], *flags]
+    return "-".join(parts)
 
 
-def carry_to_flax(state):
-    """Ours of one layer as Flax's: (c, h) of an LSTM, a pair of carries for two directions."""
-    carries = tuple((s.c, s.h) if isinstance(s, gru_jax.LSTMState) else s for s in state[0])
-    return carries if len(carries) == 2 else carries[0]
+def carries_to_flax(states):
+    """Ours as a carry for each layer: (c, h) of an LSTM, a pair of carries for two directions."""
+
+    def carry(layer):
+        carries = tuple((s.c, s.h) if isinstance(s, gru_jax.LSTMState) else s for s in layer)
+        return carries if len(carries) == 2 else carries[0]
+
+    return tuple(map(carry, states))
 
 
 def linen_layer(name, directions):
@@ -55,29 +62,33 @@ def linen_layer(name, directions):
     return nn.Bidirectional(rnn(), rnn(), merge_fn=merge_fn, return_carry=True)
 
 
-def put_to_flax(run, params, task):
-    """`run(params, xs, carry)` is Flax's layer. What it puts out past a sequence's end is masked."""
-    h0 = None if task.h0 is None else carry_to_flax(task.h0)
+def put_to_flax(layers_of, params, task):
+    """`layers_of(params)` are Flax's layers, `layer(xs, **options)`. What they put out past an end is masked."""
+    h0 = None if task.h0 is None else carries_to_flax(task.h0)
     T = task.xs.shape[1]
     live = 1.0 if task.lengths is None else (jnp.arange(T) < task.lengths[:, None])[..., None].astype(task.xs.dtype)
 
     @jax.jit
     def solve(params, xs, h0):
         def masked(params, xs, h0):
-            h_last, ys = run(params, xs, h0)
-            return ys * live, h_last
+            h_last = []
+            for number, layer in enumerate(layers_of(params)):
+                carry = None if h0 is None else h0[number]
+                last, xs = layer(xs, initial_carry=carry, seq_lengths=task.lengths)
+                h_last.append(last)
+            return xs * live, tuple(h_last)
 
         (ys, h_last), pull = jax.vjp(masked, params, xs, h0)
-        return ys, h_last, *pull((task.ys_weights, carry_to_flax(task.last_weights)))
+        return ys, h_last, *pull((task.ys_weights, carries_to_flax(task.last_weights)))
 
     return solve(params, task.xs, h0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_outputs_states_and_gradients(case, backend):
-    name, directions, dtype = case["name"], case["directions"], case["dtype"]
+    name, directions, dtype, L = case["name"], case["directions"], case["dtype"], case["num_layers"]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        stack = gru_jax.Stack(CELLS[name], 1, directions != "one", "sum" if directions == "sum" else "concat")
+        stack = gru_jax.Stack(CELLS[name], L, directions != "one", "sum" if directions == "sum" else "concat")
         params = draw_params(stack, I, H, dtype)
         if case["library"] == "nnx" and name == "gru_after":
             params = without_b_hn(params)
@@ -86,22 +97,24 @@ def test_outputs_states_and_gradients(case, backend):
         if case["library"] == "linen":
             theirs, layer = to_linen(stack, params), linen_layer(name, directions)
 
-            def run(params, xs, h0):
-                return layer.apply({"params": params}, xs, initial_carry=h0, seq_lengths=task.lengths)
+            def layers_of(params):
+                trees = [params] if L == 1 else [params[f"layers_{number}"] for number in range(L)]
+                return [partial(layer.apply, {"params": tree}) for tree in trees]
 
         else:
             graph, theirs, rest = nnx.split(to_nnx(stack, params), nnx.Param, ...)
 
-            def run(params, xs, h0):
+            def layers_of(params):
                 module = nnx.merge(graph, params, rest)
-                return module(xs, initial_carry=h0, seq_lengths=task.lengths, return_carry=True, rngs=nnx.Rngs(0))
+                layers = [module] if L == 1 else module.layers
+                return [partial(layer, return_carry=True, rngs=nnx.Rngs(0)) for layer in layers]
 
-        ys, h_last, params_gradient, xs_gradient, h0_gradient = put_to_flax(run, theirs, task)
+        ys, h_last, params_gradient, xs_gradient, h0_gradient = put_to_flax(layers_of, theirs, task)
         assert_close(ours.ys, ys, dtype, "outputs")
-        jax.tree.map(lambda a, b: assert_close(a, b, dtype, "final state"), carry_to_flax(ours.h_last), h_last)
+        jax.tree.map(lambda a, b: assert_close(a, b, dtype, "final state"), carries_to_flax(ours.h_last), h_last)
         assert_close(ours.xs_gradient, xs_gradient, dtype, "gradient of the inputs", gradient=True)
         if case["h0"]:
-            compare(carry_to_flax(ours.h0_gradient), h0_gradient, dtype)
+            compare(carries_to_flax(ours.h0_gradient), h0_gradient, dtype)
         if case["library"] == "linen":
             compare(to_linen(stack, ours.params_gradient), params_gradient, dtype)
         else:
@@ -123,11 +136,11 @@ def compare(ours, theirs, dtype):
 
 
 @pytest.mark.parametrize(("name", "bidirectional"), [("gru_after", True), ("lstm", False), ("elman", True)])
-def test_sequential(name, bidirectional, backend):
+def test_sequential(name, bidirectional):
     stack = gru_jax.Stack(CELLS[name], 3, bidirectional)
     params = without_b_hn(draw_params(stack, I, H))
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
-    ours, _ = gru_jax.unroll(stack, params, xs, backend=backend)
+    ours, _ = gru_jax.unroll(stack, params, xs)
 
     def layer():
         rnns = [nn.RNN(LINEN[name][0](H)) for _ in range(1 + bidirectional)]
@@ -188,6 +201,9 @@ def test_nnx_modules_that_do_something_else_are_refused():
         from_nnx(nnx.SimpleCell(I, H, residual=True, rngs=rngs))
     with pytest.raises(ValueError, match=r"^module\.reverse: expected False, got True$"):
         from_nnx(nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), reverse=True))
+    rnn = nnx.RNN(nnx.GRUCell(I, H, rngs=rngs))
+    with pytest.raises(ValueError, match=r"^module\.layers\[1\]: expected an RNN or a Bidirectional, got "):
+        from_nnx(nnx.Sequential(rnn, jnp.sin))
     pair = [nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)) for _ in range(2)]
     with pytest.raises(
         ValueError, match=r'^module\.merge_fn: expected one that does merge="concat", got another function$'

@@ -25,6 +25,7 @@ KINDS = {
 CASES = pairwise(
     {
         "name": list(KINDS),
+        "num_layers": [1, 2, 3],
         "directions": ["one", "concat", "sum"],
         "lengths": [False, True],
         "h0": [False, True],
@@ -34,10 +35,11 @@ CASES = pairwise(
 
 
 def label(case):
-    return "-".join([case["name"], case["directions"], *[key for key in ("lengths", "h0", "use_bias") if case[key]]])
+    flags = [key for key in ("lengths", "h0", "use_bias") if case[key]]
+    return "-".join([case["name"], str(case["num_layers"]), case["directions"], *flags])
 
 
-def make_layer(name, directions="one", **options):
+def make_layer(name, directions="one", width=I, **options):
     kind, fixed = KINDS[name]
     layer = kind(
         H,
@@ -49,63 +51,75 @@ def make_layer(name, directions="one", **options):
         **options,
     )
     layer = layer if directions == "one" else keras.layers.Bidirectional(layer, merge_mode=directions)
-    layer.build((None, None, I))
+    layer.build((None, None, width))
     return layer
 
 
 def states_to_keras(states):
-    """Ours of one layer as the flat list of Keras: h, or h and c, of each direction."""
-    return [array for state in states[0] for array in (state if isinstance(state, tuple) else (state,))]
+    """Ours as a flat list for each layer: h, or h and c, of each direction."""
+    return [
+        [array for state in layer for array in (state if isinstance(state, tuple) else (state,))] for layer in states
+    ]
 
 
-def put_to_keras(layer, task):
+def put_to_keras(layers, task):
     """Outputs, final states and the gradients of weights, inputs and initial states."""
     T = task.xs.shape[1]
     mask = None if task.lengths is None else jnp.arange(T)[None] < task.lengths[:, None]
     h0 = None if task.h0 is None else states_to_keras(task.h0)
 
     def run(weights, xs, h0):
-        options = {} if h0 is None else {"initial_state": h0}
-        outputs, _ = layer.stateless_call(weights, layer.non_trainable_variables, xs, mask=mask, **options)
-        return outputs[0], list(outputs[1:])
+        h_last = []
+        for number, layer in enumerate(layers):
+            options = {} if h0 is None else {"initial_state": h0[number]}
+            outputs, _ = layer.stateless_call(weights[number], layer.non_trainable_variables, xs, mask=mask, **options)
+            xs = outputs[0]
+            h_last.append(list(outputs[1:]))
+        return xs, h_last
 
-    weights = [variable.value for variable in layer.trainable_variables]
+    weights = [[variable.value for variable in layer.trainable_variables] for layer in layers]
     (ys, h_last), pull = jax.vjp(jax.jit(run), weights, task.xs, h0)
     return ys, h_last, *pull((task.ys_weights, states_to_keras(task.last_weights)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_outputs_states_and_gradients(case, backend):
-    name, directions = case["name"], case["directions"]
-    layer = make_layer(name, directions, use_bias=case["use_bias"])
+    name, directions, L = case["name"], case["directions"], case["num_layers"]
+    width = 2 * H if directions == "concat" else H
+    layers = [make_layer(name, directions, width if number else I, use_bias=case["use_bias"]) for number in range(L)]
     merge = "sum" if directions == "sum" else "concat"
     reset = {"gru_before": "before", "gru_after": "after"}.get(name) if not case["use_bias"] else None
-    cell, params = from_weights(layer.get_weights(), bidirectional=directions != "one", merge=merge, reset=reset)
-    if directions == "one":
+    cell, params = from_weights(
+        [array for layer in layers for array in layer.get_weights()],
+        num_layers=L,
+        bidirectional=directions != "one",
+        merge=merge,
+        reset=reset,
+    )
+    if directions == "one" and L == 1:
         cell, params = gru_jax.Stack(cell), ((params,),)
-    assert cell == gru_jax.Stack(CELLS[name], 1, directions != "one", merge)
+    assert cell == gru_jax.Stack(CELLS[name], L, directions != "one", merge)
     task = draw_task(cell, I, H, h0=case["h0"], lengths=case["lengths"])
     ours = solve(cell, params, task, backend)
-    ys, h_last, gradients, xs_gradient, h0_gradient = put_to_keras(layer, task)
+    ys, h_last, gradients, xs_gradient, h0_gradient = put_to_keras(layers, task)
     assert_close(ours.ys, ys, "float32", "outputs")
-    for a, b in zip(states_to_keras(ours.h_last), h_last, strict=True):
-        assert_close(a, b, "float32", "final state")
+    jax.tree.map(lambda a, b: assert_close(a, b, "float32", "final state"), states_to_keras(ours.h_last), h_last)
     pairs = [(ours.xs_gradient, xs_gradient)]
     if case["h0"]:
-        pairs += zip(states_to_keras(ours.h0_gradient), h0_gradient, strict=True)
+        pairs += zip(jax.tree.leaves(states_to_keras(ours.h0_gradient)), jax.tree.leaves(h0_gradient), strict=True)
     ours_gradients = to_weights(cell, ours.params_gradient)
     if not case["use_bias"]:
         ours_gradients = [array for number, array in enumerate(ours_gradients) if number % 3 != 2]
     for array in ours_gradients:
         if array.shape == (2, 3 * H):  # the part of a bias that we do not keep
             array[1, : 2 * H] = array[0, : 2 * H]
-    pairs += zip(ours_gradients, gradients, strict=True)
+    pairs += zip(ours_gradients, jax.tree.leaves(gradients), strict=True)
     for a, b in pairs:
         assert_close(a, b, "float32", "gradient", gradient=True)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_model_of_layers(bidirectional, backend):
+def test_a_model_of_layers(bidirectional):
     def layer():
         gru = keras.layers.GRU(H, return_sequences=True, bias_initializer="normal")
         return keras.layers.Bidirectional(gru) if bidirectional else gru
@@ -113,7 +127,7 @@ def test_a_model_of_layers(bidirectional, backend):
     model = keras.Sequential([keras.Input((7, I)), layer(), layer(), layer()])
     stack, params = from_weights(model.get_weights(), num_layers=3, bidirectional=bidirectional)
     xs = np.random.default_rng(0).normal(size=(2, 7, I)).astype(np.float32)
-    ys, _ = gru_jax.unroll(stack, params, jnp.asarray(xs), backend=backend)
+    ys, _ = gru_jax.unroll(stack, params, jnp.asarray(xs))
     assert_close(ys, model(xs), "float32", "outputs")
 
 

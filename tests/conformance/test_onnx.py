@@ -10,7 +10,7 @@ import pytest
 
 import gru_jax
 from gru_jax.interop.onnx import from_model, read_nodes, to_file, to_model
-from gru_jax.interop.onnx_node import SLOTS, from_node
+from gru_jax.interop.onnx_node import SLOTS, WEIGHTS, slots
 from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task
 from tests.gru_jax.covering import pairwise
 
@@ -27,7 +27,7 @@ def node_cases():
 
     assert all((gru.GRU, lstm.LSTM, rnn.RNN)), "registered as they are imported"
     made = {case.name: case for case in node._NodeTestCases}
-    return [case for case in made.values() if case.model.graph.node[0].op_type in ("GRU", "LSTM", "RNN")]
+    return [case for case in made.values() if {n.op_type for n in case.model.graph.node} & {"GRU", "LSTM", "RNN"}]
 
 
 def run_model(model, inputs):
@@ -39,13 +39,17 @@ def run_model(model, inputs):
 
 @pytest.mark.parametrize("case", node_cases(), ids=lambda case: case.name)
 def test_node_cases(case, backend):
+    """The importer reads each as a file, its weights constants of the model and not, as in the case, inputs."""
     ((inputs, outputs),) = case.data_sets
-    graph = case.model.graph
+    model = onnx.ModelProto.FromString(case.model.SerializeToString())
+    graph = model.graph
     arrays = dict(zip([value.name for value in graph.input], inputs, strict=True))
-    layer = from_node(graph.node[0], arrays)
-    given = {slot: arrays[name] for slot, name in zip(SLOTS, graph.node[0].input, strict=False) if name}
-    runtime = {slot: jnp.asarray(given[slot]) for slot in ("sequence_lens", "initial_h", "initial_c") if slot in given}
-    results = layer(jnp.asarray(given["X"]), **runtime, backend=backend)
+    given = slots(graph.node[0])
+    weights = [given[slot] for slot in WEIGHTS if slot in given]
+    graph.initializer.extend(onnx.numpy_helper.from_array(arrays[name], name) for name in weights)
+    (layer,) = read_nodes(model.SerializeToString())
+    runtime = {slot: jnp.asarray(arrays[name]) for slot, name in given.items() if slot not in WEIGHTS}
+    results = layer(**runtime, backend=backend)
     named = dict(zip(graph.node[0].output, results, strict=False))
     for value, expected in zip(graph.output, outputs, strict=True):
         assert_close(named[value.name], expected, "float32", value.name)
@@ -64,7 +68,10 @@ NODES = pairwise(
         "initial": [False, True],
         "bias": [False, True],
     }
-)
+) + [
+    {"operator": operator, "direction": "bidirectional", "sequence_lens": True, "initial": True, "bias": True}
+    for operator in ("GRU", "GRU-linear", "LSTM", "RNN")
+]
 
 
 def node_label(case):

@@ -51,7 +51,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.FATAL)  # libraries raise what they also log
         warnings.showwarning = _show_warning
         die_of_signals()
         try:

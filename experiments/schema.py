@@ -138,6 +138,8 @@ def _accept(name: str, hint: Any, value: Any) -> Any:
     if hint is float and type(value) is int:
         value = float(value)
     require(name, type(value) is hint, _article(hint), value)
+    if hint is int:
+        require(name, -(2**31) <= value < 2**31, "an integer of 32 bits", value)
     if hint is float:
         require(name, math.isfinite(value), "a finite number", value)
     return value

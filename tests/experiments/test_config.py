@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.config import differences, resolve
 from experiments.schema import ConfigError
+from experiments.tasks import TASKS
 
 
 def test_fills_in_defaults_and_survives_json():
@@ -16,14 +17,12 @@ def test_fills_in_defaults_and_survives_json():
     assert resolve(json.loads(json.dumps(config.to_dict()))) == config
 
 
+NAMES, QUOTED = ", ".join(TASKS), ", ".join(map(repr, TASKS))
 REFUSED = [
-    ({}, "task.name: expected one of adding, char_lm, digits, got nothing"),
-    (
-        {"task": {"name": "ading"}},
-        "task.name: expected one of 'adding', 'char_lm', 'digits' (did you mean 'adding'?), got 'adi",
-    ),
-    ({"task": {"name": 3}}, "task.name: expected one of 'adding', 'char_lm', 'digits', got 3"),
-    ({"task": "adding"}, "task.name: expected one of adding, char_lm, digits, got nothing"),
+    ({}, f"task.name: expected one of {NAMES}, got nothing"),
+    ({"task": {"name": "ading"}}, f"task.name: expected one of {QUOTED} (did you mean 'adding'?), got 'ading'"),
+    ({"task": {"name": 3}}, f"task.name: expected one of {QUOTED}, got 3"),
+    ({"task": "adding"}, f"task.name: expected one of {NAMES}, got nothing"),
     ({"task": {"name": "adding"}, "modle": {}}, "modle: unknown key (did you mean 'model'?)"),
     ({"task": {"name": "adding", "layout": "rows"}}, "task.layout: unknown key"),
     ({"task": {"name": "adding", "length": 1}}, "task.length: expected an integer at least 2, got 1"),

@@ -28,6 +28,7 @@ REFUSED = [
     ({"zzz": 3}, "here.zzz: unknown key; known are size, rate, "),
     ({"size": 0}, "here.size: expected an integer at least 1, got 0"),
     ({"size": -5}, "here.size: expected an integer at least 1, got -5"),
+    ({"size": 2**31}, "here.size: expected an integer of 32 bits, got 2147483648"),
     ({"size": 13}, "here.size: expected any size but 13, got 13"),
     ({"size": 2.0}, "here.size: expected an integer, got 2.0"),
     ({"size": True}, "here.size: expected an integer, got True"),

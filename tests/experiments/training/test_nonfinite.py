@@ -83,6 +83,7 @@ def test_skip_drops_the_update_and_counts_it(tmp_path):
     assert all(np.isfinite(list(row.values())[2:]).all() for row in rows)
 
 
+@pytest.mark.faults
 def test_skipped_steps_leave_no_trace(tmp_path):
     """The end is that of a run in which those batches do not occur."""
     end, _ = train(tmp_path / "skipped", 2, 3, on_nonfinite="skip")
@@ -99,6 +100,7 @@ def test_skipped_steps_leave_no_trace(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, end.state, expected.state)
 
 
+@pytest.mark.faults
 def test_skip_stops_after_so_many_in_a_row_also_across_a_resumption(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 7: the loss is nan and 3 steps in a row were not finite; "):
         train(tmp_path, 2, 3, 5, 6, 7, on_nonfinite="skip", nonfinite_limit=3)

@@ -21,6 +21,7 @@ from experiments.training.devices import DeviceError
 from experiments.training.interruption import Interrupted, die_of_signals
 from experiments.training.metrics import MetricsError
 from experiments.training.nonfinite import NonFiniteError
+from experiments.training.processes import ProcessError
 
 flags.disclaim_key_flags()  # --config belongs to the entry point that defines it, so that its --help shows it
 
@@ -34,6 +35,7 @@ REFUSALS = (
     MetricsError,
     DeviceError,
     NonFiniteError,
+    ProcessError,
 )
 """Errors whose message is all that a person needs."""
 

@@ -61,6 +61,8 @@ class TrainConfig(Checked):
       log_every: steps between two rows of training metrics, each a mean over those steps.
       eval_every: steps between two evaluations on the validation split.
       checkpoint_every: steps between two checkpoints.
+      accumulate: in how many parts, one after the other, each device reads its rows of a batch; their gradients add up
+        to that of the whole batch, in less memory.
       patience: evaluations without a new best after which training stops; 0 for never.
       on_nonfinite: what happens at a step whose loss or gradient is not finite. "stop": training ends with a diagnosis;
         "skip": the update is dropped and counted.
@@ -71,6 +73,7 @@ class TrainConfig(Checked):
     log_every: Count = 50
     eval_every: Count = 100
     checkpoint_every: Count = 100
+    accumulate: Count = 1
     patience: Natural = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Count = 10

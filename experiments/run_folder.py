@@ -33,6 +33,8 @@ class RunFolder:
     """
 
     path: pathlib.Path
+    shared: pathlib.Path | None = None
+    """Where the checkpoints lie, if they are those of another folder: that of the first of several processes."""
 
     @property
     def config(self) -> pathlib.Path:
@@ -48,7 +50,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        return self.path / "checkpoints"
+        return (self.shared or self.path) / "checkpoints"
 
     @property
     def learning_curve(self) -> pathlib.Path:

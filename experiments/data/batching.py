@@ -62,7 +62,9 @@ def every_example_once(num_examples: int, batch_size: int) -> Iterator[tuple[np.
         yield np.where(counts, indices, 0), counts
 
 
-def endless_windows(symbols: np.ndarray, batch_size: int, num_steps: int, seed: int, step: int) -> np.ndarray:
+def endless_windows(
+    symbols: np.ndarray, batch_size: int, num_steps: int, seed: int, step: int, rows: slice = slice(None)
+) -> np.ndarray:
     """The windows of one training step, for truncated backpropagation through time.
 
     Every row reads the whole sequence round and round, from a place of its own: evenly spread, the first drawn from the
@@ -74,13 +76,14 @@ def endless_windows(symbols: np.ndarray, batch_size: int, num_steps: int, seed: 
       num_steps: T.
       seed: not negative.
       step: from 0.
+      rows: which of the B rows to read.
 
     Returns:
-      (B, T + 1): T inputs, and the symbol after each as its target.
+      (B, T + 1), or those rows of it: T inputs, and the symbol after each as its target.
     """
     _require("step", step, 0)
     first = np.random.default_rng(seed).integers(len(symbols))
-    starts = first + np.arange(batch_size) * len(symbols) // batch_size + step * num_steps
+    starts = first + np.arange(batch_size)[rows] * len(symbols) // batch_size + step * num_steps
     return symbols[(starts[:, None] + np.arange(num_steps + 1)) % len(symbols)]
 
 

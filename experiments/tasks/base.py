@@ -72,6 +72,11 @@ class Task(Protocol):
         """Returns the training batch of a step (from 0): a pure function of its arguments."""
         ...
 
+    def train_rows(self, seed: int, step: int, rows: slice) -> Batch:
+        """Returns some rows of `train_batch`, what one of several processes needs; a task may read them alone."""
+        batch = self.train_batch(seed, step)
+        return batch if rows == slice(0, self.batch_size) else {name: array[rows] for name, array in batch.items()}
+
     def batch_indices(self, seed: int, step: int) -> np.ndarray | None:
         """Returns which examples of the training split `train_batch` takes: (B,); None where they are not numbered."""
         del seed, step

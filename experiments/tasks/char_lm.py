@@ -99,8 +99,11 @@ class CharLM(Task):
 
     def train_batch(self, seed: int, step: int) -> Batch:
         """Row b reads on from where it stopped at the step before; the seed says where it began."""
-        codes = endless_windows(self.trained_on, self.batch_size, self.config.length, seed, step)
-        weights = np.ones((self.batch_size, self.config.length), np.float32)
+        return self.train_rows(seed, step, slice(0, self.batch_size))
+
+    def train_rows(self, seed: int, step: int, rows: slice) -> Batch:
+        codes = endless_windows(self.trained_on, self.batch_size, self.config.length, seed, step, rows)
+        weights = np.ones((len(codes), self.config.length), np.float32)
         return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": weights}
 
     def streams(self, split: Split) -> int:

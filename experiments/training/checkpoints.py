@@ -19,8 +19,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from experiments import atomic
+from experiments.training import processes
 
 KEPT = 2
+NONE, ALL_DAMAGED = -1, -2
+"""In the place of a step: there is no checkpoint, or no whole one."""
 
 
 class CheckpointError(Exception):
@@ -71,6 +74,8 @@ class Checkpoints:
     def save(self, arrays: Any, progress: Progress) -> None:
         """Writes a checkpoint of `progress.step`, then removes all but the newest two.
 
+        Of several processes each writes the arrays of its own devices, and the first all else.
+
         Args:
           arrays: a pytree of arrays.
           progress: goes with them.
@@ -82,14 +87,11 @@ class Checkpoints:
         final = self.folder / f"step_{progress.step}"
         try:
             self._write(arrays, progress, temporary)
-            if final.exists():
-                shutil.rmtree(final)
-            os.replace(temporary, final)
-            _sync(self.folder)
-            # Later ones can only be damaged, else training would have gone on from them.
-            later = [step for step in self.steps() if step > progress.step]
-            for step in self.steps()[: -len(later) - KEPT] + later:
-                shutil.rmtree(self.folder / f"step_{step}")
+            if processes.is_first():
+                self._put_in_place(temporary, final, progress.step)
+            processes.wait_for_all(f"checkpoint of step {progress.step} in place")
+        except jax.errors.JaxRuntimeError:
+            raise
         except Exception as error:  # orbax and TensorStore raise errors of many kinds where a disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -98,17 +100,31 @@ class Checkpoints:
                 "the earlier ones are unharmed"
             ) from error
 
+    def _put_in_place(self, temporary: pathlib.Path, final: pathlib.Path, step: int) -> None:
+        """Gives a checkpoint its name, and removes those that are no longer needed."""
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _sync(self.folder)
+        # Later ones can only be damaged, else training would have gone on from them.
+        later = [other for other in self.steps() if other > step]
+        for other in self.steps()[: -len(later) - KEPT] + later:
+            shutil.rmtree(self.folder / f"step_{other}")
+
     def _write(self, arrays: Any, progress: Progress, folder: pathlib.Path) -> None:
         """Puts all of a checkpoint into a folder, and on the disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
+        if processes.is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(".*.tmp"):
+                shutil.rmtree(leftover)
+        processes.wait_for_all(f"checkpoint of step {progress.step} begun")
         with ocp.StandardCheckpointer() as writer:
             writer.save((folder / "arrays").absolute(), arrays)
             writer.wait_until_finished()
-        atomic.write_json(folder / "progress.json", dataclasses.asdict(progress))
-        atomic.write_json(folder / "manifest.json", digests(folder))
-        _sync(folder)
+        if processes.is_first():
+            atomic.write_json(folder / "progress.json", dataclasses.asdict(progress))
+            atomic.write_json(folder / "manifest.json", digests(folder))
+            _sync(folder)
 
     def restore(self, template: Any) -> tuple[Any, Progress] | None:
         """Reads the newest checkpoint that is whole.
@@ -123,18 +139,24 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, and all are damaged.
         """
+        step, faults = self._newest_whole() if processes.is_first() else (NONE, [])
+        step = processes.of_first(step)
+        if step == ALL_DAMAGED:
+            raise CheckpointError(f"no checkpoint can be used: {'; '.join(faults) or 'the first process says which'}")
+        return None if step == NONE else self._read(self.folder / f"step_{step}", template)
+
+    def _newest_whole(self) -> tuple[int, list[str]]:
+        """Returns the step of the newest checkpoint that is whole, and what is wrong with later ones."""
         faults = []
         for step in reversed(self.steps()):
             path = self.folder / f"step_{step}"
             fault = damage(path)
             if fault is None:
                 for later in faults:
-                    warnings.warn(f"checkpoint passed over: {later}; going on from {path}", stacklevel=2)
-                return self._read(path, template)
+                    warnings.warn(f"checkpoint passed over: {later}; going on from {path}", stacklevel=4)
+                return step, faults
             faults.append(fault)
-        if faults:
-            raise CheckpointError(f"no checkpoint can be used: {'; '.join(faults)}")
-        return None
+        return (ALL_DAMAGED if faults else NONE), faults
 
     def _read(self, path: pathlib.Path, template: Any) -> tuple[Any, Progress]:
         values = json.loads((path / "progress.json").read_text())

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from experiments.config import ExperimentConfig
 from experiments.run_folder import RunFolder
-from experiments.tasks.base import Task
+from experiments.tasks.base import Batch, Sums, Task
 from experiments.training import devices
 from experiments.training.checkpoints import Checkpoints, Progress
 from experiments.training.display import Display
@@ -24,7 +24,7 @@ from experiments.training.evaluation import EvaluationStopped, Evaluator, add_su
 from experiments.training.metrics import MetricsFile
 from experiments.training.nonfinite import Fault, NonFiniteError, write_diagnosis
 from experiments.training.optimizer import learning_rate, make_optimizer
-from experiments.training.state import TrainState, initial_state
+from experiments.training.state import TrainState, initial_state, place
 from experiments.training.step import make_train_step
 
 RowWriter = Callable[[int, str, Mapping[str, float]], None]
@@ -52,7 +52,7 @@ def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) ->
     """Returns the run in `folder` as its newest usable checkpoint has it, or at its beginning."""
     task.keep(folder.path)
     graph, state = initial_state(task, config, make_optimizer(config.optimizer, config.train.steps))
-    state = devices.replicate(state._replace(carry=()), mesh)._replace(carry=devices.spread(state.carry, mesh))
+    state = place(state, mesh)
     best = copy(state.params)
     restored = Checkpoints(folder.checkpoints).restore({"state": state, "best": best})
     if restored is None:
@@ -121,7 +121,7 @@ class Training:
         self.state, self.best, self.progress = run.state, run.best, run.progress
         settings, optimizer = config.train, make_optimizer(config.optimizer, config.train.steps)
         schedule = learning_rate(config.optimizer, settings.steps)
-        self.train_step = make_train_step(task, run.graph, optimizer, schedule, mesh, config.seed)
+        self.train_step = make_train_step(task, run.graph, optimizer, schedule, mesh, config.seed, settings.accumulate)
         self.evaluator = Evaluator(task, run.graph, mesh, stop)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.metrics_file = MetricsFile(folder.metrics, run.progress.step)
@@ -133,23 +133,33 @@ class Training:
 
     def advance(self) -> None:
         """Takes one step, and does what is to be done after it."""
-        batch = devices.spread(self.task.train_batch(self.config.seed, self.step), self.mesh)
+
+        def read(rows: slice) -> Batch:
+            return self.task.train_rows(self.config.seed, self.step, rows)
+
+        batch = devices.read_rows(read, self.task.batch_size, self.mesh)
         self.state, sums = self.train_step(self.state, batch)
+        self.took(sums)
+
+    def took(self, sums: Sums) -> None:
+        """Takes note of a step that was sent to the devices, and does what is to be done after it."""
         self.collect()
         self.step += 1
         self.pending = sums
-        settings = self.config.train
-        last = self.step == settings.steps
-        logs, evaluates, saves = (
-            last or self.step % every == 0
-            for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
-        )
+        logs, evaluates, saves = self.due(self.step)
         self.stopped = self.stop()
         saves = saves or self.stopped
         if logs or evaluates or saves:
             self.collect()
             self.progress = dataclasses.replace(self.progress, step=self.step)
             self.mark(logs, evaluates, saves)
+
+    def due(self, step: int) -> tuple[bool, bool, bool]:
+        """Says whether a row, an evaluation, a checkpoint belong to the end of a step (from 1)."""
+        settings = self.config.train
+        everies = (settings.log_every, settings.eval_every, settings.checkpoint_every)
+        logs, evaluates, saves = (step == settings.steps or step % every == 0 for every in everies)
+        return logs, evaluates, saves
 
     def collect(self) -> None:
         """Takes in the sums of the pending step, which the devices finished while the next one was being sent."""

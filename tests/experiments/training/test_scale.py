@@ -49,12 +49,12 @@ def trained(config, count, accumulate=1, model_parallel=1):
     now = state.place(begun, mesh)
     schedule = learning_rate(config.optimizer, STEPS)
     step = make_train_step(task, graph, optimizer, schedule, mesh, config.seed, accumulate)
-    curve = []
+    curve, placed = [], [leaf.sharding for leaf in jax.tree.leaves(now)]
     for number in range(STEPS):
         now, sums = step(now, devices.spread(task.train_batch(config.seed, number), mesh))
         curve.append([float(total / weight) for total, weight in (sums["loss"], sums["grad_norm"])])
-    for before, after in zip(jax.tree.leaves(state.place(begun, mesh)), jax.tree.leaves(now), strict=True):
-        assert after.sharding.is_equivalent_to(before.sharding, after.ndim)  # or every second step were compiled anew
+    for leaf, before in zip(jax.tree.leaves(now), placed, strict=True):
+        assert leaf.sharding.is_equivalent_to(before, leaf.ndim)  # else the second step would be compiled anew
     return curve, now, (task, graph, mesh)
 
 

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> None:
         result: dict[str, Any] = {
             "task": task.result_name,
             "config": config_file,
-            "overrides": overrides if penalty is None else [*overrides, f"penalty={penalty:g}"],
+            "overrides": overrides,
             "cell": name,
             "parameters": parameters,
             "seed": config.seed,
@@ -128,9 +128,10 @@ def main(arguments: Sequence[str]) -> None:
             "versions": environment.versions(),
             "commit": environment.commit(),
         }
+        title = name if penalty is None else f"{name}, {parameters:,} parameters, penalty {penalty:g}"
         for split, values in scores.items():
             shown = [(metric, f"{values[metric]:.5g}") for metric in task.result_metrics]
-            print(summary.table(shown, f"{task.result_name}: {name}, {parameters:,} parameters, {split} split"))
+            print(summary.table(shown, f"{task.result_name}: {title}, {split} split"))
         if RECORD.value:
             print(f"recorded in {summary.record(result, task.result_metrics)}")
 

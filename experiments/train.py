@@ -14,22 +14,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import flags
 
-from experiments import atomic, command_line, tasks
+from experiments import command_line, tasks
 from experiments.catalogue import catalogue
 from experiments.config import ExperimentConfig
 from experiments.run_folder import RunFolder
 from experiments.schema import ConfigError
-from experiments.tasks.base import Task
-from experiments.training import devices, environment, loop, plots, processes, summary
-from experiments.training.display import Display
-from experiments.training.evaluation import Evaluator
-from experiments.training.interruption import Interruption
-from experiments.training.metrics import read_rows
-from experiments.training.state import parameter_count
-from experiments.training.tensorboard import EventFiles
+from experiments.training import devices, processes, summary
+from experiments.training.run import run
 
 CONFIG = command_line.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
@@ -75,79 +68,12 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
     finished = folder.read_summary()
     if not processes.of_first(finished is not None):
         with processes.own_folder(folder, config) as own:
-            finished = run(config, task, own, DEVICES.value, origin, MODEL_PARALLEL.value)
+            finished = run(config, task, own, DEVICES.value, origin, MODEL_PARALLEL.value, TENSORBOARD.value)
     if finished is None or not processes.is_first():
         return
     print(summary.closing_table(finished, folder.path))
     if RECORD.value:
         print(f"recorded in {summary.record(finished, task.result_metrics)}")
-
-
-def run(
-    config: ExperimentConfig,
-    task: Task,
-    folder: RunFolder,
-    device_count: int | None,
-    origin: dict[str, Any],
-    model_parallel: int = 1,
-) -> dict[str, Any]:
-    """Trains to the end and writes the folder's files.
-
-    Args:
-      config: the whole experiment's.
-      task: made from it.
-      folder: claimed for it.
-      device_count: how many devices to use; None for as many as divide the batch.
-      origin: "config" and "overrides", as the command line named them.
-      model_parallel: over how many devices wide matrices are cut.
-
-    Returns:
-      the contents of summary.json.
-    """
-    mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
-    start = loop.load(config, task, folder, mesh)
-    step, count = start.progress.step, parameter_count(start.best)
-    environment.append(folder.environment, step, environment.describe(mesh.size))
-    count_of_processes = jax.process_count()
-    display = Display(config.train.steps, step)
-    display.line(
-        f"{task.result_name}: {config.model.cell}, {count:,} parameters, {config.train.steps} steps on "
-        f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
-        + (f" of {count_of_processes} processes" if count_of_processes > 1 else "")
-        + f", in {folder.path}, "
-        + (f"resumed at step {step}" if step else "a fresh run")
-    )
-    rows = [row for row in read_rows(folder.metrics) if row["step"] <= step]
-    events = EventFiles(folder.tensorboard, rows) if TENSORBOARD.value else None
-    try:
-        with processes.Preemption() if count_of_processes > 1 else Interruption() as stop:
-            end = loop.train(config, task, folder, start, mesh, display, [events.write] if events else [], stop)
-    finally:
-        display.close()
-        if events:
-            events.close()
-    if not end.progress.finished:
-        raise stop.interrupted(end.progress.step)
-    if end.progress.best_value is None:
-        raise loop.NonFiniteError(f"no evaluation gave a finite {task.metric}, so there is nothing to test")
-    scores = Evaluator(task, end.graph, mesh)(end.best, "test")
-    plots.learning_curve(read_rows(folder.metrics), task.metric, end.progress.best_step, folder.learning_curve)
-    result = {
-        "task": task.result_name,
-        **origin,
-        "cell": config.model.cell,
-        "parameters": count,
-        "seed": config.seed,
-        "test": scores,
-        "validation": {"metric": task.metric, "value": end.progress.best_value, "step": end.progress.best_step},
-        "steps": end.progress.step,
-        "minutes": round(end.progress.seconds / 60, 3),
-        "machine": environment.machine(),
-        "versions": environment.versions(),
-        "commit": environment.commit(),
-    }
-    atomic.write_json(folder.summary, result)
-    return result
 
 
 if __name__ == "__main__":

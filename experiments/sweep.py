@@ -1,0 +1,161 @@
+"""Trains a grid of configurations with several seeds each, and says which is best on validation.
+
+  python -m experiments.sweep --config=configs/digits.py:rows --workdir=runs/cells --grid=model.cell=gru,lstm --seeds=3
+  python -m experiments.sweep ... --grid=model.cell=gru,lstm --grid=optimizer.learning_rate=1e-3,3e-3 --seeds=3
+
+Every run has a folder of its own, <workdir>/<settings>/seed_<n>, as `train` makes it. Seeds of one configuration are
+trained side by side by one program, where the task's batches can be stacked; `minutes` are then those of all of them
+together. A run that fails is reported, and the rest go on. The same command goes on where it was stopped: finished runs
+are read, failed ones tried again. In a job array, each job trains one configuration with --index, and the same command
+without it makes the table. Exit status as of `train`; 1 also where a run failed.
+"""
+
+import contextlib
+import pathlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import atomic, command_line, tasks
+from experiments.schema import ConfigError
+from experiments.sweeps import grid, table, together
+from experiments.sweeps.grid import Member, Point
+from experiments.tasks.base import Task
+from experiments.training import devices, environment, loop, run, summary
+from experiments.training.interruption import Interrupted, Interruption
+
+CONFIG = command_line.define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "The sweep's folder; it is made, or the sweep in it goes on.")
+GRID = flags.DEFINE_multi_string("grid", [], "A key and its values: model.cell=gru,lstm. May be given several times.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds for each configuration, from the config's on.", lower_bound=1)
+INDEX = flags.DEFINE_integer("index", None, "Train this configuration of the grid alone, from 0; for job arrays.")
+TOGETHER = flags.DEFINE_bool("together", True, "Whether to train the seeds of one configuration side by side.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "How many devices to use; else all, on a CPU one a core.", lower_bound=1
+)
+RECORD = flags.DEFINE_bool("record", False, "Whether to add finished runs to experiments/results/<task>.jsonl.")
+
+Failures = dict[str, str]
+"""For each run that failed, why, in one line."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Reads the flags, trains what is not finished, prints the table."""
+    del arguments
+    config, config_file, overrides = command_line.config_of(CONFIG)
+    if WORKDIR.value is None:
+        raise ConfigError("--workdir: expected the sweep's folder, such as runs/cells, got nothing")
+    workdir = pathlib.Path(WORKDIR.value)
+    points = grid.points(config.to_dict(), GRID.value, SEEDS.value, workdir, overrides)
+    chosen = points
+    if INDEX.value is not None:
+        if not 0 <= INDEX.value < len(points):
+            raise ConfigError(f"--index: expected from 0 to {len(points) - 1}, got {INDEX.value}")
+        chosen = [points[INDEX.value]]
+    jax.config.update("jax_num_cpu_devices", DEVICES.value or devices.available_cores())
+    failures: Failures = {}
+    for point in chosen:
+        failures |= train_point(point, config_file)
+    task = tasks.find(config.task.name)
+    rows = [table.row(point, task) for point in points]
+    atomic.write_json(workdir / "sweep.json", table.plain(rows, task))
+    print(table.text(rows, task))
+    for name, line in failures.items():
+        print(f"failed: {name}: {line}")
+    if RECORD.value:
+        for member in (member for point in chosen for member in point.members):
+            finished = member.folder.read_summary()
+            if finished is not None:
+                summary.record(finished, task.result_metrics)
+    return 1 if failures else 0
+
+
+def train_point(point: Point, config_file: str) -> Failures:
+    """Finishes the runs of one configuration; returns those that failed."""
+    failures: Failures = {}
+    members = [member for member in point.members if member.folder.read_summary() is None]
+    if not members:
+        return failures
+    with reported(failures, members):
+        task = tasks.find(members[0].config.task.name)(members[0].config.task, DATA_DIR.value)
+        if TOGETHER.value and len(members) > 1:
+            try:
+                return failures | train_together(members, task, config_file)
+            except together.ShapesDifferError as error:
+                print(f"{point.name}: one seed after the other, for {error}")
+        for member in members:
+            with reported(failures, [member]), member.folder.claimed(member.config):
+                print(f"{member.name}:")
+                run.run(member.config, task, member.folder, DEVICES.value, origin(member, config_file))
+    return failures
+
+
+def train_together(members: Sequence[Member], task: Task, config_file: str) -> Failures:
+    """Trains runs that differ in the seed alone, those that stand at the same step side by side."""
+    failures: Failures = {}
+    mesh = together.make_mesh(len(members), task.batch_size, DEVICES.value)
+    with contextlib.ExitStack() as stack:
+        for member in members:
+            stack.enter_context(member.folder.claimed(member.config))
+        starts = [loop.load(member.config, task, member.folder, mesh) for member in members]
+        for step in sorted({start.progress.step for start in starts}):
+            same = [i for i, start in enumerate(starts) if start.progress.step == step]
+            failures |= train_same([members[i] for i in same], task, [starts[i] for i in same], config_file)
+    return failures
+
+
+def train_same(members: Sequence[Member], task: Task, starts: Sequence[loop.Run], config_file: str) -> Failures:
+    """Trains runs that stand at one step, side by side, and scores each on the test split once."""
+    failures: Failures = {}
+    mesh = together.make_mesh(len(members), task.batch_size, DEVICES.value)
+    step = starts[0].progress.step
+    seeds = ", ".join(str(member.config.seed) for member in members)
+    first = members[0]
+    print(
+        f"{run.opening(first.config, task, starts[0], mesh)}, in {first.folder.path.parent}, {run.begun(step)}, ",
+        end="",
+    )
+    print(f"seeds {seeds} side by side", flush=True)
+    for member in members:
+        environment.append(member.folder.environment, step, environment.describe(mesh.size))
+    with Interruption() as stop:
+        ends = together.train(members, task, starts, mesh, stop)
+    for member, end in zip(members, ends, strict=True):
+        with reported(failures, [member]):
+            if isinstance(end, Exception):
+                raise end
+            if end.progress.finished:
+                run.conclude(member.config, task, member.folder, end, mesh, origin(member, config_file))
+    if stop.number is not None:
+        raise stop.interrupted(max(end.progress.step for end in ends if isinstance(end, loop.Run)))
+    return failures
+
+
+def origin(member: Member, config_file: str) -> dict[str, Any]:
+    """Returns what a run's summary says of the command that it repeats."""
+    return {"config": config_file, "overrides": list(member.overrides)}
+
+
+@contextlib.contextmanager
+def reported(failures: Failures, members: Sequence[Member]):
+    """Has runs fail without the sweep: why goes into `failures`, and for an error of the program the traceback too."""
+    try:
+        yield
+    except (Interrupted, together.ShapesDifferError):
+        raise
+    except Exception as error:
+        if not isinstance(error, command_line.REFUSALS):
+            traceback.print_exception(error, file=sys.stderr)
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        for member in members:
+            failures[member.name] = line
+            print(f"failed: {member.name}: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -8,8 +8,9 @@
 chosen with `held_out`, which keeps the last twentieth of those nine tenths for validation. `-lstm` and `-elman` have
 as many parameters.
 
-Results: held_out, seed 0, 20.6 minutes on two busy CPU cores: 1.616 nats per character on the last tenth (1.4725 on
-the validation part, best at step 2750).
+Results, seed 0, nats per character on the last tenth: full GRU 1.430, 39 minutes on one busy CPU core; held_out GRU
+1.616, 21 minutes on two (1.4725 on the validation part, best at step 2750). Between the two lies the beginning of the
+play that most of the last tenth belongs to: its names are known to the one and new to the other.
 """
 
 from ml_collections import ConfigDict

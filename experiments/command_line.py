@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -67,6 +68,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
             if error.filename is None:
                 raise
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            print(f"error: there is not enough memory: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 1
 
     app.run(guarded, flags_parser=_parse)
@@ -108,6 +113,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
             _refuse_unknown_section(flag.split(".")[1])
     try:
         return flags.FLAGS(rewritten)
+    except SystemExit:
+        sys.exit(0)  # --help was asked for and given; absl would call that a failure
     except KeyError as error:
         _refuse(f"{error}: the config file has no such part, so nothing in it can be overridden")
     except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ class Display:
         self.first: tuple[int, float] | None = None
         self.bar = None
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":
-            form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}  {rate_fmt}  {remaining} left {postfix}"
+            form = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}  {rate_fmt}  {remaining} left{postfix}"
             self.bar = tqdm(
                 total=steps,
                 initial=done,

@@ -40,8 +40,10 @@ class Fault:
         """Says in one line what stopped training."""
         what = "loss" if not np.isfinite(self.loss) else "gradient norm"
         value = self.loss if what == "loss" else self.grad_norm
-        times = f" and {self.in_a_row} steps in a row were not finite" if on_nonfinite == "skip" else ""
-        return f"step {self.step}: the {what} is {value}{times}; training stopped"
+        if on_nonfinite == "skip":
+            return f"step {self.step}: the {what} is {value}, and {self.in_a_row} steps in a row were not finite"
+        advice = "--config.train.on_nonfinite=skip goes on without such steps"
+        return f"step {self.step}: the {what} is {value}; training stopped ({advice})"
 
 
 def write_diagnosis(path: pathlib.Path, fault: Fault, task: Task, seed: int, params: Any) -> None:

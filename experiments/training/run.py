@@ -13,6 +13,7 @@ from experiments.training import devices, environment, loop, plots, processes
 from experiments.training.display import Display
 from experiments.training.evaluation import Evaluator
 from experiments.training.interruption import Interruption
+from experiments.training.memory import refuse_too_large
 from experiments.training.metrics import read_rows
 from experiments.training.state import parameter_count
 from experiments.training.tensorboard import EventFiles
@@ -42,6 +43,7 @@ def run(
       the contents of summary.json.
     """
     mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
+    refuse_too_large(task, config.model, mesh)
     start = loop.load(config, task, folder, mesh)
     step = start.progress.step
     environment.append(folder.environment, step, environment.describe(mesh.size))

@@ -38,7 +38,7 @@ def test_a_pipe_gets_plain_lines_in_columns():
 
 def test_a_terminal_gets_a_bar_with_time_left_and_no_colours():
     out = show(Terminal())
-    assert re.search(r"\r 10%.* 100/1000 .* left", out)
+    assert re.search(r"\r 10%.* 100/1000 .* left, loss 0\.0100", out)
     assert " 100/1000  validation  loss 0.2500             accuracy 99.99\n" in out
     assert " train " not in out
     assert "\x1b[3" not in out

@@ -2,6 +2,7 @@
 
 import signal
 import types
+from collections.abc import Callable
 from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,8 +39,7 @@ class Interruption:
     def __call__(self) -> bool:
         if not self._listening:
             self._listening = True
-            for number in SIGNALS:
-                signal.signal(number, self._note)
+            _handle(self._note)
         return self.number is not None
 
     def __enter__(self) -> Self:
@@ -64,5 +64,11 @@ class Interruption:
 
 def die_of_signals() -> None:
     """Has both signals end the process at once, without a traceback."""
+    _handle(signal.SIG_DFL)
+
+
+def _handle(handler: Callable[[int, types.FrameType | None], None] | signal.Handlers) -> None:
+    """Sets what the signals do; one that the process was started to ignore, as in a shell's background, stays so."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)

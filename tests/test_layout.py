@@ -21,7 +21,7 @@ ROWS = (
     ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
     ("gru_jax",),
     ("experiments.schema", "experiments.atomic", "experiments.lock"),
-    ("experiments.data",),
+    ("experiments.data", "experiments.audio"),
     ("experiments.models", "experiments.decoding"),
     ("experiments.tasks",),
     ("experiments.config", "experiments.run_folder"),

@@ -1,0 +1,7 @@
+"""What can go wrong with a file of speech."""
+
+from experiments.data.errors import DataError
+
+
+class AudioError(DataError):
+    """A file of speech that cannot be used; the message is one line."""

@@ -1,0 +1,1 @@
+"""The search for the likeliest output of a trained model."""

@@ -1,0 +1,94 @@
+"""Disturbances do what they say, and none leaves speech as it was."""
+
+import numpy as np
+import pytest
+
+from experiments.audio.perturbation import (
+    disturbed,
+    hertz,
+    hide_spans,
+    mel,
+    resampled,
+    span,
+    spectral_change,
+)
+
+BANK = {"coefficients": 13, "bands": 40, "low_hz": 130.0, "high_hz": 6800.0}
+
+
+def spectrum(cepstra, bands=40):
+    """The smooth log spectrum behind cepstra, band by band."""
+    k = np.arange(len(cepstra))
+    waves = np.cos(np.pi * k[:, None] * (np.arange(bands) + 0.5) / bands)
+    return np.where(k == 0, 1, 2) * cepstra @ waves
+
+
+def test_a_signal_is_played_faster_between_its_samples():
+    signal = np.stack([np.arange(11.0), 2 * np.arange(11.0)], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(resampled(signal, 1.0), signal)
+    faster = resampled(signal, 1.25)
+    assert faster.shape == (9, 2)
+    np.testing.assert_allclose(faster[:, 0], np.linspace(0, 10, 9), rtol=1e-6)
+    np.testing.assert_allclose(faster[:, 1], 2 * faster[:, 0], rtol=1e-6)
+    assert len(resampled(signal[:, 0], 0.5)) == 22
+    assert len(resampled(signal[:1, 0], 1.5)) == 1
+
+
+def test_no_change_of_the_spectrum_is_the_identity():
+    np.testing.assert_allclose(spectral_change(**BANK), np.eye(13), atol=1e-6)
+
+
+def test_a_formant_moves_by_the_warp():
+    """A bump at 1500 Hz, as smooth as 13 cepstra are, lies at 1500 / 1.2 Hz in the spectrum L(1.2 f)."""
+    centres = hertz(np.linspace(mel(130.0), mel(6800.0), 42)[1:-1])
+    bump = np.exp(-(((mel(centres) - mel(1500.0)) / 300) ** 2))
+    k = np.arange(13)
+    cepstra = bump @ np.cos(np.pi * (np.arange(40)[:, None] + 0.5) * k / 40) / 40
+    np.testing.assert_allclose(spectrum(cepstra), bump, atol=0.05)
+    warped = spectrum(cepstra @ spectral_change(**BANK, warp=1.2))
+    assert centres[np.argmax(warped)] == pytest.approx(1500 / 1.2, rel=0.04)
+    np.testing.assert_allclose(warped, np.exp(-(((mel(1.2 * centres) - mel(1500.0)) / 300) ** 2)), atol=0.08)
+
+
+def test_hidden_bands_are_set_to_zero_as_far_as_smooth_spectra_can():
+    flat = np.zeros(13)
+    flat[0] = 1.0
+    hidden = spectrum(flat @ spectral_change(**BANK, hidden=slice(10, 20)))
+    assert abs(hidden[13:17]).max() < 0.1
+    assert abs(np.delete(hidden, slice(7, 23)) - 1).max() < 0.15
+
+
+def test_spans_lie_inside_and_vary():
+    rng = np.random.default_rng(0)
+    spans = [span(rng, 10, 4) for _ in range(300)]
+    assert {one.stop - one.start for one in spans} == {0, 1, 2, 3, 4}
+    assert min(one.start for one in spans) == 0
+    assert max(one.stop for one in spans) == 10
+    assert span(rng, 0, 4) == slice(0, 0)
+
+
+def test_hidden_stretches_of_time_keep_to_their_share():
+    frames = np.ones((50, 3), np.float32)
+    rng = np.random.default_rng(0)
+    counts = [int((hide_spans(frames, rng, 1, 20, share=0.1) == 0).all(axis=1).sum()) for _ in range(100)]
+    assert set(counts) == {0, 1, 2, 3, 4, 5}
+    assert (frames == 1).all()
+    np.testing.assert_array_equal(hide_spans(frames, rng, 0, 20, share=0.1), frames)
+
+
+def test_a_waveform_is_disturbed_within_its_bounds():
+    waveform = np.sin(np.arange(4000) * 0.3).astype(np.float32)
+    rng = np.random.default_rng(0)
+    np.testing.assert_allclose(disturbed(waveform, rng, 0, 0, 0, -300), waveform, atol=1e-6)
+    lengths = [len(disturbed(waveform, rng, 0.2, 0, 0, -300)) for _ in range(30)]
+    assert 4000 / 1.2 - 1 <= min(lengths) < 3600
+    assert 4500 < max(lengths) <= 4000 / 0.8
+    levels = [abs(disturbed(waveform, rng, 0, 0, 20, -300)).max() for _ in range(50)]
+    assert 0.099 <= min(levels) < 0.3
+    assert 3 < max(levels) <= 10.01
+    noise = disturbed(waveform, rng, 0, 0, 0, -20) - waveform
+    level = 20 * np.log10(noise.std() / waveform.std())
+    assert -50.5 < level < -19.5
+    first = disturbed(waveform, np.random.default_rng(1), 0.1, 0.5, 10, -20)
+    np.testing.assert_array_equal(first, disturbed(waveform, np.random.default_rng(1), 0.1, 0.5, 10, -20))
+    assert first.dtype == np.float32

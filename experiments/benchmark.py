@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from experiments import command_line
-from experiments.benchmarks import layer, long, plot, results, step, train
+from experiments.benchmarks import layer, long, plot, results, step, train, trainer
 from experiments.benchmarks.measurement import Measurement
 from experiments.benchmarks.peers import installed
 from experiments.benchmarks.problem import BenchmarkError, Sizes
@@ -35,6 +35,7 @@ SUITES: Mapping[str, Suite] = {
     "layer": Suite(layer.run, 8.0, (Sizes(4, 10, 8, 16),)),
     "long": Suite(long.run, 4.0, (Sizes(2, 32, 8, 16), Sizes(2, 64, 8, 16))),
     "train": Suite(train.run, 40.0, (Sizes(4, 8, 16, 16),)),
+    "trainer": Suite(trainer.run, 40.0, (Sizes(4, 8, 16, 16),)),
     "step": Suite(step.run, 8.0, (Sizes(1, 1, 16, 16),)),
 }
 

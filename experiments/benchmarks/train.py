@@ -40,10 +40,12 @@ class RandomText(CharLM):
 
     def __init__(self, sizes: Sizes):
         """Draws ten batches' worth."""
-        self.config = CharLMConfig(length=sizes.T, batch_size=sizes.B)
-        self.characters = "".join(map(chr, range(VOCABULARY)))
-        codes = np.random.default_rng(0).integers(VOCABULARY, size=10 * sizes.B * sizes.T)
-        self.splits = {"train": codes.astype(np.int32)}
+        letters = "".join(map(chr, range(VOCABULARY)))
+        drawn = np.random.default_rng(0).integers(VOCABULARY, size=10 * sizes.B * sizes.T)
+        text = letters + "".join(letters[code] for code in drawn)
+        self._take(
+            CharLMConfig(length=sizes.T, batch_size=sizes.B), dict.fromkeys(("train", "validation", "test"), text)
+        )
 
 
 def run(settings: Settings) -> list[Measurement]:

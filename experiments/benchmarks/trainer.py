@@ -1,0 +1,108 @@
+"""The suite "trainer": what the training loop costs beside its compiled step, on a character-level language model.
+
+The bare loop calls the step on one batch that lies on the devices already, again and again, and waits at the end. The
+trainer makes a batch for each step and puts it on the devices, fetches every step's sums, shows progress, writes rows.
+Both run the same compiled step; validation and checkpoints are not part of it.
+"""
+
+import dataclasses
+import io
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmarks.measurement import Candidate, Measurement, measure
+from experiments.benchmarks.ours import OURS
+from experiments.benchmarks.problem import Sizes
+from experiments.benchmarks.program import Outcome, Program
+from experiments.benchmarks.settings import Settings
+from experiments.benchmarks.train import LOSS, experiment
+from experiments.config import TrainConfig
+from experiments.run_folder import RunFolder
+from experiments.training.checkpoints import Progress
+from experiments.training.devices import largest_divisor, make_mesh, spread
+from experiments.training.display import Display
+from experiments.training.loop import Run, Training
+from experiments.training.optimizer import make_optimizer
+from experiments.training.state import initial_state, place
+
+SHAPES = (Sizes(64, 128, 96, 448), Sizes(32, 64, 32, 64))
+"""The model of configs/char_lm.py; and a small one, whose steps leave the loop little time."""
+BARE = "bare loop"
+BURST, CHECKED_STEPS = 10, 3
+SETTINGS = TrainConfig(steps=10**9, log_every=50, eval_every=10**9, checkpoint_every=10**9)
+
+
+def run(settings: Settings) -> list[Measurement]:
+    """Measures every size in float32, on all devices."""
+    rows = []
+    for sizes in settings.shapes or SHAPES:
+        settings.say(f"trainer {sizes}: {BURST} steps in a row, in the training loop and in a bare one")
+        with tempfile.TemporaryDirectory() as folder:
+            training = make_training(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
+            programs = in_the_loop(training), bare(training)
+            expected = programs[1].outcome()
+            found = [Candidate(program, expected, loss=LOSS) for program in programs]
+            rows += measure(sizes, "trainer", "after", found, settings.seconds, settings.least_rounds)
+            training.metrics_file.close()
+    return rows
+
+
+def make_training(sizes: Sizes, devices: int, folder: pathlib.Path) -> Training:
+    """Returns a run at its beginning, ready to be trained without an end."""
+    task, config = experiment(sizes, "float32")
+    config = dataclasses.replace(config, train=SETTINGS)
+    mesh = make_mesh(sizes.B, devices)
+    graph, state = initial_state(task, config, make_optimizer(config.optimizer, SETTINGS.steps))
+    start = Run(graph, place(state, mesh), (), Progress())
+    return Training(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), no)
+
+
+def no() -> bool:
+    return False
+
+
+def in_the_loop(training: Training) -> Program:
+    """The trainer's steps, one after the other."""
+
+    def call() -> None:
+        for _ in range(BURST):
+            training.advance()
+        jax.block_until_ready(training.state)
+
+    def outcome() -> Outcome:
+        losses = []
+        for _ in range(CHECKED_STEPS):
+            training.advance()
+            total, weight = training.pending["loss"]
+            losses.append(float(total) / float(weight))
+        return {"loss": np.array(losses)}
+
+    return Program(OURS, "float32", call, outcome, training.mesh.size, calls=BURST)
+
+
+def bare(training: Training) -> Program:
+    """The same compiled step, on one batch that is in its place already."""
+    task, mesh, seed = training.task, training.mesh, training.config.seed
+    # What a step is given is consumed: each loop has a state of its own.
+    start: Any = jax.tree.map(np.array, training.state)
+    state = place(start, mesh)
+    batch = spread(task.train_batch(seed, 0), mesh)
+
+    def call() -> None:
+        nonlocal state
+        for _ in range(BURST):
+            state, _ = training.train_step(state, batch)
+        jax.block_until_ready(state)
+
+    def outcome() -> Outcome:
+        losses, now = [], place(start, mesh)
+        for step in range(CHECKED_STEPS):
+            now, sums = training.train_step(now, spread(task.train_batch(seed, step), mesh))
+            losses.append(float(sums["loss"][0]) / float(sums["loss"][1]))
+        return {"loss": np.array(losses)}
+
+    return Program(BARE, "float32", call, outcome, mesh.size, calls=BURST)

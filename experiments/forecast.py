@@ -196,7 +196,7 @@ def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
         locator = matplotlib.dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
-    axes.legend()
+    axes.legend(loc="upper left")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     atomic.write_bytes(path, picture.getvalue())

@@ -191,9 +191,7 @@ def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
 
 def _number(cell: str, where: str, column: str) -> float:
     if cell.lower() in MISSING:
-        raise SeriesError(
-            f"{where}: missing value in column {column!r} (got {cell!r}); fill it in or leave its row out"
-        )
+        raise SeriesError(f"{where}: missing value in column {column!r} (got {cell!r}); fill it in")
     try:
         value = float(cell)
     except ValueError:

@@ -1,6 +1,6 @@
 """What a trained forecast has to beat: the last value, and a linear map of the window.
 
-python -m experiments.studies.forecast_baselines --config=configs/forecasting.py --config.task.horizon=168
+python -m experiments.studies.forecast_baselines --config=configs/forecasting.py:etth1_multi_168
 
 The linear map takes the T values of a variable's window, less the last one, to the K values that follow, less the same
 (NLinear of Zeng et al. 2023, here in closed form): one matrix for all variables, by ridge regression, its penalty
@@ -11,7 +11,7 @@ Reference: Zeng et al., "Are Transformers Effective for Time Series Forecasting?
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -102,25 +102,27 @@ def score(task: Forecasting, baseline: Baseline, split: Split) -> dict[str, floa
     return task.metrics(totals) | task.last_step_scores(baseline, split)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Fits both, prints their scores, and records them."""
-    del arguments
-    config, config_file, overrides = command_line.config_of(CONFIG)
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
-    if not isinstance(task, Forecasting):
-        raise ConfigError(f"task.name: expected 'forecasting', got {config.task.name!r}")
+def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Fits both and prints their scores; yields the record of each.
+
+    Args:
+      task: whose series to forecast.
+      origin: "config", "overrides" and "seed", as records have them.
+    """
     for name in ("naive", "linear"):
         started = time.monotonic()
         baseline, penalty = (last_value(task), None) if name == "naive" else linear(task)
         scores = {split: score(task, baseline, split) for split in ("validation", "test")}
         parameters = 0 if penalty is None else baseline.weights.size + baseline.bias.size
-        result: dict[str, Any] = {
+        title = name if penalty is None else f"{name}, {parameters:,} parameters, penalty {penalty:g}"
+        for split, values in scores.items():
+            shown = [(metric, f"{values[metric]:.5g}") for metric in task.result_metrics]
+            print(summary.table(shown, f"{task.result_name}: {title}, {split} split"))
+        yield {
             "task": task.result_name,
-            "config": config_file,
-            "overrides": overrides,
+            **origin,
             "cell": name,
             "parameters": parameters,
-            "seed": config.seed,
             "test": scores["test"],
             "steps": 0,
             "minutes": round((time.monotonic() - started) / 60, 3),
@@ -128,10 +130,16 @@ def main(arguments: Sequence[str]) -> None:
             "versions": environment.versions(),
             "commit": environment.commit(),
         }
-        title = name if penalty is None else f"{name}, {parameters:,} parameters, penalty {penalty:g}"
-        for split, values in scores.items():
-            shown = [(metric, f"{values[metric]:.5g}") for metric in task.result_metrics]
-            print(summary.table(shown, f"{task.result_name}: {title}, {split} split"))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compares on the series that the configuration names, and records what comes of it."""
+    del arguments
+    config, config_file, overrides = command_line.config_of(CONFIG)
+    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
+    if not isinstance(task, Forecasting):
+        raise ConfigError(f"task.name: expected 'forecasting', got {config.task.name!r}")
+    for result in compare(task, {"config": config_file, "overrides": overrides, "seed": config.seed}):
         if RECORD.value:
             print(f"recorded in {summary.record(result, task.result_metrics)}")
 

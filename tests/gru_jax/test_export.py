@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import gru_jax
 from gru_jax.export import load_weights, save_program, save_weights, step_program, unroll_program
 from gru_jax.interop.peephole_lstm import PeepholeLSTM
+from tests.conformance.agreement import assert_same_bits
 
 I, H = 3, 4
 CELLS = {
@@ -24,12 +25,6 @@ CELLS = {
     "peephole_lstm": PeepholeLSTM(),
     "stack": gru_jax.Stack(gru_jax.LSTM(), 2, bidirectional=True, merge="sum", dropout=0.25),
 }
-
-
-def same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert (a.dtype, a.shape, np.asarray(a).tobytes()) == (b.dtype, b.shape, np.asarray(b).tobytes())
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def test_weights_come_back_bit_for_bit(name, dtype, tmp_path):
     save_weights(tmp_path / "weights.safetensors", cell, params)
     read, params_read = load_weights(tmp_path / "weights.safetensors")
     assert read == cell
-    same_bits(params_read, params)
+    assert_same_bits(params_read, params)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
@@ -57,7 +52,7 @@ def test_double_precision(tmp_path, x64):
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H, jnp.float64)
     save_weights(tmp_path / "w.safetensors", cell, params)
-    same_bits(load_weights(tmp_path / "w.safetensors")[1], params)
+    assert_same_bits(load_weights(tmp_path / "w.safetensors")[1], params)
     with jax.enable_x64(False), pytest.raises(TypeError, match=r"w\.safetensors: arrays: W: expected float32, for JAX"):
         load_weights(tmp_path / "w.safetensors")
 

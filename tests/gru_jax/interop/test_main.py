@@ -14,6 +14,7 @@ import pytest
 import gru_jax
 from gru_jax.export import load_weights, save_weights
 from gru_jax.interop.__main__ import main
+from tests.conformance.agreement import assert_same_bits, draw_params
 
 ROOT = Path(__file__).resolve().parents[3]
 I, H = 3, 4
@@ -25,11 +26,7 @@ CELLS = {
 
 def save(path, name="gru", dtype=jnp.float32):
     cell = CELLS[name]
-    draws = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda a: jnp.asarray(draws.normal(size=a.shape), dtype),
-        cell.init(jax.random.key(0), I, H, dtype),
-    )
+    params = draw_params(cell, I, H, dtype)
     save_weights(path, cell, params)
     return cell, params
 
@@ -41,8 +38,7 @@ def convert(source, target, *options):
 def assert_same(path, cell, params):
     read, params_read = load_weights(path)
     assert read == cell
-    for a, b in zip(jax.tree.leaves(params_read), jax.tree.leaves(params), strict=True):
-        assert (a.dtype, a.shape, np.asarray(a).tobytes()) == (b.dtype, b.shape, np.asarray(b).tobytes())
+    assert_same_bits(params_read, params)
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pt", "pth"])

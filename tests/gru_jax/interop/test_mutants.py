@@ -5,14 +5,12 @@ import json
 import warnings
 import zipfile
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import gru_jax
 from gru_jax.export import load_weights, save_weights
 from gru_jax.interop import onnx, torch
+from tests.conformance.agreement import draw_params
 from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants
 
 COUNT = 150
@@ -21,33 +19,27 @@ I, H = 1, 2  # Small weights, so that most damage is done to what describes them
 STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
 
 
-def drawn(cell):
-    draws = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), I, H))
-    return jax.tree.map(lambda a: jnp.asarray(draws.normal(size=a.shape), jnp.float32), shapes)
-
-
 def safetensors(path):
-    save_weights(path, STACK, drawn(STACK))
+    save_weights(path, STACK, draw_params(STACK, I, H))
     return load_weights
 
 
 def onnx_model(path):
     pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
-    onnx.to_file(path, STACK, drawn(STACK), lengths=True, h0=True)
+    onnx.to_file(path, STACK, draw_params(STACK, I, H), lengths=True, h0=True)
     return onnx.from_model
 
 
 def torch_zip(path):
     pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-    torch.to_file(path, STACK, drawn(STACK))
+    torch.to_file(path, STACK, draw_params(STACK, I, H))
     return torch.from_file
 
 
 def torch_pickle(path):
     """The form before the zip file: pickles one after the other."""
     module = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-    arrays = torch.to_state_dict(STACK, drawn(STACK))
+    arrays = torch.to_state_dict(STACK, draw_params(STACK, I, H))
     tensors = {name: module.from_numpy(array) for name, array in arrays.items()}
     module.save(tensors, path, _use_new_zipfile_serialization=False)
     return torch.from_file

@@ -9,6 +9,7 @@ import pytest
 
 import gru_jax
 from gru_jax.interop.onnx import from_model, read_nodes, to_file, to_model
+from tests.conformance.agreement import draw_params
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
@@ -18,14 +19,8 @@ AFTER = gru_jax.GRU(reset="after")
 STACK = gru_jax.Stack(AFTER, 2, bidirectional=True)
 
 
-def drawn(cell):
-    draws = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), I, H))
-    return jax.tree.map(lambda a: jnp.asarray(draws.normal(size=a.shape), jnp.float32), shapes)
-
-
 def written(cell=AFTER, **options):
-    return to_model(cell, drawn(cell), **options)
+    return to_model(cell, draw_params(cell, I, H), **options)
 
 
 def node_of(model, number=0):
@@ -182,7 +177,7 @@ def test_a_node_that_runs_in_reverse_is_read_alone():
     (node,) = read_nodes(set_attributes(written(), direction="reverse"))
     xs = jnp.asarray(np.random.default_rng(1).normal(size=(5, 2, I)), jnp.float32)
     Y, Y_h = node(xs)
-    expected, h_last = gru_jax.unroll(AFTER, drawn(AFTER), xs, time_major=True, reverse=True)
+    expected, h_last = gru_jax.unroll(AFTER, draw_params(AFTER, I, H), xs, time_major=True, reverse=True)
     np.testing.assert_array_equal(Y[:, 0], expected)
     np.testing.assert_array_equal(Y_h[0], h_last)
 
@@ -191,7 +186,7 @@ def test_files_are_named(tmp_path):
     path = tmp_path / "gru.onnx"
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         from_model(path)
-    to_file(path, AFTER, drawn(AFTER))
+    to_file(path, AFTER, draw_params(AFTER, I, H))
     whole = path.read_bytes()
     for damaged in (whole[:100], whole[:-1], b"\x89PNG\r\n" + whole):
         path.write_bytes(damaged)
@@ -209,7 +204,7 @@ def test_weights_in_a_file_of_their_own(tmp_path):
     model = written()
     onnx.save(model, path, save_as_external_data=True, location="gru.weights", size_threshold=0)
     read = from_model(path)[1]
-    np.testing.assert_array_equal(read.W, drawn(AFTER).W)
+    np.testing.assert_array_equal(read.W, draw_params(AFTER, I, H).W)
     (tmp_path / "gru.weights").unlink()
     with pytest.raises(
         ValueError, match=rf"^{re.escape(str(path))}: expected an ONNX model, got [^\n]*gru\.weights[^\n]*$"
@@ -225,10 +220,10 @@ def test_nan_weights_are_reported():
 
 def test_a_number_type_that_onnx_does_not_have():
     cell = gru_jax.Elman()
-    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), drawn(cell))
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), draw_params(cell, I, H))
     with pytest.raises(
         TypeError, match=r"^params: expected float32, float64 or float16, which ONNX's operators take, got"
     ):
         to_model(cell, params)
     with pytest.raises(TypeError, match=r"^lengths: expected True or False, got 1$"):
-        to_model(cell, drawn(cell), lengths=1)
+        to_model(cell, draw_params(cell, I, H), lengths=1)

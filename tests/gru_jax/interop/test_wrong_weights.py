@@ -12,15 +12,10 @@ from gru_jax.interop.flax import from_linen, from_nnx, to_linen
 from gru_jax.interop.haiku import from_params, to_params
 from gru_jax.interop.keras import from_weights, to_weights
 from gru_jax.interop.torch import from_state_dict, to_state_dict
+from tests.conformance.agreement import draw_params
 
 I, H = 3, 4
 BEFORE, AFTER, LSTM, ELMAN = gru_jax.GRU(), gru_jax.GRU(reset="after"), gru_jax.LSTM(), gru_jax.Elman()
-
-
-def drawn(cell):
-    draws = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), I, H))
-    return jax.tree.map(lambda a: jnp.asarray(draws.normal(size=a.shape), jnp.float32), shapes)
 
 
 def numbers(*shape, dtype=np.float32):
@@ -29,13 +24,13 @@ def numbers(*shape, dtype=np.float32):
 
 def torch(change, cell=AFTER):
     """Reads a state dict with some entries changed; None takes one away."""
-    changed = to_state_dict(cell, drawn(cell)) | change
+    changed = to_state_dict(cell, draw_params(cell, I, H)) | change
     return lambda: from_state_dict({key: array for key, array in changed.items() if array is not None})
 
 
 def keras(change, cell=AFTER, **options):
     """Reads a list of weights with some changed."""
-    weights = to_weights(cell, drawn(cell))
+    weights = to_weights(cell, draw_params(cell, I, H))
     for number, array in change.items():
         weights[number] = array
     return lambda: from_weights(weights, **options)
@@ -50,13 +45,13 @@ def linen(change, cell=AFTER):
         )
         return items if not isinstance(tree, dict) else items | change.get(path, {})
 
-    tree = changed(to_linen(cell, drawn(cell)))
+    tree = changed(to_linen(cell, draw_params(cell, I, H)))
     return lambda: from_linen(tree)
 
 
 def haiku(change, cell=BEFORE):
     """Reads dicts of dicts with some modules changed; None takes one away."""
-    tree = to_params(cell, drawn(cell))
+    tree = to_params(cell, draw_params(cell, I, H))
     for module, arrays in change.items():
         tree[module] = {k: a for k, a in (tree.get(module, {}) | arrays).items() if a is not None}
     return lambda: from_params(tree)
@@ -185,7 +180,7 @@ REFUSED = {
         "params: hz/kernel: expected shape (4, 4), got (4, 8)",
     ),
     "linen: layers apart": (
-        lambda: from_linen({f"layers_{k}": {"cell": to_linen(ELMAN, drawn(ELMAN))} for k in (0, 2)}),
+        lambda: from_linen({f"layers_{k}": {"cell": to_linen(ELMAN, draw_params(ELMAN, I, H))} for k in (0, 2)}),
         "params: expected recurrent layers 0, 1, 2 and nothing between them, got layers 0, 2",
     ),
     "linen: merge": (lambda: from_linen({}, merge="mul"), "merge: expected one of 'concat', 'sum', got 'mul'"),
@@ -253,7 +248,7 @@ def test_tensors_without_plain_numbers_are_refused():
 
 
 def test_weights_inside_a_transformation_are_refused():
-    weights = to_weights(ELMAN, drawn(ELMAN))
+    weights = to_weights(ELMAN, draw_params(ELMAN, I, H))
     with pytest.raises(
         TypeError, match=r"^weights: \[1\] recurrent_kernel: expected an array with values, got one inside"
     ):

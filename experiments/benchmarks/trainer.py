@@ -1,17 +1,24 @@
-"""The suite "trainer": what the training loop costs beside its compiled step, on a character-level language model.
+"""The suite "trainer": what the training loop costs beside its compiled step, and what seeds side by side save.
+
+All is measured on a character-level language model.
 
 The bare loop calls the step on one batch that lies on the devices already, again and again, and waits at the end. The
 trainer makes a batch for each step and puts it on the devices, fetches every step's sums, shows progress, writes rows.
 Both run the same compiled step; validation and checkpoints are not part of it.
+
+For `experiments.sweep`, the bare loop of one run, its rows spread over the devices, is held to that of several runs
+with seeds of their own in one program, themselves spread over the devices; times are those of one run's step.
 """
 
 import dataclasses
 import io
 import pathlib
 import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.measurement import Candidate, Measurement, measure
@@ -22,17 +29,20 @@ from experiments.benchmarks.settings import Settings
 from experiments.benchmarks.train import LOSS, experiment
 from experiments.config import TrainConfig
 from experiments.run_folder import RunFolder
+from experiments.sweeps import together
 from experiments.training.checkpoints import Progress
 from experiments.training.devices import largest_divisor, make_mesh, spread
 from experiments.training.display import Display
 from experiments.training.loop import Run, Training
-from experiments.training.optimizer import make_optimizer
-from experiments.training.state import initial_state, place
+from experiments.training.optimizer import learning_rate, make_optimizer
+from experiments.training.state import initial_state, place, stream
+from experiments.training.step import make_group_step
 
 SHAPES = (Sizes(64, 128, 96, 448), Sizes(32, 64, 32, 64))
 """The model of configs/char_lm.py; and a small one, whose steps leave the loop little time."""
+SEED_SHAPES = (Sizes(32, 64, 32, 64), Sizes(64, 64, 64, 128))
 BARE = "bare loop"
-BURST, CHECKED_STEPS = 10, 3
+BURST, CHECKED_STEPS, SEEDS = 10, 3, 4
 SETTINGS = TrainConfig(steps=10**9, log_every=50, eval_every=10**9, checkpoint_every=10**9)
 
 
@@ -41,13 +51,22 @@ def run(settings: Settings) -> list[Measurement]:
     rows = []
     for sizes in settings.shapes or SHAPES:
         settings.say(f"trainer {sizes}: {BURST} steps in a row, in the training loop and in a bare one")
-        with tempfile.TemporaryDirectory() as folder:
-            training = make_training(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
-            programs = in_the_loop(training), bare(training)
-            expected = programs[1].outcome()
-            found = [Candidate(program, expected, loss=LOSS) for program in programs]
-            rows += measure(sizes, "trainer", "after", found, settings.seconds, settings.least_rounds)
-            training.metrics_file.close()
+        rows += compared(sizes, "trainer", in_the_loop, settings)
+    for sizes in settings.shapes or SEED_SHAPES:
+        settings.say(f"trainer {sizes}: one run, and {SEEDS} side by side")
+        rows += compared(sizes, f"{SEEDS} seeds", side_by_side, settings)
+    return rows
+
+
+def compared(sizes: Sizes, work: str, ours: Callable[[Training], Program], settings: Settings) -> Sequence[Measurement]:
+    """Times one program beside the bare loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        training = make_training(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
+        programs = ours(training), bare(training)
+        expected = programs[1].outcome()
+        found = [Candidate(program, expected, loss=LOSS) for program in programs]
+        rows = measure(sizes, work, "after", found, settings.seconds, settings.least_rounds)
+        training.metrics_file.close()
     return rows
 
 
@@ -106,3 +125,34 @@ def bare(training: Training) -> Program:
         return {"loss": np.array(losses)}
 
     return Program(BARE, "float32", call, outcome, mesh.size, calls=BURST)
+
+
+def side_by_side(training: Training) -> Program:
+    """Several runs, each with the seed's own dropout and, for the clock, all on one batch."""
+    task, config = training.task, training.config
+    mesh = together.make_mesh(SEEDS, task.batch_size, training.mesh.size)
+    optimizer = make_optimizer(config.optimizer, SETTINGS.steps)
+    schedule = learning_rate(config.optimizer, SETTINGS.steps)
+    step_all = make_group_step(task, training.evaluator.graph, optimizer, schedule, mesh)
+    keys = spread(jnp.stack([stream(seed, "dropout") for seed in range(SEEDS)]), mesh)
+    start: Any = jax.tree.map(lambda array: np.stack([np.array(array)] * SEEDS), training.state)
+
+    def batches(step: int) -> Any:
+        return spread(together.side_by_side([task.train_batch(config.seed, step)] * SEEDS), mesh)
+
+    states, batch = spread(start, mesh), batches(0)
+
+    def call() -> None:
+        nonlocal states
+        for _ in range(BURST):
+            states, _ = step_all(states, batch, keys)
+        jax.block_until_ready(states)
+
+    def outcome() -> Outcome:
+        losses, now = [], spread(start, mesh)
+        for step in range(CHECKED_STEPS):
+            now, sums = step_all(now, batches(step), keys)
+            losses.append(float(sums["loss"][0][0]) / float(sums["loss"][1][0]))
+        return {"loss": np.array(losses)}
+
+    return Program(OURS, "float32", call, outcome, mesh.size, calls=BURST * SEEDS)

@@ -1,0 +1,68 @@
+"""The grid of a sweep: every combination, every seed, a folder each; and what cannot be, in one line."""
+
+import pathlib
+
+import pytest
+
+from experiments.schema import ConfigError
+from experiments.sweeps.grid import parsed, points, value_of
+
+VALUES = {"task": {"name": "adding", "length": 10}, "model": {"hidden_size": 8}, "seed": 5}
+FOLDER = pathlib.Path("runs/x")
+
+
+def test_every_combination_has_every_seed_and_a_folder_of_its_own():
+    grid = ["model.cell=gru,lstm", "optimizer.learning_rate=1e-3,1"]
+    found = points(VALUES, grid, 2, FOLDER, ("task.length=10",))
+    assert [point.name for point in found] == [
+        "model.cell=gru,optimizer.learning_rate=1e-3",
+        "model.cell=gru,optimizer.learning_rate=1",
+        "model.cell=lstm,optimizer.learning_rate=1e-3",
+        "model.cell=lstm,optimizer.learning_rate=1",
+    ]
+    members = [member for point in found for member in point.members]
+    assert len({member.folder.path for member in members}) == 8
+    last = members[-1]
+    assert (last.config.model.cell, last.config.optimizer.learning_rate, last.config.seed) == ("lstm", 1.0, 6)
+    assert last.config.model.hidden_size == 8
+    assert last.overrides == ("task.length=10", "model.cell=lstm", "optimizer.learning_rate=1", "seed=6")
+    assert last.folder.path == FOLDER / "model.cell=lstm,optimizer.learning_rate=1" / "seed_6"
+    assert members[0].overrides[-1] == "optimizer.learning_rate=1e-3"  # the config's own seed is no override
+
+
+def test_without_a_grid_there_is_one_configuration():
+    (point,) = points(VALUES, [], 3, FOLDER)
+    assert point.name == "base"
+    assert [member.config.seed for member in point.members] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("true", True), ("False", False), ("gru", "gru"), ("[1, 2]", [1, 2])]
+)
+def test_values_are_read_as_json_else_as_text(text, value):
+    assert value_of(text) == value
+    assert type(value_of(text)) is type(value)
+
+
+def test_commas_in_brackets_belong_to_a_value():
+    assert parsed("a.b=[1,2],[3]") == ("a.b", ["[1,2]", "[3]"])
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (["model.cell"], "--grid: expected key=value,value with values that differ, got 'model.cell'"),
+        (["model.cell=gru,,lstm"], "--grid: expected key=value,value"),
+        (["model.cell=gru,gru"], "--grid: expected key=value,value with values that differ"),
+        (["model.cell=gru", "model.cell=lstm"], "--grid: expected model.cell once"),
+        (["seed=1,2"], "--grid: expected seed --seeds in its place"),
+        (["model.cel=gru"], "model.cel: unknown key (did you mean 'cell'?)"),
+        (["model.hidden_size=8,0"], "model.hidden_size: expected an integer at least 1, got 0"),
+        (["seed.x=1"], "--grid: expected a key of the configuration, got 'seed.x'"),
+    ],
+)
+def test_refuses_in_one_line_before_anything_is_run(grid, message):
+    with pytest.raises(ConfigError) as error:
+        points(VALUES, grid, 1, FOLDER)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)

@@ -177,7 +177,10 @@ def _read_gates(leaves: Leaves, path: str, width: int | str, layout: GateLayout,
     gates = GATES[layout]
     H = leaves.take(f"{path}h{gates[0]}/kernel", ("H", "H")).shape[0]
     U = [leaves.take(f"{path}h{gate}/kernel", (H, H)) for gate in gates]
-    W = [leaves.take(f"{path}{renamed.get(gate, f'i{gate}')}/kernel", (width, H)) for gate in gates]
+    W: list[np.ndarray] = []
+    for gate in gates:
+        W.append(leaves.take(f"{path}{renamed.get(gate, f'i{gate}')}/kernel", (width, H)))
+        width = len(W[0])
     b = [leaves.take(f"{path}{BIASED[layout]}{gate}/bias", (H,)) for gate in gates]
     b_hn = leaves.take(f"{path}hn/bias", (H,)) if layout is GRU_GATES else None
     W, U, b = (np.concatenate(arrays, axis=-1) for arrays in (W, U, b))

@@ -45,6 +45,28 @@ def json_mutants(tree: Any, count: int, seed: int = 0) -> Iterator[Any]:
         yield mutant
 
 
+def tree_mutants(tree: Any, count: int, seed: int = 0) -> Iterator[Any]:
+    """Yields `count` copies of nested dicts and lists of arrays: some taken away, misnamed, of another form."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        mutant = _copied(tree)
+        for _ in range(rng.integers(1, 3)):
+            places = list(_places(mutant))
+            owner, key = places[rng.integers(len(places))]
+            change = rng.integers(5)
+            if change == 0:
+                del owner[key]
+            elif change == 1 and isinstance(owner, dict):
+                owner[key + ("_1", "_l1", "x")[rng.integers(3)]] = owner.pop(key)
+            elif hasattr(owner[key], "ndim"):
+                owner[key] = ODD_ARRAYS[rng.integers(len(ODD_ARRAYS))](np.asarray(owner[key]))
+            else:
+                owner[key] = ODD_VALUES[rng.integers(len(ODD_VALUES))]
+            if not mutant:
+                break
+        yield mutant
+
+
 def flip_a_bit(contents: bytes, rng: np.random.Generator) -> bytes:
     at, bit = _place(contents, rng), 1 << int(rng.integers(8))
     return contents[:at] + bytes([contents[at] ^ bit]) + contents[at + 1 :] if contents else contents
@@ -123,9 +145,32 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(tree[key])
 
 
+def _copied(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _copied(child) for key, child in tree.items()}
+    return [_copied(child) for child in tree] if isinstance(tree, list) else tree
+
+
 def _place(contents: bytes, rng: np.random.Generator) -> int:
     return int(rng.integers(max(len(contents), 1)))
 
 
 ODD_VALUES = (None, True, 0, 3, -1, 2**70, 1.5, float("nan"), "", "GRU", "LSTM", "after", "F16", "BF16", [], [2], {})
+ODD_ARRAYS = (
+    lambda a: None,
+    lambda a: a.tolist(),
+    lambda a: {"kernel": a},
+    np.transpose,
+    np.ravel,
+    lambda a: a[None],
+    lambda a: a[:-1],
+    lambda a: a[..., :-1],
+    lambda a: np.concatenate([a, a]),
+    lambda a: a[:0],
+    lambda a: a.astype(np.int32),
+    lambda a: a.astype(np.float16),
+    lambda a: a.astype(np.complex64),
+    lambda a: a.astype(object),
+    lambda a: a.astype(str),
+)
 CHANGES = (flip_a_bit, overwrite, insert, take_out, repeat, cut_off)

@@ -1,7 +1,8 @@
-"""Files damaged at random are read, or refused in one line that names the file: nothing else happens."""
+"""Files damaged at random are read, or refused in one line that names the file: nothing else happens. Arrays too."""
 
 import io
 import json
+import re
 import warnings
 import zipfile
 
@@ -9,9 +10,9 @@ import pytest
 
 import gru_jax
 from gru_jax.export import load_weights, save_weights
-from gru_jax.interop import onnx, torch
+from gru_jax.interop import flax, haiku, keras, onnx, torch
 from tests.conformance.agreement import draw_params
-from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants
+from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants, tree_mutants
 
 COUNT = 150
 """Damaged files of each kind."""
@@ -118,3 +119,29 @@ def test_well_formed_headers_with_wrong_values(tmp_path):
         path.write_bytes(len(text).to_bytes(8, "little") + text + whole[end:])
         refused += not try_to_read(load, path)
     assert COUNT < refused < len(headers)
+
+
+AFTER, LSTM, ELMAN = gru_jax.GRU(reset="after"), gru_jax.LSTM(), gru_jax.Elman()
+TREES = {
+    "torch": (torch.from_state_dict, torch.to_state_dict, (AFTER, LSTM, ELMAN, STACK)),
+    "keras": (keras.from_weights, keras.to_weights, (AFTER, gru_jax.GRU(), LSTM, ELMAN)),
+    "linen": (flax.from_linen, flax.to_linen, (AFTER, LSTM, ELMAN, STACK)),
+    "haiku": (haiku.from_params, haiku.to_params, (gru_jax.GRU(), gru_jax.Stack(LSTM, 2))),
+}
+
+
+@pytest.mark.parametrize("library", TREES)
+def test_wrong_arrays(library):
+    read, write, cells = TREES[library]
+    refused = 0
+    for cell in cells:
+        for mutant in tree_mutants(write(cell, draw_params(cell, I, H)), COUNT // len(cells)):
+            try:
+                read(mutant)
+            except (TypeError, ValueError) as caught:
+                refused += 1
+                line = str(caught)
+            else:
+                continue
+            assert re.match(r"(state_dict|params(\[\d\])*|weights|reset|layer \d): [^\n]*expected [^\n]+$", line), line
+    assert refused > COUNT / 2

@@ -174,7 +174,11 @@ REFUSED = {
         linen({"": {"head": {"kernel": numbers(4, 2)}}}, ELMAN),
         "params: head/kernel: expected no such array beside h/kernel, i/bias, i/kernel, got one",
     ),
-    "linen: shape": (linen({"iz/": {"kernel": numbers(3, 5)}}), "params: iz/kernel: expected shape (I, 4), got (3, 5)"),
+    "linen: shape": (linen({"iz/": {"kernel": numbers(3, 5)}}), "params: iz/kernel: expected shape (3, 4), got (3, 5)"),
+    "linen: two widths": (
+        linen({"iz/": {"kernel": numbers(2, 4)}}),
+        "params: iz/kernel: expected shape (3, 4), got (2, 4)",
+    ),
     "linen: a gate wider": (
         linen({"hz/": {"kernel": numbers(4, 8)}}),
         "params: hz/kernel: expected shape (4, 4), got (4, 8)",

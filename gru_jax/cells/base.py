@@ -59,8 +59,12 @@ class Adjoint(Protocol):
     once after it (`gradients`). The arrays of the bulk methods have leading axes of time and batch.
     """
 
+    def arrange(self, params: Params, rows: int, platform: str) -> PyTree:
+        """The parameters as `record` multiplies with them, laid out once for all steps of so many rows."""
+        ...
+
     def record(
-        self, params: Params, state: State, drive: Drive, matmul_dtype: DType | None = None
+        self, arranged: PyTree, state: State, drive: Drive, matmul_dtype: DType | None = None
     ) -> tuple[State, PyTree]:
         """`step`, and the products of the state with matrices in it, worth keeping for `linearize`."""
         ...
@@ -73,8 +77,8 @@ class Adjoint(Protocol):
         """The elementwise coefficients of `pullback` and `gradients`, in bulk."""
         ...
 
-    def transpose(self, params: Params) -> PyTree:
-        """The recurrent matrices as `pullback` multiplies with them, laid out once for all steps."""
+    def transpose(self, params: Params, rows: int, platform: str) -> PyTree:
+        """The recurrent matrices as `pullback` multiplies with them, laid out once for all steps of so many rows."""
         ...
 
     def pullback(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gru_jax import arguments
 from gru_jax.cells import initializers
 from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
@@ -148,20 +149,26 @@ class GRU:
     #   reset="before": that of r * h is s = (g c_n) U_hhᵀ; those of the pre-activations are s c_r, g c_z and g c_n,
     #                   with c_r = h r (1 - r)
 
+    def arrange(self, params: GRUParams, rows: int, platform: str) -> GRUParams:
+        """The parameters with U laid out for the products of `record`: whole, or that of n for itself."""
+        U = params.U if self.reset == "after" else _cut_candidate(params.U)
+        return params._replace(U=jax.tree.map(lambda w: lay_out(w, rows, platform), U))
+
     def record(self, params: GRUParams, state: Array, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
-        """The step, and the products of the state with U in it."""
+        """The step, and the products of the state with U in it. `params` may be as they are, or arranged."""
         h, (d_r, d_z, d_n), (b_r, b_z, b_n) = state, drive, split_bias(params.b, 3, like=state)
         if self.reset == "after":
-            kept = matmul(h, params.U, matmul_dtype)
+            kept = multiply(h, params.U, matmul_dtype)
             a_r, a_z, a_n = split_gates(kept, 3)
             r = sigmoid(d_r + b_r + a_r)
             candidate = r * (a_n + jnp.broadcast_to(params.b_hn, h.shape))
         else:
-            U_r, U_z, U_n = split_gates(params.U, 3)
-            a_r, a_z = matmul(h, U_r, matmul_dtype), matmul(h, U_z, matmul_dtype)
+            U_rz, U_n = params.U if isinstance(params.U, tuple) else _cut_candidate(params.U)
+            a_rz = multiply(h, U_rz, matmul_dtype)
+            a_r, a_z = split_gates(a_rz, 2)
             r = sigmoid(d_r + b_r + a_r)
-            candidate = matmul(r * h, U_n, matmul_dtype)
-            kept = (a_r, a_z, candidate)
+            candidate = multiply(r * h, U_n, matmul_dtype)
+            kept = (a_rz, candidate)
         z = sigmoid(d_z + b_z + a_z)
         n = jnp.tanh(d_n + b_n + candidate)
         return h + z * (n - h), kept
@@ -181,7 +188,8 @@ class GRU:
             reached = a_n + jnp.broadcast_to(params.b_hn, h.shape)
             candidate = r * reached
         else:
-            a_r, a_z, candidate = record
+            a_rz, candidate = record
+            a_r, a_z = split_gates(a_rz, 2)
             r = sigmoid(d_r + b_r + a_r)
         z = sigmoid(d_z + b_z + a_z)
         n = jnp.tanh(d_n + b_n + candidate)
@@ -192,15 +200,14 @@ class GRU:
             return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=c_n * r, r=None)
         return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=None, r=r)
 
-    def transpose(self, params: GRUParams) -> tuple[Array, ...]:
-        """Uᵀ: one matrix (3H, H) for reset="after", three (H, H) for reset="before"."""
-        if self.reset == "after":
-            return (params.U.T,)
-        return tuple(U.T for U in split_gates(params.U, 3))
+    def transpose(self, params: GRUParams, rows: int, platform: str) -> tuple[Laid, ...]:
+        """Uᵀ, laid out for the products of `pullback`: whole, or that of n for itself."""
+        U = (params.U,) if self.reset == "after" else _cut_candidate(params.U)
+        return tuple(lay_out_transpose(w, rows, platform) for w in U)
 
     def pullback(
         self,
-        transposed: tuple[Array, ...],
+        transposed: tuple[Laid, ...],
         coefficients: Coefficients,
         cotangent: Array,
         matmul_dtype: DType | None = None,
@@ -209,11 +216,10 @@ class GRU:
         g, (keep, c_r, c_z, c_n, c_hn, r) = cotangent, coefficients
         if self.reset == "after":
             (U_T,) = transposed
-            return g * keep + matmul(join_gates((g * c_r, g * c_z, g * c_hn)), U_T, matmul_dtype), (g, None)
-        U_r_T, U_z_T, U_n_T = transposed
-        s = matmul(g * c_n, U_n_T, matmul_dtype)
-        through_gates = matmul(s * c_r, U_r_T, matmul_dtype) + matmul(g * c_z, U_z_T, matmul_dtype)
-        return g * keep + s * r + through_gates, (g, s)
+            return g * keep + U_T.product(join_gates((g * c_r, g * c_z, g * c_hn)), matmul_dtype), (g, None)
+        U_rz_T, U_n_T = transposed
+        s = U_n_T.product(g * c_n, matmul_dtype)
+        return g * keep + s * r + U_rz_T.product(join_gates((s * c_r, g * c_z)), matmul_dtype), (g, s)
 
     def gradients(
         self,
@@ -251,6 +257,12 @@ class GRU:
         """Joins the gates of a gradient."""
         W, U, b, b_hn = gradient
         return GRUParams(join_gates(W), join_gates(U), join_gates(b), b_hn)
+
+
+def _cut_candidate(U: Array) -> tuple[Array, Array]:
+    """Cuts U (H, 3H) into that of both gates (H, 2H) and that of the candidate (H, H)."""
+    H = U.shape[0]
+    return U[:, : 2 * H], U[:, 2 * H :]
 
 
 def gru_step(

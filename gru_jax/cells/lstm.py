@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gru_jax import arguments
 from gru_jax.cells import initializers
 from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
@@ -145,9 +146,13 @@ class LSTM:
     # The gradient. With g_h the cotangent of h' and g_c = (that of c') + g_h c_c all that reaches c', the cotangents of
     # the pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o; g_c f goes on to c.
 
+    def arrange(self, params: LSTMParams, rows: int, platform: str) -> LSTMParams:
+        """The parameters with U laid out for the products of `record`."""
+        return params._replace(U=lay_out(params.U, rows, platform))
+
     def record(self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
         """The step, and the product of the state with U in it."""
-        kept = matmul(state.h, params.U, matmul_dtype)
+        kept = multiply(state.h, params.U, matmul_dtype)
         i, f, g, o = _gates(params, drive, kept)
         c = f * state.c + i * g
         return LSTMState(o * jnp.tanh(c), c), kept
@@ -173,19 +178,19 @@ class LSTM:
             f=f,
         )
 
-    def transpose(self, params: LSTMParams) -> Array:
-        """Uᵀ (4H, H)."""
-        return params.U.T
+    def transpose(self, params: LSTMParams, rows: int, platform: str) -> Laid:
+        """Uᵀ (4H, H), laid out for the product of `pullback`."""
+        return lay_out_transpose(params.U, rows, platform)
 
     def pullback(
-        self, transposed: Array, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
+        self, transposed: Laid, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
     ) -> tuple[LSTMState, tuple[Array, Array]]:
         """One step back through time, and the cotangents that `gradients` starts from."""
         c_i, c_f, c_g, c_o, c_c, f = coefficients
         g_h = cotangent.h
         g_c = cotangent.c + g_h * c_c
         through_U = join_gates((g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o))
-        return LSTMState(matmul(through_U, transposed, matmul_dtype), g_c * f), (g_h, g_c)
+        return LSTMState(transposed.product(through_U, matmul_dtype), g_c * f), (g_h, g_c)
 
     def gradients(
         self,

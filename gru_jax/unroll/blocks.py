@@ -71,23 +71,27 @@ def scan_blocks(
     return carry, Blocks(main, tail)
 
 
-def choose_length(T: int, state_bytes: int, platform: str) -> int:
+TRAINING_ARRAYS, INFERENCE_ARRAYS = 16, 5
+"""How many arrays of the state's size a block passes through a step: with a backward pass to follow, and without."""
+
+
+def choose_length(T: int, state_bytes: int, platform: str, arrays: int = TRAINING_ARRAYS) -> int:
     """The number of steps in a block.
 
-    A block's bulk work passes through about sixteen arrays of the state's size a step. On a CPU one block over all of T
-    is best while they fit in memory that the allocator keeps mapped between calls; beyond that, blocks that stay in
-    the cache. On accelerators larger blocks fill the device.
+    On a CPU one block over all of T is best while its arrays fit in memory that the allocator keeps mapped between
+    calls; beyond that, blocks that stay in the cache. On accelerators larger blocks fill the device.
 
     Args:
       T: the number of time steps.
       state_bytes: the bytes of one state of the whole batch.
       platform: "cpu", "gpu" or "tpu".
+      arrays: how many arrays of that size a step's bulk work passes through.
 
     Returns:
       A block length from 1 to T; a divisor of T where one is near.
     """
     whole, block = (28e6, 10e6) if platform == "cpu" else (1e9, 2.5e8)
-    step_bytes = 16 * max(state_bytes, 1)
+    step_bytes = arrays * max(state_bytes, 1)
     return T if T * step_bytes <= whole else _nearest_divisor(T, max(16, int(block // step_bytes)))
 
 

@@ -18,11 +18,15 @@ class Derived:
 
     cell: Cell
 
+    def arrange(self, params: Params, rows: int, platform: str) -> Params:
+        """The parameters: the step multiplies as it likes."""
+        return params
+
     def record(
-        self, params: Params, state: State, drive: Drive, matmul_dtype: DType | None = None
+        self, arranged: Params, state: State, drive: Drive, matmul_dtype: DType | None = None
     ) -> tuple[State, None]:
         """The step; nothing is kept."""
-        return self.cell.step(params, state, drive, matmul_dtype), None
+        return self.cell.step(arranged, state, drive, matmul_dtype), None
 
     def replay(self, params: Params, before: State, drive: Drive, matmul_dtype: DType | None = None) -> None:
         """Nothing was kept."""
@@ -32,7 +36,7 @@ class Derived:
         """What the step was given."""
         return before, drive
 
-    def transpose(self, params: Params) -> Params:
+    def transpose(self, params: Params, rows: int, platform: str) -> Params:
         """The parameters: the step's own derivative multiplies as it likes."""
         return params
 

@@ -6,15 +6,18 @@ weights and inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing 
 Networks on GPUs", 2016). What is kept between the passes is a choice:
 
     memory          kept for the backward pass, in numbers per sequence and step (G gates)      worked out again
-    "save"          states, inputs' projection and recurrent product: (2G + 1) H                nothing
+    "save"          states and recurrent products: (G + 1) H                                    the projection, in bulk
     "recompute"     states: H (the LSTM's two: 2H)                                              both, in bulk
     "checkpoint"    states at block boundaries: H / block_length                                the whole block
+
+Where one block holds all of T, its projection is at hand too, and "save" keeps it: G H more.
 
 The outputs, (T, B, H), are the caller's, and shared with the states that the GRU keeps.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +25,11 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from gru_jax.cells.base import Adjoint, Cell
-from gru_jax.types import Array, DType, Params, State
-from gru_jax.unroll.blocks import Blocks, choose_length, cut, join, scan_blocks
+from gru_jax.types import Array, DType, Params, PyTree, State
+from gru_jax.unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
 from gru_jax.unroll.derived import Derived
 from gru_jax.unroll.masking import enter, keep, leave, select
+from gru_jax.unroll.rows import in_rows, to_rows
 from gru_jax.unroll.varying import zeros_like
 
 MEMORY = ("auto", "save", "recompute", "checkpoint")
@@ -33,7 +37,10 @@ MEMORY = ("auto", "save", "recompute", "checkpoint")
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is decided before a number is touched."""
+    """All that is decided before a number is touched.
+
+    `block_length` is for a forward pass with a backward pass to follow, `inference_length` for one without.
+    """
 
     cell: Cell
     adjoint: Adjoint
@@ -41,12 +48,26 @@ class Plan:
     matmul_dtype: DType | None
     memory: str
     block_length: int
+    inference_length: int
+    platform: str
 
-    def weights(self, params: Params) -> Params:
-        """The parameters with their matrices in the dtype of the products, cast once for all steps."""
-        if self.matmul_dtype is None or isinstance(self.adjoint, Derived):
-            return params
-        return jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
+    def weights(self, params: Params, h0: State) -> "Weights":
+        """Prepares the parameters, once for all steps."""
+        if self.matmul_dtype is not None and not isinstance(self.adjoint, Derived):
+            params = jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
+        return Weights(params, self.adjoint.arrange(params, rows_of(h0), self.platform))
+
+
+class Weights(NamedTuple):
+    """The parameters with their matrices in the dtype of the products.
+
+    Attributes:
+      bulk: for the work on many steps at once.
+      loop: laid out for the steps.
+    """
+
+    bulk: Params
+    loop: PyTree
 
 
 def fused(
@@ -83,10 +104,14 @@ def fused(
     if memory == "auto":
         # Narrow products are cheaper to work out again than their float32 results are to fetch from memory.
         memory = "save" if matmul_dtype is None else "recompute"
-    if block_length is None:
-        state_bytes = sum(a.nbytes for a in jax.tree.leaves(h0))
-        block_length = choose_length(xs.shape[0], state_bytes, jax.default_backend())
-    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, min(block_length, xs.shape[0]))
+    T, platform = xs.shape[0], jax.default_backend()
+    state_bytes = sum(a.nbytes for a in jax.tree.leaves(h0))
+
+    def length(arrays: int) -> int:
+        return min(block_length or choose_length(T, state_bytes, platform, arrays), T)
+
+    lengths = length(TRAINING_ARRAYS), length(INFERENCE_ARRAYS)
+    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
     return _fused(plan, params, xs, h0, live, resets)
 
 
@@ -121,26 +146,35 @@ def _fused_backward(plan: Plan, residuals, cotangents):
 _fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)
 
 
-def _block_forward(plan: Plan, weights: Params, h0: State, state: State, x, live, resets, *, record: bool):
+def _block_forward(plan: Plan, weights: Weights, h0: State, state: State, x, live, resets, *, record: bool):
     """Runs one block: returns the state that it leaves, the states after its steps (zeros past a sequence's end), the
     inputs' projection and the record of the steps."""
-    drive = plan.cell.project(weights, x, plan.matmul_dtype)
+    drive = _project(plan, weights, x)
 
     def step(state, inputs):
         drive, live, reset = inputs
-        after, kept = plan.adjoint.record(weights, enter(reset, h0, state), drive, plan.matmul_dtype)
+        after, kept = plan.adjoint.record(weights.loop, enter(reset, h0, state), drive, plan.matmul_dtype)
         return leave(live, after, state), (keep(live, after), kept if record else None)
 
     state, (states, records) = lax.scan(step, state, (drive, live, resets), reverse=plan.reverse)
     return state, states, drive, records
 
 
+def _project(plan: Plan, weights: Weights, x: Array) -> PyTree:
+    """The inputs' projection (S, B, ...) of a block."""
+    return in_rows(partial(plan.cell.project, weights.bulk, matmul_dtype=plan.matmul_dtype), plan.platform, x)
+
+
 def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
     """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, drive, record)."""
-    weights = plan.weights(params)
+    weights = plan.weights(params, h0)
+
+    length = plan.inference_length if kept == "nothing" else plan.block_length
 
     def over_block(state, block):
         end, states, drive, records = _block_forward(plan, weights, h0, state, *block, record=kept == "save")
+        if length < xs.shape[0]:  # To collect the blocks' projections costs more than to project again.
+            drive = None
         ys = plan.cell.output(states)
         keeping = {
             "nothing": None,
@@ -150,7 +184,7 @@ def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
         }
         return end, (ys, keeping[kept])
 
-    h_last, out = scan_blocks(over_block, h0, cut((xs, live, resets), plan.block_length), reverse=plan.reverse)
+    h_last, out = scan_blocks(over_block, h0, cut((xs, live, resets), length), reverse=plan.reverse)
     main, tail = out
     ys = join(Blocks(main[0], None if tail is None else tail[0]))
     return ys, h_last, Blocks(main[1], None if tail is None else tail[1])
@@ -159,9 +193,9 @@ def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
 @partial(jax.jit, static_argnums=(0,), inline=True)
 def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotangent, h_cotangent):
     """The cotangents of params, xs and h0. Compiled once per shape, so that `grad` outside `jit` is fast too."""
-    weights = plan.weights(params)
+    weights = plan.weights(params, h0)
     adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
-    transposed = adjoint.transpose(weights)
+    transposed = adjoint.transpose(weights.bulk, rows_of(h0), plan.platform)
     to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
@@ -170,11 +204,12 @@ def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotange
         if states is None:
             _, states, drive, records = _block_forward(plan, weights, h0, entry, x, live, resets, record=True)
         elif drive is None:
-            drive = plan.cell.project(weights, x, matmul_dtype)
+            drive = _project(plan, weights, x)
         before = _before(plan, states, entry, h0, live, resets)
         if records is None:
-            records = adjoint.replay(weights, before, drive, matmul_dtype)
-        coefficients = adjoint.linearize(weights, before, states, drive, records)
+            replay = partial(adjoint.replay, weights.bulk, matmul_dtype=matmul_dtype)
+            records = in_rows(replay, plan.platform, before, drive)
+        coefficients = adjoint.linearize(weights.bulk, before, states, drive, records)
 
         def step(carry, inputs):
             g_state, g_h0 = carry
@@ -187,8 +222,9 @@ def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotange
             return (leave(live, g_before, g_state), g_h0), trace
 
         carry, trace = lax.scan(step, (g_state, g_h0), (coefficients, g_ys, live, resets), reverse=not plan.reverse)
-        gradient, g_x = adjoint.gradients(weights, x, before, coefficients, trace, matmul_dtype)
-        return carry, gradient, g_x
+        x_rows, before, coefficients, trace = to_rows(plan.platform, (x, before, coefficients, trace))
+        gradient, g_x = adjoint.gradients(weights.bulk, x_rows, before, coefficients, trace, matmul_dtype)
+        return carry, gradient, g_x.reshape(x.shape)
 
     def over_block(carry, block):
         states_carry, total = carry
@@ -203,6 +239,11 @@ def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotange
     (states_carry, total), g_xs = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
     g_h0 = jax.tree.map(jnp.add, *states_carry)
     return adjoint.assemble(total), join(g_xs), g_h0
+
+
+def rows_of(h0: State) -> int:
+    """B."""
+    return jax.tree.leaves(h0)[0].shape[0]
 
 
 def _before(plan: Plan, states: State, entry: State, h0: State, live: Array | None, resets: Array | None) -> State:

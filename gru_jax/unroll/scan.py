@@ -1,10 +1,14 @@
 """The reference backend: plain `lax.scan`, any cell, any transformation."""
 
+from functools import partial
+
+import jax
 from jax import lax
 
 from gru_jax.cells.base import Cell
 from gru_jax.types import Array, DType, Params, State
 from gru_jax.unroll.masking import enter, keep, leave
+from gru_jax.unroll.rows import in_rows
 
 
 def scan(
@@ -39,5 +43,7 @@ def scan(
         after = cell.step(params, enter(reset, h0, state), drive, matmul_dtype)
         return leave(live, after, state), keep(live, cell.output(after))
 
-    state, ys = lax.scan(step, h0, (cell.project(params, xs, matmul_dtype), live, resets), reverse=reverse)
+    project = partial(cell.project, params, matmul_dtype=matmul_dtype)
+    drive = in_rows(project, jax.default_backend(), xs)
+    state, ys = lax.scan(step, h0, (drive, live, resets), reverse=reverse)
     return ys, state

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax.unroll.blocks import choose_length, cut, join, scan_blocks
+from gru_jax.unroll.blocks import INFERENCE_ARRAYS, choose_length, cut, join, scan_blocks
 
 
 @pytest.mark.parametrize(("T", "length", "number", "rest"), [(6, 3, 2, 0), (7, 3, 2, 1), (5, 5, 1, 0), (4, 1, 4, 0)])
@@ -45,6 +45,8 @@ def test_scan_blocks_visits_time_in_order(T, length, reverse):
 def test_block_length_is_all_of_time_while_it_is_small():
     assert choose_length(100, 32 * 128 * 4, "cpu") == 100
     assert choose_length(1, 10**9, "cpu") == 1
+    assert choose_length(100, 32 * 256 * 4, "cpu") == 20
+    assert choose_length(100, 32 * 256 * 4, "cpu", INFERENCE_ARRAYS) == 100
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])

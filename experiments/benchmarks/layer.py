@@ -55,7 +55,7 @@ def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
             outcome = {key: array for key, array in reference(given).items() if key != "b_hn"}
         for program in peer(given).programs(given):
             resident: Callable[[], int | None] | None = None
-            if settings.resident and program.temp_bytes is None:
+            if settings.resident and program.temp_bytes is None and problem.work == "gradient":
                 make: tuple[Any, ...] = (name, given.sizes, given.reset, given.work, program.name)
                 resident = partial(peak_growth, peer_call, *make)
             found.append(Candidate(program, outcome, resident_bytes=resident))

@@ -82,7 +82,13 @@ def program_name(library: str, precision: str, devices: int) -> str:
 
 
 def measure(
-    sizes: Sizes, work: str, reset: str, candidates: Sequence[Candidate], seconds: float, least_rounds: int
+    sizes: Sizes,
+    work: str,
+    reset: str,
+    candidates: Sequence[Candidate],
+    seconds: float,
+    least_rounds: int,
+    warm_up: int = 2,
 ) -> list[Measurement]:
     """Checks that all candidates compute what they have to, then times them side by side.
 
@@ -90,7 +96,7 @@ def measure(
       BenchmarkError: one computes something else; nothing is timed.
     """
     distances = [check(candidate.program, candidate.reference) for candidate in candidates]
-    timings = interleave([candidate.program.call for candidate in candidates], seconds, least_rounds)
+    timings = interleave([candidate.program.call for candidate in candidates], seconds, least_rounds, warm_up)
     rows = []
     for candidate, timing, distance in zip(candidates, timings, distances, strict=True):
         program = candidate.program

@@ -21,6 +21,7 @@ def interleave(
     calls: Sequence[Callable[[], Any]],
     seconds: float,
     least_rounds: int = 5,
+    warm_up: int = 2,
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[], None] | None = None,
 ) -> list[Timing]:
@@ -30,6 +31,7 @@ def interleave(
       calls: each does its work and waits for the end.
       seconds: how long to go on.
       least_rounds: how many rounds to make however long they take.
+      warm_up: how many rounds to make before the clock runs.
       clock: seconds.
       pause: waits, after each call, for what it leaves running; None for `settle`.
 
@@ -37,7 +39,7 @@ def interleave(
       a Timing for each call.
     """
     pause = settle if pause is None else pause
-    for _ in range(2):
+    for _ in range(warm_up):
         for call in calls:
             call()
     times: list[list[float]] = [[] for _ in calls]

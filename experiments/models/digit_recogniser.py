@@ -1,0 +1,121 @@
+"""A classifier of waveforms that may come in pieces: log-mel frames, recurrent layers, one answer at any time."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import gru_jax
+from experiments.audio.log_mel import LogMel
+from experiments.models.recurrent import RecurrentConfig, recurrent
+from experiments.schema import Natural, Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitRecogniserConfig(RecurrentConfig):
+    """As `RecurrentConfig`; `dropout` also acts before the readout.
+
+    Attributes:
+      prior_frames: the weight, in frames, of the learnt mean spectrum in what each frame is compared with.
+      hidden_bands: in training, the most neighbouring mel bands that are hidden.
+    """
+
+    prior_frames: Positive = 10.0
+    hidden_bands: Natural = 0
+
+
+class Heard(NamedTuple):
+    """What is kept of the waveforms so far: arrays with a first axis B.
+
+    Attributes:
+      count: (B,) int32, frames.
+      level: (B, M), the sum of their log-mel spectra.
+      state: of the recurrent layers.
+      output: (B, H), the sum of the highest layer's outputs.
+    """
+
+    count: jax.Array
+    level: jax.Array
+    state: Any
+    output: jax.Array
+
+
+class DigitRecogniser(nnx.Module):
+    """Waveforms (B, N) -> class logits (B, O), whole or piece by piece with the same result.
+
+    A frame's log-mel spectrum x_t is compared with the mean of all frames up to it, which begins as a learnt mean m of
+    weight P, so that neither loudness nor the microphone matters, and no frame waits for a later one:
+
+        x̂_t = (x_t - (P m + Σ_{s≤t} x_s) / (P + t)) / 2
+
+    The answer is read from the mean of the recurrent layers' outputs.
+    """
+
+    def __init__(self, config: DigitRecogniserConfig, front: LogMel, classes: int, rngs: nnx.Rngs):
+        """Makes fresh parameters from `rngs`."""
+        self.config, self.front = config, front
+        self.mean = nnx.Param(jnp.full((front.bands,), -8.0))
+        self.recurrent = recurrent(config, front.bands, rngs)
+        self.readout = nnx.Linear(config.hidden_size, classes, rngs=rngs)
+
+    def __call__(self, waveforms: jax.Array, lengths: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Classifies whole waveforms.
+
+        Args:
+          waveforms: (B, N).
+          lengths: (B,), samples of each, at least one window; what waveforms holds past them has no effect.
+          key: for dropout, consumed; None for none.
+        """
+        key_heard, key_readout = (None, None) if key is None else jax.random.split(key)
+        frames = self.front.frames(jnp.asarray(waveforms))
+        heard = self.hear(self.silence(len(waveforms)), frames, self.front.count(lengths), key=key_heard)
+        return self.answer(heard, key=key_readout)
+
+    def silence(self, rows: int) -> Heard:
+        """Returns what is kept before the first frame of `rows` waveforms."""
+        return Heard(
+            jnp.zeros((rows,), jnp.int32),
+            jnp.zeros((rows, self.front.bands)),
+            self.recurrent.initial_state((rows,)),
+            jnp.zeros((rows, self.config.hidden_size)),
+        )
+
+    def hear(self, heard: Heard, frames: jax.Array, counts: jax.Array, *, key: jax.Array | None = None) -> Heard:
+        """Takes in more frames.
+
+        Args:
+          heard: what is kept of the frames before.
+          frames: (B, T, window).
+          counts: (B,), how many of the T frames are there; what stands past them has no effect.
+          key: for dropout and hidden bands, consumed; None for none.
+        """
+        key_bands, key_layers = (None, None) if key is None else jax.random.split(key)
+        live = (jnp.arange(frames.shape[1])[None] < counts[:, None])[..., None]
+        xs = jnp.where(live, self.front(jnp.where(live, frames, 0.0)), 0.0)
+        sums = heard.level[:, None] + jnp.cumsum(xs, axis=1)
+        P = self.config.prior_frames
+        weights = P + heard.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
+        compared = (xs - (P * self.mean[...][None, None] + sums) / weights[..., None]) / 2
+        compared = hide_bands(compared, self.config.hidden_bands, key_bands)
+        ys, state = self.recurrent(compared, heard.state, lengths=counts, rngs=key_layers)
+        return Heard(heard.count + counts, sums[:, -1], state, heard.output + ys.sum(axis=1))
+
+    def answer(self, heard: Heard, *, key: jax.Array | None = None) -> jax.Array:
+        """Returns the logits (B, O) of what has been heard, at least one frame."""
+        mean = heard.output / jnp.maximum(heard.count, 1)[:, None]
+        return self.readout(gru_jax.dropout(mean, self.config.dropout, key))
+
+
+def hide_bands(xs: jax.Array, most: int, key: jax.Array | None) -> jax.Array:
+    """Sets up to `most` neighbouring bands of each row of xs (B, T, M) to 0; none without a key."""
+    if key is None or most == 0:
+        return xs
+    B, _, M = xs.shape
+    key_size, key_start = jax.random.split(key)
+    size = jax.random.randint(key_size, (B, 1), 0, most + 1)
+    start = jax.random.randint(key_start, (B, 1), 0, M - size + 1)
+    bands = jnp.arange(M)[None]
+    hidden = (bands >= start) & (bands < start + size)
+    return jnp.where(hidden[:, None], 0.0, xs)

@@ -56,6 +56,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     def guarded(arguments: Sequence[str]) -> int | None:
         logging.set_verbosity(logging.FATAL)  # libraries raise what they also log
         warnings.showwarning = _show_warning
+        sys.excepthook = _show_exception
         die_of_signals()
         try:
             return main(arguments)
@@ -93,6 +94,12 @@ def _show_warning(message: Any, category: type[Warning], *place: Any) -> None:
     """Prints a warning as one line; where in the program it arose is for programmers, who run with -W error."""
     del category, place
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _show_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Shows what Python shows, but for what TensorStore's threads add to a write that failed and is reported."""
+    if kind is not RuntimeError or str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _after_equals(index: int, argument: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import warnings
 from typing import Any
@@ -94,9 +95,8 @@ class Checkpoints:
             raise
         except Exception as error:  # orbax and TensorStore raise errors of many kinds where a disk is full
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
-                f"the checkpoint of step {progress.step} cannot be written to {self.folder}: {reason}; "
+                f"the checkpoint of step {progress.step} cannot be written to {self.folder}: {_reason(error)}; "
                 "the earlier ones are unharmed"
             ) from error
 
@@ -189,6 +189,16 @@ def damage(folder: pathlib.Path) -> str | None:
         if found[name] != recorded[name]:
             return f"{folder} is damaged in {name}"
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Says in a few words why something cannot be written; TensorStore buries the system's reason in pages."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number[1]))
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _sync(folder: pathlib.Path) -> None:

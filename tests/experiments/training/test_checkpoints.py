@@ -69,3 +69,29 @@ def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path):
     assert_restores(checkpoints, 10)
     save(checkpoints, 20)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_20"]
+
+
+def test_errors_in_writing_are_said_in_the_systems_words(monkeypatch, tmp_path):
+    """As TensorStore reports a full disk; test_survival really fills one."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10)
+
+    def fail(*_):
+        raise ValueError(
+            "RESOURCE_EXHAUSTED: Failed to write 165 bytes: No space [os_error_code='28'] [tensorstore_spec=]"
+        )
+
+    monkeypatch.setattr(checkpoints, "_write", fail)
+    expected = rf"^the checkpoint of step 20 cannot be written to {tmp_path}: No space left on device; the earlier"
+    with pytest.raises(CheckpointError, match=expected):
+        save(checkpoints, 20)
+    assert_restores(checkpoints, 10)
+
+
+def test_a_checkpoint_later_than_the_one_saved_is_an_abandoned_one(tmp_path):
+    """It can only be damaged: it must not take the place of a whole one among the two that are kept."""
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10, 20)
+    cut(tmp_path / "step_20" / "progress.json")
+    save(checkpoints, 15)
+    assert checkpoints.steps() == [10, 15]

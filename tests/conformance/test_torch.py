@@ -155,6 +155,21 @@ def test_back_and_there_rounds_a_bias_in_two_parts_once(name):
             assert_same_bits(again.state_dict()[key].numpy(), array.numpy())
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_back_and_there_is_the_same_function(name):
+    """Where one part of each bias is zero there is nothing to round: every output is the same, bit by bit."""
+    layer, again = (make_layer(name, seed=seed, num_layers=2, bidirectional=True) for seed in range(2))
+    for key, parameter in layer.named_parameters():
+        if key.startswith("bias_hh"):  # a GRU's n keeps both parts
+            parameter.data[: 2 * H if name == "gru_after" else None] = 0
+    state_dict = to_state_dict(*from_state_dict(layer.state_dict()))
+    again.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+    xs = as_torch(np.random.default_rng(0).normal(size=(7, 3, I)).astype(np.float32))
+    with torch.no_grad():
+        (ys, h_last), (ys_again, h_last_again) = layer(xs), again(xs)
+    assert_same_bits(*(jax.tree.map(np.asarray, outputs) for outputs in ((ys_again, h_last_again), (ys, h_last))))
+
+
 @pytest.mark.parametrize("kind", [torch.nn.GRUCell, torch.nn.LSTMCell, torch.nn.RNNCell])
 def test_cells(kind, backend):
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ are read, failed ones tried again. In a job array, each job trains one configura
 without it makes the table. Exit status as of `train`; 1 also where a run failed.
 """
 
+import collections
 import contextlib
 import pathlib
 import sys
@@ -98,14 +99,17 @@ def train_point(point: Point, config_file: str) -> Failures:
 def train_together(members: Sequence[Member], task: Task, config_file: str) -> Failures:
     """Trains runs that differ in the seed alone, those that stand at the same step side by side."""
     failures: Failures = {}
-    mesh = together.make_mesh(len(members), task.batch_size, DEVICES.value)
+    one = together.make_mesh(1, task.batch_size, 1)
+    standing: dict[int, list[tuple[Member, loop.Run]]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
         for member in members:
-            stack.enter_context(member.folder.claimed(member.config))
-        starts = [loop.load(member.config, task, member.folder, mesh) for member in members]
-        for step in sorted({start.progress.step for start in starts}):
-            same = [i for i, start in enumerate(starts) if start.progress.step == step]
-            failures |= train_same([members[i] for i in same], task, [starts[i] for i in same], config_file)
+            with reported(failures, [member]):
+                stack.enter_context(member.folder.claimed(member.config))
+                start = loop.load(member.config, task, member.folder, one)
+                standing[start.progress.step].append((member, start))
+        for _, same in sorted(standing.items()):
+            with reported(failures, [member for member, _ in same]):
+                failures |= train_same([member for member, _ in same], task, [start for _, start in same], config_file)
     return failures
 
 
@@ -113,6 +117,7 @@ def train_same(members: Sequence[Member], task: Task, starts: Sequence[loop.Run]
     """Trains runs that stand at one step, side by side, and scores each on the test split once."""
     failures: Failures = {}
     mesh = together.make_mesh(len(members), task.batch_size, DEVICES.value)
+    starts = [loop.moved(start, mesh) for start in starts]
     step = starts[0].progress.step
     seeds = ", ".join(str(member.config.seed) for member in members)
     first = members[0]

@@ -61,6 +61,12 @@ def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) ->
     return Run(graph, arrays["state"], arrays["best"], progress)
 
 
+def moved(run: Run, mesh: Mesh) -> Run:
+    """Returns a run with its arrays on another mesh."""
+    state, best = jax.device_get((run.state, run.best))
+    return dataclasses.replace(run, state=place(state, mesh), best=devices.lay_out(best, mesh))
+
+
 def train(
     config: ExperimentConfig,
     task: Task,

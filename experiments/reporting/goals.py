@@ -89,6 +89,10 @@ def _music(task: str, title: str, **fields) -> Goal:
     return Goal(task, "nll", title, "negative log-likelihood, nats a step", ".3f", "less", note=note, **fields)
 
 
+def _coverage(task: str, title: str) -> Goal:
+    return Goal(task, "coverage", title, "inside the 80 % interval, %", ".1f", "more")
+
+
 def _forecasts() -> Iterable[Goal]:
     """ETTh1 and exchange rate, a horizon each: the target is the best recurrent figure or Informer's, to be passed."""
     single = {
@@ -108,11 +112,13 @@ def _forecasts() -> Iterable[Goal]:
             title = f"ETTh1, oil temperature alone, {horizon} hours ahead"
             name = f"etth1_uni_{horizon}"
             yield Goal(name, metric, title, measure, ".3f", "less", target=target, strict=True, figures=figures)
+        yield _coverage(name, title)
         figures = _figures(AUTOFORMER, {model: values[place] for model, values in many.items()})
         title = f"ETTh1, all seven series, {horizon} hours ahead"
         name, target = f"etth1_multi_{horizon}", many["Informer"][place]
         yield Goal(name, "mse", title, "test MSE", ".3f", "less", target=target, strict=True, figures=figures)
         yield Goal(name, "mae", title, "test MAE", ".3f", "less")
+        yield _coverage(name, title)
     rates = {
         3: ((0.0192, 0.9786), {"TPA-LSTM": 0.0174, "LSTNet-skip": 0.0226, "MTGNN": 0.0194, "AR": 0.0228}),
         6: ((0.0264, 0.9712), {"TPA-LSTM": 0.0241, "LSTNet-skip": 0.0280, "MTGNN": 0.0259, "AR": 0.0279}),
@@ -127,6 +133,7 @@ def _forecasts() -> Iterable[Goal]:
         yield Goal(name, "rse", title, error, ".4f", "less", target=target, strict=True, figures=figures)
         figures = _figures(MTGNN, {"GRU": corr})
         yield Goal(name, "corr", title, "correlation", ".4f", "more", target=corr, strict=True, figures=figures)
+        yield _coverage(name, title)
 
 
 GOALS: tuple[Goal, ...] = (

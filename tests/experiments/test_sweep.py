@@ -46,6 +46,8 @@ def losses_of(folder):
     return {(row["step"], row["split"]): row["loss"] for row in read_rows(folder.metrics)}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_seeds_side_by_side_train_as_they_do_alone_and_go_on_where_they_were_stopped(tmp_path):
     members = members_of(tmp_path / "group")
     asked = iter(range(100))

@@ -7,6 +7,7 @@ transpose; on an accelerator it is the other way round.
 from collections.abc import Callable
 
 import jax
+from jax import lax
 
 from gru_jax.types import Array, PyTree
 
@@ -20,8 +21,11 @@ def in_rows(function: Callable[..., PyTree], platform: str, *trees: PyTree) -> P
 
 
 def to_rows(platform: str, tree: PyTree) -> PyTree:
-    """Arrays (S, B, ...) as rows (S B, ...) on accelerators, as they are on a CPU."""
-    return tree if platform == "cpu" else jax.tree.map(_merge, tree)
+    """Arrays (S, B, ...) as rows (S B, ...) on accelerators, as they are on a CPU.
+
+    The barrier keeps the compiler from merging the reshape into a product, which would undo it.
+    """
+    return tree if platform == "cpu" else lax.optimization_barrier(jax.tree.map(_merge, tree))
 
 
 def _merge(a: Array) -> Array:

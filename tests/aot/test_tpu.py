@@ -1,0 +1,60 @@
+"""Ahead-of-time compilation for a TPU v5e, on a machine that has none: what the compiled programs do and take.
+
+Nothing runs. Time-major inputs are neither transposed nor copied in another order, the reverse loop of the fused
+backend adds up no weight gradient, and temporary memory is what `gru_jax.unroll.fused` says.
+"""
+
+import pytest
+
+from experiments.benchmarks import hlo
+from experiments.benchmarks.ahead_of_time import SIZES, Layer, compile_layer, find_device, layers
+from experiments.benchmarks.problem import BenchmarkError, Sizes
+
+pytestmark = pytest.mark.aot
+
+LONG = Sizes(64, 1024, 256, 512)
+"""Too long for the chip's own memory, so that what is kept shows in its main memory."""
+BLOCK = 32
+
+
+@pytest.fixture(scope="module")
+def device():
+    try:
+        return find_device("tpu")
+    except BenchmarkError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("layer", list(layers()), ids=str)
+def test_compiled_program(layer, device):
+    compiled = compile_layer(layer, "tpu", device)
+    module, loops = compiled.module, hlo.step_loops(compiled.module)
+    assert len(loops) == (1 if layer.work == "forward" else 2)
+    assert hlo.transpositions(module, SIZES.T * SIZES.B * SIZES.I) == []
+
+    # A product with the state has its B rows; the gradient of a weight, summed over them, has not.
+    found = [product.shape for loop in loops for product in hlo.products(module, loop)]
+    assert found
+    weight_gradients = [shape for shape in found if SIZES.B not in shape]
+    if layer.backend == "fused" or layer.work == "forward":
+        assert weight_gradients == []
+    else:
+        assert weight_gradients  # As differentiating a plain scan has it: the assertion above can fail.
+    assert max(compiled.kernels_a_step()) <= (6 if layer.work == "forward" else 12)
+
+
+@pytest.mark.parametrize(
+    ("memory", "kept"),
+    [
+        ("save", 4),  # (G + 1) H
+        ("recompute", 1),
+        ("checkpoint", 1 / BLOCK),
+    ],
+)
+def test_temporary_memory_is_as_documented(memory, kept, device):
+    """Beside what is kept: the outputs, their cotangent, a buffer that a loop fills, H each, and a block's arrays."""
+    layer = Layer("fused", "after", "float32", "gradient", memory, BLOCK)
+    compiled = compile_layer(layer, "tpu", device, LONG)
+    numbers = compiled.temp_bytes / 4 / (LONG.B * LONG.T * LONG.H)
+    block = 16 * BLOCK / LONG.T
+    assert kept <= numbers <= kept + 3 + block

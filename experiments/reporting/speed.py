@@ -1,0 +1,237 @@
+"""The section on speed of RESULTS.md, from the benchmark's JSON: every target as measured, met or not."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+from experiments.benchmarks import results
+from experiments.benchmarks.layer import SHAPES
+from experiments.benchmarks.long import LOSSES
+from experiments.benchmarks.measurement import Measurement, program_name
+from experiments.benchmarks.ours import OURS, SCAN
+from experiments.benchmarks.problem import Sizes
+from experiments.benchmarks.results import Results
+from experiments.benchmarks.table import peers_of
+from experiments.benchmarks.torch_training import AUTOCAST
+from experiments.reporting.tables import table
+
+TARGETS: dict[Sizes, tuple[float | None, ...]] = dict(
+    zip(
+        SHAPES,
+        (
+            (0.65, 0.38, 0.46, 0.28, 0.65, 0.33, 0.21),
+            (1.00, 0.52, 0.92, 0.50, 0.72, 0.54, 0.28),
+            (0.90, 0.50, 0.90, 0.43, 0.95, 0.92, 0.37),
+            (0.15, 0.15, 0.08, 0.07, 0.62, None, None),
+            (1.00, 0.42, 0.95, 0.46, 0.92, 1.00, 0.62),
+        ),
+        strict=True,
+    )
+)
+"""reset="after": forward f32 and bf16, forward+backward f32 and bf16, that against the best JAX peer, all cores."""
+
+BEFORE: dict[Sizes, tuple[float, float]] = {SHAPES[0]: (0.85, 0.75), SHAPES[1]: (0.85, 0.90), SHAPES[2]: (0.85, 0.90)}
+"""reset="before", against the better of Haiku and Keras: forward, forward+backward."""
+
+JAX_PEERS = ("linen", "nnx", "haiku", "equinox", "keras")
+
+
+def section(folder: pathlib.Path) -> str:
+    """Returns the section.
+
+    Args:
+      folder: of the results, in which `benchmarks/<suite>.json` lie; suites that are not there are left out.
+
+    Returns:
+      Markdown, from its heading on; nothing where there are no results.
+    """
+    folder = folder / "benchmarks"
+    writers: dict[str, Callable[[Results], str]] = {"layer": _layer, "train": _train, "long": _long, "step": _step}
+    parts = []
+    for suite, write in writers.items():
+        found = results.read(folder, suite)
+        if found is not None:
+            parts.append(
+                f"{write(found)}\n\n![{suite}](experiments/results/benchmarks/{suite}.png)\n\n{_origin(found)}"
+            )
+    if not parts:
+        return ""
+    tried = folder / "tried.md"
+    if tried.exists():
+        parts.append(tried.read_text(encoding="utf-8").strip())
+    return "\n\n".join(["## Speed and memory", INTRODUCTION, *parts])
+
+
+INTRODUCTION = """\
+Median milliseconds of programs that were timed side by side in one run, after a check that all compute the same
+function on the same weights; ratios below 1 mean that ours is faster. "f32" and "bf16" are the dtypes of the matrix
+products' operands; state, gates and sums are float32 in ours. A ratio that misses its target is in bold."""
+
+
+def _origin(found: Results) -> str:
+    command = " ".join(found.environment["command"])
+    return f"`{command}`, {found.title()}; all numbers in `experiments/results/benchmarks/{found.suite}.json`."
+
+
+def verdict(ratio: float, target: float | None) -> str:
+    """A ratio beside its target: "0.43 (≤ 0.46)"; in bold and crossed where it is missed."""
+    if target is None:
+        return f"{ratio:.2f}"
+    met = round(ratio, 2) <= target
+    return f"{ratio:.2f} (≤ {target:.2f})" if met else f"**{ratio:.2f} (> {target:.2f})**"
+
+
+def _layer(found: Results) -> str:
+    groups = {(g[0].sizes, g[0].reset, g[0].work): g for g in results.groups(found.measurements)}
+    header = (
+        *("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16"),
+        *("fwd+bwd f32 / best JAX peer", "fwd+bwd f32, all cores", "fwd+bwd bf16, all cores"),
+    )
+    rows, aims = [], []
+    for sizes, targets in TARGETS.items():
+        if (sizes, "after", "gradient") not in groups or (sizes, "after", "forward") not in groups:
+            continue
+        forward, gradient = groups[sizes, "after", "forward"], groups[sizes, "after", "gradient"]
+        devices = max(row.devices for row in gradient)
+        ratios = [
+            *(_ratio(forward, OURS, dtype, 1, _named(forward, "torch")) for dtype in ("float32", "bfloat16")),
+            *(_ratio(gradient, OURS, dtype, 1, _named(gradient, "torch")) for dtype in ("float32", "bfloat16")),
+            _ratio(gradient, OURS, "float32", 1, _best(gradient, JAX_PEERS, "float32")),
+            *(
+                _ratio(gradient, OURS, dtype, devices, _named(gradient, "torch")) if devices > 1 else None
+                for dtype in ("float32", "bfloat16")
+            ),
+        ]
+        cells = ("–" if r is None else verdict(r, target) for r, target in zip(ratios, targets, strict=True))
+        rows.append((str(sizes), *cells))
+        aims.append((str(sizes), *_aim(forward), *_aim(gradient)))
+    before = []
+    for sizes in TARGETS:
+        if (sizes, "before", "gradient") not in groups or (sizes, "before", "forward") not in groups:
+            continue
+        cells = []
+        for work, target in zip(("forward", "gradient"), BEFORE.get(sizes, (None, None)), strict=True):
+            group = groups[sizes, "before", work]
+            cells.append(
+                verdict(_ratio(group, OURS, "float32", 1, _best(group, ("haiku", "keras"), "float32")), target)
+            )
+        before.append((str(sizes), *cells))
+    compile_rows = [
+        (group[0].sizes, group[0].reset, _one(group, OURS).compile_seconds, _one(group, SCAN).compile_seconds)
+        for group in groups.values()
+        if group[0].work == "gradient"
+    ]
+    worst = max((ours / scan for *_, ours, scan in compile_rows if ours and scan), default=0.0)
+    best_header = ("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16")
+    return "\n\n".join(
+        (
+            '### One layer: ratio to PyTorch\'s float32 `nn.GRU`, reset="after"',
+            table(header, rows),
+            "The aim, half of the *best* peer at the same precision (PyTorch's bfloat16 and autocast and onnxruntime's "
+            "forward among them):",
+            table(best_header, aims),
+            'With reset="before", float32, against the better of Haiku and Keras:',
+            table(("B, T, I, H", "forward", "fwd+bwd"), before),
+            f"Compile time of the gradient, at worst, in ratio to the plain scan's: {verdict(worst, 2.0)}.",
+        )
+    )
+
+
+def _aim(group: Sequence[Measurement]) -> Iterable[str]:
+    """Ours on the better of one device and all, against the best peer, for both precisions."""
+    for dtype in ("float32", "bfloat16"):
+        peers = [row for row in peers_of(group) if row.precision == dtype]
+        ours = [row for row in group if row.library == OURS and row.precision == dtype]
+        best, mine = (min(rows, key=lambda row: row.median_ms) for rows in (peers, ours))
+        spread = f", {mine.devices} devices" if mine.devices > 1 else ""
+        yield f"{verdict(mine.median_ms / best.median_ms, 0.5)} {best.library}{spread}"
+
+
+def _train(found: Results) -> str:
+    group = found.measurements
+    rows = []
+    for devices in sorted({row.devices for row in group}):
+        for dtype, peer, target in (
+            ("float32", "torch", 0.98),
+            ("bfloat16", "torch", 0.45),
+            ("bfloat16", AUTOCAST, 0.80),
+        ):
+            base = _named(group, peer)
+            ours = next(r for r in group if (r.library, r.precision, r.devices) == (OURS, dtype, devices))
+            rows.append(
+                (
+                    f"{dtype}, {devices} device{'s' if devices > 1 else ''}",
+                    f"{ours.median_ms:.0f}",
+                    f"{base.name}, {base.median_ms:.0f}",
+                    verdict(ours.median_ms / base.median_ms, target),
+                )
+            )
+    return "\n\n".join(
+        (
+            f"### A training step of the character model, 2 × {group[0].H}, B={group[0].B}, T={group[0].T}",
+            table(("ours", "ms", "PyTorch, ms", "ratio"), rows),
+        )
+    )
+
+
+def _long(found: Results) -> str:
+    measured = {(row.T, row.memory, row.loss): row for row in found.measurements}
+    lengths = sorted({row.T for row in found.measurements})
+    modes = [m for m in dict.fromkeys(row.memory for row in found.measurements) if m != "plain scan"]
+    rows, bounds = [], []
+    for loss in LOSSES:
+        for mode in ("plain scan", *modes):
+            of = [measured[T, mode, loss] for T in lengths if (T, mode, loss) in measured]
+            if not of:
+                continue
+            times = [1e3 * row.median_ms / row.T for row in of]
+            cells = [
+                f"{time:.1f} µs, {(row.temp_bytes or 0) / row.T / 1024:.1f} KiB"
+                for row, time in zip(of, times, strict=True)
+            ]
+            rows.append((f"{mode}, {loss}", *cells, verdict(max(times) / min(times), 1.15)))
+        last = {mode: measured[lengths[-1], mode, loss].temp_bytes or 0 for mode in modes}
+        if last.get("save"):
+            parts = [verdict(last[m] / last["save"], t) for m, t in (("recompute", 0.55), ("checkpoint", 0.15))]
+            bounds.append(f'{loss}: "recompute" {parts[0]}, "checkpoint" {parts[1]}')
+    compiled = [row.compile_seconds for row in found.measurements if row.memory == "save" and row.compile_seconds]
+    first = found.measurements[0]
+    return "\n\n".join(
+        (
+            f"### Long sequences: forward+backward, B={first.B}, I=H={first.H}, time and temporary memory a step",
+            table(("kept, loss", *(f"T={T:,}" for T in lengths), "slowest / fastest step"), rows),
+            f'Temporary memory at T={lengths[-1]:,} in ratio to "save": {"; ".join(bounds)}. A loss of all outputs '
+            "needs them and their cotangent whatever is kept, 2 H numbers a step; one of the last state needs neither. "
+            f"Seconds to compile, over all T: {min(compiled):.2f} to {max(compiled):.2f}.",
+        )
+    )
+
+
+def _step(found: Results) -> str:
+    names = list(dict.fromkeys(row.name for row in found.measurements))
+    rows = []
+    for group in results.groups(found.measurements):
+        times = {row.name: 1e3 * row.median_ms for row in group}
+        rows.append((str(group[0].H), *(f"{times[name]:.0f}" if name in times else "–" for name in names)))
+    return "\n\n".join(
+        ('### One streaming step, B=1, reset="after", microseconds', table(("H", *names), rows)),
+    )
+
+
+def _named(group: Sequence[Measurement], library: str) -> Measurement:
+    """A peer's program; of PyTorch's, unless autocast is asked for, the one in float32."""
+    return next(row for row in group if row.name in (program_name(library, "float32", 1), f"{library} bfloat16"))
+
+
+def _one(group: Sequence[Measurement], library: str) -> Measurement:
+    return next(row for row in group if (row.library, row.precision, row.devices) == (library, "float32", 1))
+
+
+def _best(group: Sequence[Measurement], libraries: Sequence[str], precision: str) -> Measurement:
+    """The fastest of some libraries at one precision."""
+    found = [row for row in group if row.library in libraries and row.precision == precision]
+    return min(found, key=lambda row: row.median_ms)
+
+
+def _ratio(group: Sequence[Measurement], library: str, precision: str, devices: int, base: Measurement) -> float:
+    ours = next(r for r in group if (r.library, r.precision, r.devices) == (library, precision, devices))
+    return ours.median_ms / base.median_ms

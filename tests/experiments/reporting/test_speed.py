@@ -1,0 +1,84 @@
+"""The section on speed says what the measurements say."""
+
+import dataclasses
+
+import pytest
+
+from experiments.benchmarks import results
+from experiments.benchmarks.results import Results
+from experiments.reporting.speed import section, verdict
+from tests.experiments.benchmarks.test_results import ENVIRONMENT, ROW
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "said"),
+    [
+        (0.43, 0.46, "0.43 (≤ 0.46)"),
+        (0.464, 0.46, "0.46 (≤ 0.46)"),
+        (0.47, 0.46, "**0.47 (> 0.46)**"),
+        (0.5, None, "0.50"),
+    ],
+)
+def test_verdict(ratio, target, said):
+    assert verdict(ratio, target) == said
+
+
+def test_nothing_measured_nothing_said(tmp_path):
+    assert section(tmp_path) == ""
+
+
+def layer_rows():
+    """Ours takes 10 ms in float32 and 5 in bfloat16, torch 20, linen 16."""
+    for reset in ("after", "before"):
+        peers = (("torch", 20.0), ("linen", 16.0)) if reset == "after" else (("haiku", 40.0), ("keras", 12.5))
+        for work in ("forward", "gradient"):
+            ours = (
+                ("gru_jax", "float32", 1, 10.0),
+                ("gru_jax", "bfloat16", 1, 5.0),
+                ("gru_jax scan", "float32", 1, 15.0),
+            )
+            both = (("gru_jax", "float32", 2, 8.0), ("gru_jax", "bfloat16", 2, 4.0))
+            others = tuple((name, "float32", 1, ms) for name, ms in peers) + (("torch", "bfloat16", 1, 10.0),)
+            for library, precision, devices, ms in ours + both + others:
+                yield dataclasses.replace(
+                    ROW, work=work, reset=reset, library=library, precision=precision, devices=devices, median_ms=ms
+                )
+
+
+def test_layer_table(tmp_path):
+    results.write(tmp_path / "benchmarks", Results("layer", ENVIRONMENT, tuple(layer_rows())))
+    text = section(tmp_path)
+    assert text.startswith("## Speed and memory\n")
+    assert (
+        "| 32, 100, 64, 128 | 0.50 (≤ 0.65) | 0.25 (≤ 0.38) | **0.50 (> 0.46)** | 0.25 (≤ 0.28) | 0.62 (≤ 0.65) "
+        "| **0.40 (> 0.33)** | 0.20 (≤ 0.21) |"
+    ) in text
+    assert "| 32, 100, 64, 128 | 0.80 (≤ 0.85) | **0.80 (> 0.75)** |" in text
+    assert "**0.50" not in text.split("The aim")[1].split("With reset")[0]  # 8 against linen's 16
+    assert "python -m experiments.benchmark --suite=layer" in text
+    assert "![layer](experiments/results/benchmarks/layer.png)" in text
+
+
+def test_long_table(tmp_path):
+    def rows():
+        for T in (1024, 65536):
+            for loss, (save, recompute, checkpoint) in (
+                ("mean(ys**2)", (60, 30, 20)),
+                ("mean(h_last**2)", (40, 10, 1)),
+            ):
+                for memory, numbers in (("save", save), ("recompute", recompute), ("checkpoint", checkpoint)):
+                    ms = T / 1000 * (1.2 if memory == "checkpoint" and T > 1024 else 1.0)
+                    yield dataclasses.replace(ROW, T=T, memory=memory, loss=loss, temp_bytes=T * numbers, median_ms=ms)
+
+    results.write(tmp_path / "benchmarks", Results("long", ENVIRONMENT, tuple(rows())))
+    text = section(tmp_path)
+    assert 'mean(ys**2): "recompute" 0.50 (≤ 0.55), "checkpoint" **0.33 (> 0.15)**' in text
+    assert 'mean(h_last**2): "recompute" 0.25 (≤ 0.55), "checkpoint" 0.03 (≤ 0.15)' in text
+    assert "1.00 (≤ 1.15)" in text
+    assert "**1.20 (> 1.15)**" in text
+
+
+def test_what_was_tried_is_told(tmp_path):
+    results.write(tmp_path / "benchmarks", Results("step", ENVIRONMENT, (dataclasses.replace(ROW, work="step"),)))
+    (tmp_path / "benchmarks" / "tried.md").write_text("### What was tried\n\nMuch.\n")
+    assert section(tmp_path).endswith("### What was tried\n\nMuch.")

@@ -1,103 +1,38 @@
-"""The entry points, run as a person runs them: in processes of their own, killed and started again."""
+"""The entry points, run as a person runs them: in processes of their own."""
 
+import contextlib
 import json
 import os
-import pathlib
-import signal
-import subprocess
-import sys
-import time
+import pty
+import re
+import termios
 
-import jax
-import numpy as np
 import pytest
 
-from experiments.run_folder import RunFolder
-from experiments.tasks.char_lm import CharLM
-from experiments.training import devices, loop
+from experiments.catalogue import catalogue
+from tests.experiments.programs import ROOT, SONG, programs
 
-ROOT = pathlib.Path(__file__).parents[2]
-TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 40
 OPTIONS = ["--config=configs/char_lm.py:smoke", "--config.train.steps=60", "--config.train.eval_every=25"]
 
 
-RUNNING = []
-
-
-def start(module, *arguments):
-    # stdout to a pipe: plain lines, no progress bar.
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    RUNNING.append(process)
-    return process
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    while RUNNING:
-        process = RUNNING.pop()
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def finish(process, status=0):
-    out, err = process.communicate(timeout=300)
-    RUNNING.remove(process)
-    assert process.returncode == status, out + err
-    return out if status == 0 else err
+@pytest.fixture(scope="module")
+def run():
+    with programs() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     text_file = tmp_path_factory.mktemp("text") / "hamlet.txt"
-    text_file.write_text(TEXT)
+    text_file.write_text(SONG * 40)
     return [*OPTIONS, f"--config.task.text_file={text_file}"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, options):
-    """A run that nobody disturbed, and what it printed."""
+def finished(tmp_path_factory, run, options):
+    """A finished run, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    return folder, finish(start("train", *options, f"--workdir={folder}"))
-
-
-def final_run(folder):
-    config = RunFolder(folder).load_config()
-    task = CharLM(config.task, None)
-    return loop.load(config, task, RunFolder(folder), devices.make_mesh(task.batch_size, 1))
-
-
-@pytest.mark.slow
-@pytest.mark.faults
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, options, finished):
-    whole, broken = finished[0], tmp_path / "broken"
-    process = start("train", *options, f"--workdir={broken}")
-    deadline = time.monotonic() + 200
-    while not (broken / "checkpoints" / "step_20").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
-    out = finish(start("train", *options, f"--workdir={broken}"))
-    resumed = int(out.split("resumed at step ")[1].split("\n")[0])
-    assert 20 <= resumed < 60
-    assert (broken / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (whole, broken))
-    assert one["test"] == other["test"]
-    assert one["validation"] == other["validation"]
-    expected, found = final_run(whole), final_run(broken)
-    assert int(found.state.step) == 60
-    jax.tree.map(np.testing.assert_array_equal, (found.state, found.best), (expected.state, expected.best))
+    return folder, run.run("train", *options, "--tensorboard", f"--workdir={folder}")
 
 
 def test_a_run_folder_holds_what_is_promised(finished):
@@ -121,49 +56,78 @@ def test_a_run_folder_holds_what_is_promised(finished):
     assert f"test nats_per_char  {summary['test']['nats_per_char']:.5g}" in out
     assert "\r" not in out
     assert "\x1b" not in out
+    events = [path.parent.name for path in (folder / "tensorboard").rglob("events.out.tfevents.*")]
+    assert sorted(events) == ["train", "validation"]
 
 
-def test_evaluate_agrees_with_training(finished):
+def everything_from(terminal):
+    """Reads what is shown on a terminal until the last program that has it open ends."""
+    seen = b""
+    with os.fdopen(terminal, "rb", buffering=0) as shown, contextlib.suppress(OSError):  # EIO is its end
+        while piece := shown.read(4096):
+            seen += piece
+    return seen.decode()
+
+
+def test_the_saved_config_repeats_a_run_bit_by_bit_and_a_terminal_sees_a_bar(run, finished, tmp_path):
+    folder, _ = finished
+    terminal, inside = pty.openpty()
+    termios.tcsetwinsize(inside, (24, 100))
+    process = run.start("train", f"--config={folder}/config.json", f"--workdir={tmp_path}/again", stdout=inside)
+    os.close(inside)
+    seen = everything_from(terminal)
+    run.finish(process)
+    assert re.search(r"\r[ 0-9]+% .*/60 .* left, loss \d", seen)
+    assert re.search(r"60/60  validation  nats_per_char \d\.\d{4} ", seen)
+    assert not re.search(r"\x1b\[[0-9;]*m", seen)  # no colours
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
+    one, other = (json.loads((path / "summary.json").read_text()) for path in (folder, tmp_path / "again"))
+    assert (one["test"], one["validation"]) == (other["test"], other["validation"])
+    assert (tmp_path / "again" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_evaluate_agrees_with_training(run, finished):
     folder, _ = finished
     summary = json.loads((folder / "summary.json").read_text())
     values = {"validation": summary["validation"]["value"], "test": summary["test"]["nats_per_char"]}
-    processes = [start("evaluate", f"--workdir={folder}", f"--split={split}") for split in values]
+    processes = [run.start("evaluate", f"--workdir={folder}", f"--split={split}") for split in values]
     for process, value in zip(processes, values.values(), strict=True):
-        assert f"nats_per_char  {value:.6g}" in finish(process)
+        assert f"nats_per_char  {value:.6g}" in run.finish(process)
 
 
-def test_sample_prints_the_same_text_for_the_same_seed(finished):
+def test_sample_prints_the_same_text_for_the_same_seed(run, finished):
     folder, _ = finished
     arguments = ("sample", f"--workdir={folder}", "--prompt=To be", "--length=40")
     processes = [
-        start(*arguments),
-        start(*arguments),
-        start(*arguments, "--seed=1"),
-        start(*arguments[:2], "--prompt=Ω"),
+        run.start(*arguments),
+        run.start(*arguments),
+        run.start(*arguments, "--seed=1"),
+        run.start(*arguments[:2], "--prompt=Ω"),
     ]
-    first, again, other = map(finish, processes[:3])
+    first, again, other = map(run.finish, processes[:3])
     assert first == again
     assert first.startswith("To be")
     assert len(first) == len("To be") + 40 + 1
-    assert set(first) <= set(TEXT)
+    assert set(first) <= set(SONG)
     assert first != other
-    assert "--prompt: text must hold only the" in finish(processes[3], 1)
+    assert "--prompt: text must hold only the" in run.finish(processes[3], 1)
 
 
-def test_a_finished_run_is_not_trained_again_and_repeats_from_its_config(finished, tmp_path):
+def test_a_finished_run_is_not_trained_again(run, finished, tmp_path):
     folder, out = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    again = finish(start("train", f"--config={folder}/config.json", f"--workdir={folder}"))
+    again = run.run("train", f"--config={folder}/config.json", f"--workdir={folder}")
     assert again.splitlines()[-8:] == out.splitlines()[-8:]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
-    error = finish(start("train", f"--config={folder}/config.json", f"--workdir={folder}", "--config.seed=1"), 1)
+    other_seed = f"--config={folder}/config.json", f"--workdir={folder}", "--config.seed=1"
+    error = run.run("train", *other_seed, status=1)
     assert error == f"error: {folder} holds a run of another configuration: seed: 0, not 1\n"
 
 
 REFUSED = [
     ("", 1, "error: --config: expected a config file such as configs/digits.py, got nothing"),
     ("configs/none.py", 2, "error: --config: expected a config file, got 'configs/none.py', which is not there"),
-    ("configs/adding.py:big", 2, "error: ValueError: configs/adding.py: expected one of full, smoke, got 'big'"),
+    ("configs/adding.py:big", 2, "error: ValueError: configs/adding.py: expected one of "),
     ("configs/adding.py --config.model.hiden_size=3", 1, "error: model.hiden_size: unknown key (did you mean"),
     ("configs/adding.py --config.modle.hidden_size=3", 2, "error: modle: unknown key (did you mean 'model'?)"),
     ("configs/adding.py --config.model.hidden_size=big", 2, "error: flag --config.model.hidden_size=big: "),
@@ -171,19 +135,46 @@ REFUSED = [
 ]
 
 
-def test_what_cannot_be_is_refused_in_one_line(tmp_path):
+def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
     processes = [
-        start("train", *(f"--config={config}".split() if config else ()), f"--workdir={tmp_path}/run")
+        run.start("train", *(f"--config={config}".split() if config else ()), f"--workdir={tmp_path}/run")
         for config, _, _ in REFUSED
     ]
     for process, (_, status, message) in zip(processes, REFUSED, strict=True):
-        error = finish(process, status)
+        error = run.finish(process, status)
         assert error.startswith(message)
         assert error.count("\n") == 1
 
 
-def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    error = finish(start("train", "--config=configs/adding.py:smoke", f"--workdir={tmp_path}"), 1)
+    error = run.run("train", "--config=configs/adding.py:smoke", f"--workdir={tmp_path}", status=1)
     assert error == f"error: {tmp_path} is not empty and holds no run (there is no config.json in it)\n"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_bad_data_is_refused_with_its_place(run, tmp_path):
+    (tmp_path / "text").write_bytes(SONG.encode() * 4 + b"To be\xff\n")
+    named = tmp_path / "tiny_shakespeare" / "input.txt"
+    named.parent.mkdir()
+    named.write_text(SONG)
+    command = "train", "--config=configs/char_lm.py:smoke", f"--workdir={tmp_path}/run"
+    malformed = run.start(*command, f"--config.task.text_file={tmp_path}/text")
+    corrupted = run.start(*command, f"--data_dir={tmp_path}")
+    error = f"error: task.text_file: {tmp_path}/text must be UTF-8 text, got byte 0xff in line 9, byte 6\n"
+    assert run.finish(malformed, 1) == error
+    assert run.finish(corrupted, 1).startswith(f"error: {named} is not the recorded file: sha256 ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_list_prints_every_config_and_help_only_the_projects_flags(run):
+    listing, help_text = run.start("train", "--list"), run.start("train", "--help")
+    lines = run.finish(listing).splitlines()
+    assert "\n".join(lines) == catalogue()
+    shown = [re.fullmatch(r"configs/(\w+)\.py +(\S.*)", line).group(1) for line in lines]
+    assert shown == sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "saved")
+    text = run.finish(help_text)
+    flags = set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE))
+    assert {"config", "workdir", "data_dir", "devices", "record", "tensorboard", "list"} <= flags
+    assert not {"logtostderr", "verbosity", "pdb", "only_check_args"} & flags
+    assert "python -m experiments.train --config=configs/digits.py --workdir=runs/digits" in text

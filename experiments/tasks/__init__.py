@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.schema import ConfigError, nearest
-from experiments.tasks import adding, char_lm, digits, forecasting
+from experiments.tasks import adding, char_lm, digits, forecasting, multi30k
 from experiments.tasks.base import Task
 
 TASKS: dict[str, type[Task]] = {
@@ -11,6 +11,7 @@ TASKS: dict[str, type[Task]] = {
     "char_lm": char_lm.CharLM,
     "digits": digits.Digits,
     "forecasting": forecasting.Forecasting,
+    "multi30k": multi30k.Multi30k,
 }
 
 

@@ -1,0 +1,63 @@
+"""Translation of image captions by a recurrent encoder and decoder: Multi30k, lower-cased, subwords.
+
+    python -m experiments.train --config=configs/multi30k.py --workdir=runs/multi30k --devices=1
+    python -m experiments.train --config=configs/multi30k.py:summary --workdir=runs/multi30k_summary --devices=1
+    python -m experiments.translate --workdir=runs/multi30k "Zwei Männer stehen am Herd und bereiten Essen zu."
+
+German to English with additive attention (Bahdanau et al. 2015), or, as `:summary`, without (Cho et al. 2014);
+`:en_de` and `:en_fr`, with attention, for the other directions. Other cells with as many parameters: `:de_en-lstm`,
+`:de_en-elman`, and the same for the rest. Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import variants
+
+VARIANTS = variants.of_settings("de_en", "summary", "en_de", "en_fr")
+WIDTHS = {"gru": 256, "lstm": 217, "elman": 394}
+
+
+def get_config(variant: str = "de_en") -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/multi30k.py", VARIANTS, variant)
+    config = ConfigDict(
+        {
+            "task": {
+                "name": "multi30k",
+                "direction": "de-en" if setting == "summary" else setting.replace("_", "-"),
+                "lowercase": True,
+                "vocabulary_size": 5000,
+                "batch_size": 128,
+                "sampling": 0.4,
+                "label_smoothing": 0.1,
+                "beam_width": 5,
+                "length_penalty": 1.0,
+            },
+            "model": {
+                "cell": cell,
+                "attention": "none" if setting == "summary" else "additive",
+                "hidden_size": WIDTHS[cell],
+                "embedding_size": 256,
+                "dropout": 0.4,
+                "matmul_dtype": "bfloat16",
+            },
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 2e-3,
+                "schedule": "warmup_cosine",
+                "warmup_steps": 400,
+                "clip_norm": 1.0,
+            },
+            "train": {"steps": 4000, "eval_every": 400, "checkpoint_every": 200, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if smoke:
+        config.update(
+            {
+                "task": {"pairs": 100, "vocabulary_size": 160, "batch_size": 60, "beam_width": 2},
+                "model": {"hidden_size": 12, "embedding_size": 8, "attention_size": 10, "matmul_dtype": "float32"},
+                "optimizer": {"warmup_steps": 5},
+                "train": {"steps": 20, "eval_every": 10, "checkpoint_every": 10, "log_every": 10},
+            }
+        )
+    return config

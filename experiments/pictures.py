@@ -1,0 +1,36 @@
+"""Pictures as the bytes of a PNG file, drawn without a screen."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def png(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
+    """Returns the picture of one set of axes.
+
+    Args:
+      size: width and height in inches.
+      draw: draws on matplotlib's axes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure, file = Figure(figsize=size, layout="constrained"), io.BytesIO()
+    FigureCanvasAgg(figure)
+    draw(figure.subplots())
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def heat_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> bytes:
+    """Draws weights (T, S) as a PNG: the source from left to right, the translation from top to bottom."""
+
+    def draw(axes: Any) -> None:
+        axes.imshow(weights, cmap="gray", vmin=0, vmax=1)
+        axes.xaxis.tick_top()
+        axes.set_xticks(range(len(source)), source, rotation=90)
+        axes.set_yticks(range(len(target)), target)
+
+    return png((1.5 + 0.32 * len(source), 1.5 + 0.32 * len(target)), draw)

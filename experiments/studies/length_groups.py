@@ -1,0 +1,80 @@
+"""Translations in groups of similar source length, each with a BLEU of its own."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.pictures import png
+from experiments.schema import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Sentences of similar length: from `least` words to `most`; how many there are, and their BLEU."""
+
+    least: int
+    most: int
+    sentences: int
+    bleu: float
+
+
+def by_length(
+    sources: Sequence[str], references: Sequence[str], translations: Sequence[str], edges: Sequence[int], metric: Any
+) -> list[Group]:
+    """Scores translations group by group.
+
+    Args:
+      sources: N sentences, whose words are counted.
+      references: N translations by a person.
+      translations: N translations.
+      edges: the most words of each group but the last, increasing.
+      metric: sacrebleu's.
+
+    Returns:
+      the groups that are not empty.
+    """
+    words = [len(source.split()) for source in sources]
+    groups = []
+    for below, most in itertools.pairwise([0, *edges, max([*words, *edges]) + 1]):
+        rows = [row for row, count in enumerate(words) if below < count <= most]
+        if rows:
+            score = metric.corpus_score([translations[row] for row in rows], [[references[row] for row in rows]]).score
+            counts = [words[row] for row in rows]
+            groups.append(Group(min(counts), max(counts), len(rows), score))
+    return groups
+
+
+def edges_of(values: Sequence[str]) -> list[int]:
+    """Reads `--edges`; one line where they are no increasing numbers."""
+    if not all(value.strip().isdigit() for value in values):
+        raise ConfigError(f"--edges: expected numbers of words, got {','.join(values)!r}")
+    edges = [int(value) for value in values]
+    if any(one >= other for one, other in itertools.pairwise([0, *edges])):
+        raise ConfigError(f"--edges: expected numbers above 0 that increase, got {','.join(values)!r}")
+    return edges
+
+
+def table(columns: Mapping[str, Sequence[Group]], title: str) -> str:
+    """Lays groups out: a row for each, a column for each run."""
+    widths = [max(8, len(name)) for name in columns]
+    names = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
+    lines = [title, "  ".join(["words   sentences", *names])]
+    for groups in zip(*columns.values(), strict=True):
+        scores = (f"{group.bleu:>{width}.2f}" for group, width in zip(groups, widths, strict=True))
+        words = f"{groups[0].least}-{groups[0].most}"
+        lines.append("  ".join([f"{words:<8}{groups[0].sentences:>9}", *scores]))
+    return "\n".join(lines)
+
+
+def plot(columns: Mapping[str, Sequence[Group]]) -> bytes:
+    """Draws BLEU over the groups, a line a run, as a PNG."""
+
+    def draw(axes: Any) -> None:
+        for name, groups in columns.items():
+            axes.plot(range(len(groups)), [group.bleu for group in groups], marker="o", label=name)
+            axes.set_xticks(range(len(groups)), [f"{group.least}–{group.most}" for group in groups])
+        axes.set(xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
+        axes.legend()
+
+    return png((5, 3.5), draw)

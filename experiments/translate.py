@@ -1,0 +1,38 @@
+"""Translates sentences with a trained model, and draws what it looked at.
+
+python -m experiments.translate --workdir=runs/multi30k "Zwei Männer stehen am Herd und bereiten Essen zu."
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import atomic, command_line, trained
+from experiments.pictures import heat_map
+from experiments.schema import ConfigError
+from experiments.tasks.multi30k import Multi30k
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+BEAM_WIDTH = flags.DEFINE_integer("beam_width", None, "Hypotheses in the search; else the run's own.", lower_bound=1)
+HEAT_MAPS = flags.DEFINE_string("heat_maps", None, "A folder for pictures of the attention: 1.png, 2.png, ...")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the translation of each argument or, where there are none, of each line of standard input."""
+    task, model = trained.load(WORKDIR.value, None, (Multi30k,))
+    if HEAT_MAPS.value and model.attention is None:
+        raise ConfigError("--heat_maps: expected a run with attention, got one without")
+    lines = arguments[1:] or [line.rstrip("\n") for line in sys.stdin]
+    translations = task.translate(model, lines, BEAM_WIDTH.value or task.config.beam_width) if lines else []
+    for number, translation in enumerate(translations, 1):
+        print(translation.text)
+        if HEAT_MAPS.value:
+            path = pathlib.Path(HEAT_MAPS.value) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(path, heat_map(*task.alignment(model, translation)))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

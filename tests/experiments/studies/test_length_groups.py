@@ -1,0 +1,52 @@
+"""BLEU by the length of the source."""
+
+import pytest
+
+from experiments.schema import ConfigError
+from experiments.studies.length_groups import by_length, edges_of, plot, table
+from experiments.tasks.multi30k import sacrebleu_metrics
+
+SOURCES = ["a b", "a b c", "a b c d e f", "a b c d e f g h"]
+REFERENCES = ["two men stand there", "a dog runs away", "one two three four five six", "a man is on the street"]
+TRANSLATIONS = ["two men stand there", "a dog runs away", "one two three four five six", "a woman sits by a lake"]
+
+
+def groups(edges):
+    return by_length(SOURCES, REFERENCES, TRANSLATIONS, edges, sacrebleu_metrics(True)["bleu"])
+
+
+def test_each_group_has_the_bleu_of_its_sentences():
+    short, long = groups([3, 4])
+    assert (short.least, short.most, short.sentences) == (2, 3, 2)
+    assert (long.least, long.most, long.sentences) == (6, 8, 2)
+    assert short.bleu == pytest.approx(100)
+    expected = sacrebleu_metrics(True)["bleu"].corpus_score(TRANSLATIONS[2:], [REFERENCES[2:]]).score
+    assert long.bleu == expected < 90
+    (whole,) = groups([])
+    assert (whole.least, whole.most, whole.sentences) == (2, 8, 4)
+
+
+def test_the_table_has_a_row_a_group_and_the_plot_a_line_a_run():
+    columns = {"attends": groups([3]), "sums_up": groups([3])}
+    lines = table(columns, "title").splitlines()
+    assert lines[:2] == ["title", "words   sentences   attends   sums_up"]
+    assert [line.split()[:3] for line in lines[2:]] == [
+        ["2-3", "2", "100.00"],
+        ["6-8", "2", f"{groups([3])[1].bleu:.2f}"],
+    ]
+    assert plot(columns).startswith(b"\x89PNG")
+    assert plot(columns) != plot({"attends": columns["attends"]})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["4", "x"], r"--edges: expected numbers of words, got '4,x'"),
+        (["4", "4"], r"--edges: expected numbers above 0 that increase, got '4,4'"),
+        (["0", "4"], r"--edges: expected numbers above 0 that increase, got '0,4'"),
+    ],
+)
+def test_refuses_edges_that_are_none(values, message):
+    with pytest.raises(ConfigError, match=message):
+        edges_of(values)
+    assert edges_of([" 4", "8"]) == [4, 8]

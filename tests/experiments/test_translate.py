@@ -1,0 +1,61 @@
+"""Translations and pictures of what was looked at, as a person asks for them."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.data.subwords import END, Subwords
+from experiments.models.encoder_decoder import EncoderDecoderConfig
+from experiments.pictures import heat_map
+from experiments.tasks.multi30k import Multi30k, Multi30kConfig, Translation
+from tests.experiments.programs import programs
+
+LINES = ["zwei männer stehen am herd", "ein mann steht am see", "zwei hunde stehen im schnee"] * 5
+
+
+def test_the_alignment_is_labelled_with_both_sides_subwords(tmp_path):
+    for language in ("de", "en"):
+        (tmp_path / f"subwords.{language}.model").write_bytes(Subwords.train(LINES, 28).model)
+    task = Multi30k(Multi30kConfig(), None)
+    task.keep(tmp_path)
+    model = task.model(EncoderDecoderConfig(hidden_size=6, embedding_size=4, attention_size=5), nnx.Rngs(0))
+    codes = task.subwords[0].encode("ein see")
+    weights, source, target = task.alignment(model, Translation(codes, codes[:2], ""))
+    assert source == [*task.subwords[0].pieces(codes), "end"]
+    assert target == [*source[:2], "end"]
+    assert weights.shape == (3, len(source))
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    picture = heat_map(weights, source, target)
+    assert picture.startswith(b"\x89PNG")
+    assert picture != heat_map(weights[:, ::-1], source, target)
+    assert END not in codes
+
+
+@pytest.mark.slow
+def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
+    data_file("multi30k", "raw/train.de.gz")
+    smoke = ["--config=configs/multi30k.py:smoke", f"--data_dir={data_dir}", "--devices=1", "--config.train.steps=10"]
+    attends, sums_up = tmp_path / "attends", tmp_path / "sums_up"
+    with programs() as run:
+        run.run("train", *smoke, f"--workdir={attends}")
+        assert {"subwords.de.model", "subwords.en.model"} <= {path.name for path in attends.iterdir()}
+        run.run(
+            "train",
+            *smoke,
+            f"--workdir={sums_up}",
+            "--config.model.attention=none",
+            "--config.model.attention_size=256",
+        )
+        told = ["--beam_width=3", f"--heat_maps={tmp_path / 'maps'}", "Zwei Männer", "Ein Hund"]
+        out = run.run("translate", f"--workdir={attends}", *told)
+        assert len(out.splitlines()) == 2
+        assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["1.png", "2.png"]
+        error = run.run("translate", f"--workdir={sums_up}", *told, status=1)
+        assert error == "error: --heat_maps: expected a run with attention, got one without\n"
+        study = ["--split=validation", f"--picture={tmp_path / 'gap.png'}", f"--data_dir={data_dir}"]
+        out = run.run("studies.source_length", f"--workdir={attends},{sums_up}", *study)
+    assert "nrefs:1|case:lc|eff:no|tok:13a|smooth:exp" in out.splitlines()[0]
+    assert out.splitlines()[1].split() == ["words", "sentences", str(attends), str(sums_up)]
+    assert sum(int(line.split()[1]) for line in out.splitlines()[2:-1]) == 100
+    assert out.splitlines()[-1].split()[1] == "100"
+    assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")

@@ -18,6 +18,7 @@ from experiments.data.cache import user_cache
 from experiments.data.digest import Digest
 from experiments.data.download import Patience
 from experiments.data.registry import Dataset, File
+from tests.experiments.programs import mounted
 
 BODY = b"To be, or not to be\n" * 1000
 QUICK = Patience(attempts=3, timeout_s=0.5, pause_s=0.01)
@@ -201,7 +202,7 @@ class TestFailure:
     def test_full_disk(self, server, cache, tmp_path):
         place = tmp_path / "small"
         place.mkdir()
-        with mounted(place, "size=16k"):
+        with mounted(place, "-t", "tmpfs", "-o", "size=16k", "tmpfs"):
             url = server.serve("play.txt", os.urandom(64_000))
             registry = registry_of(url, stored=bytes(64_000))
             self.refused(DownloadError, registry, cache, "No space left on device", data_dir=place)
@@ -211,7 +212,7 @@ class TestFailure:
     def test_read_only_folder(self, server, cache, tmp_path):
         place = tmp_path / "fixed"
         place.mkdir()
-        with mounted(place, "ro"):
+        with mounted(place, "-t", "tmpfs", "-o", "ro", "tmpfs"):
             registry = registry_of(server.serve("play.txt", BODY))
             self.refused(DownloadError, registry, cache, "Read-only file system", data_dir=place)
             assert server.asked["play.txt"] == 0
@@ -331,21 +332,3 @@ def test_users_cache_without_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "gru_jax"
-
-
-class mounted:
-    """A file system in memory at a folder, with mount options; skips the test where that is not allowed."""
-
-    def __init__(self, folder: Path, options: str):
-        self.folder, self.options = folder, options
-
-    def __enter__(self) -> None:
-        if sys.platform != "linux" or os.geteuid() != 0:
-            pytest.skip("only root on Linux can mount a small file system")
-        command = ["mount", "-t", "tmpfs", "-o", self.options, "gru_jax_test", str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
-
-    def __exit__(self, *exception: object) -> None:
-        subprocess.run(["umount", str(self.folder)], check=True)

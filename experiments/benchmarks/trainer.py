@@ -133,7 +133,7 @@ def side_by_side(training: Training) -> Program:
     mesh = together.make_mesh(SEEDS, task.batch_size, training.mesh.size)
     optimizer = make_optimizer(config.optimizer, SETTINGS.steps)
     schedule = learning_rate(config.optimizer, SETTINGS.steps)
-    step_all = make_group_step(task, training.evaluator.graph, optimizer, schedule, mesh)
+    step_all = make_group_step(task, training.evaluator.graph, optimizer, schedule, mesh, 1, together.mapped_here())
     keys = spread(jnp.stack([stream(seed, "dropout") for seed in range(SEEDS)]), mesh)
     start: Any = jax.tree.map(lambda array: np.stack([np.array(array)] * SEEDS), training.state)
 

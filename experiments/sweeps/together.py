@@ -1,7 +1,9 @@
-"""The seeds of one configuration, trained side by side by one program that is mapped over them.
+"""The seeds of one configuration, trained side by side by one program.
 
-A small network leaves most of a device idle: several at once take little longer than one. Seeds are spread over the
-devices, and where a device has more than one, they share its products. What a run writes is what it writes alone.
+Seeds are spread over the devices, which then need not wait for each other as they do over one run's rows. Where a
+device has more than one, an accelerator, which a small network leaves mostly idle, works on all at once (`vmap`). On a
+CPU they take their turns within the program: products of many small matrices cost it more than they save. What a run
+writes is what it writes alone.
 """
 
 import math
@@ -61,8 +63,18 @@ def make_mesh(runs: int, batch_size: int, most: int | None) -> Mesh:
     return devices.make_mesh(shared, devices.largest_divisor(shared, most or len(jax.devices())))
 
 
+def mapped_here() -> bool:
+    """Whether the runs of one device share its products: on accelerators, not on a CPU."""
+    return jax.default_backend() != "cpu"
+
+
 def train(
-    members: Sequence[Member], task: Task, starts: Sequence[Run], mesh: Mesh, stop: Callable[[], bool]
+    members: Sequence[Member],
+    task: Task,
+    starts: Sequence[Run],
+    mesh: Mesh,
+    stop: Callable[[], bool],
+    mapped: bool | None = None,
 ) -> list[Run | NonFiniteError]:
     """Trains runs that stand at the same step from there to the end, or until asked to stop.
 
@@ -72,6 +84,7 @@ def train(
       starts: from `loop.load`, one for each member; their states' arrays are consumed.
       mesh: from `make_mesh`.
       stop: asked after every step.
+      mapped: whether the runs of one device share its products; None for `mapped_here`.
 
     Returns:
       for each member the run as it ended, `progress.finished` false where it was stopped, or why it failed.
@@ -96,7 +109,8 @@ def train(
     ]
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     schedule = learning_rate(config.optimizer, config.train.steps)
-    step_all = make_group_step(task, starts[0].graph, optimizer, schedule, mesh, config.train.accumulate)
+    mapped = mapped_here() if mapped is None else mapped
+    step_all = make_group_step(task, starts[0].graph, optimizer, schedule, mesh, config.train.accumulate, mapped)
     keys = devices.spread(jnp.stack([stream(member.config.seed, "dropout") for member in members]), mesh)
     failures: dict[int, NonFiniteError] = {}
     try:

@@ -77,12 +77,14 @@ def make_group_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
-    accumulate: int = 1,
+    accumulate: int,
+    mapped: bool,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Sums]]:
     """Returns `(states, batches, keys) -> (next states, sums)`, compiled: as many runs side by side as there are keys.
 
     All arrays have a first axis of runs, which is spread over the devices; each run is trained as `make_train_step`
-    trains it on one device, with `stream(seed, "dropout")` for its key. The states' arrays are consumed.
+    trains it on one device, with `stream(seed, "dropout")` for its key. The states' arrays are consumed. The runs of
+    one device share its products where they are `mapped`; else they take their turns within the program.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Sums]:
@@ -90,7 +92,10 @@ def make_group_step(
         (gradient, sums), carry = gradient_of_rows(task, graph, state, batch, key, accumulate, 0)
         return advance(state, gradient, sums, carry, optimizer, schedule)
 
-    sharded = jax.shard_map(jax.vmap(step), mesh=mesh, in_specs=P(DATA), out_specs=P(DATA))
+    def in_turn(states: TrainState, batches: Batch, keys: jax.Array) -> tuple[TrainState, Sums]:
+        return jax.lax.map(lambda run: step(*run), (states, batches, keys))
+
+    sharded = jax.shard_map(jax.vmap(step) if mapped else in_turn, mesh=mesh, in_specs=P(DATA), out_specs=P(DATA))
     return jax.jit(sharded, donate_argnums=0)
 
 

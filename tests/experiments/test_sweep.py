@@ -35,11 +35,11 @@ def members_of(folder, seeds=4, values=VALUES):
     return point.members
 
 
-def train_together(members, stop=lambda: False):
+def train_together(members, stop=lambda: False, mapped=None):
     task = Adding(members[0].config.task, None)
-    mesh = together.make_mesh(len(members), task.batch_size, None)
+    mesh = together.make_mesh(len(members), task.batch_size, 2)
     starts = [loop.load(member.config, task, member.folder, mesh) for member in members]
-    return together.train(members, task, starts, mesh, stop), mesh
+    return together.train(members, task, starts, mesh, stop, mapped), mesh
 
 
 def losses_of(folder):
@@ -51,10 +51,10 @@ def losses_of(folder):
 def test_seeds_side_by_side_train_as_they_do_alone_and_go_on_where_they_were_stopped(tmp_path):
     members = members_of(tmp_path / "group")
     asked = iter(range(100))
-    ends, mesh = train_together(members, lambda: next(asked) == 7)
-    assert mesh.size == 4
+    ends, mesh = train_together(members, lambda: next(asked) == 7, mapped=True)
+    assert mesh.size == 2  # two runs on each device
     assert [(end.progress.step, end.progress.finished) for end in ends] == [(8, False)] * 4
-    ends, _ = train_together(members)
+    ends, _ = train_together(members, mapped=False)
     assert [(end.progress.step, end.progress.finished) for end in ends] == [(12, True)] * 4
     curves = [losses_of(member.folder) for member in members]
     assert len({curve[12, "train"] for curve in curves}) == 4

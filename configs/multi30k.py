@@ -35,7 +35,7 @@ def get_config(variant: str = "de_en") -> ConfigDict:
             "model": {
                 "cell": cell,
                 "attention": "none" if setting == "summary" else "additive",
-                "hidden_size": WIDTHS[cell],
+                "hidden_size": 370 if (setting, cell) == ("summary", "elman") else WIDTHS[cell],
                 "embedding_size": 256,
                 "dropout": 0.4,
                 "matmul_dtype": "bfloat16",

@@ -79,6 +79,18 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     raise AssertionError("app.run exits")
 
 
+def define_workdir(help: str) -> flags.FlagHolder[str]:
+    """Defines --workdir, the folder of a finished run; programs that each define it can be imported side by side."""
+    return flags.DEFINE_string("workdir", None, help, required=True, allow_override=True)
+
+
+def define_data_dir() -> flags.FlagHolder[str | None]:
+    """Defines --data_dir; programs that each define it can be imported side by side."""
+    return flags.DEFINE_string(
+        "data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.", allow_override=True
+    )
+
+
 def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]:
     """Returns what the command line asks for: the configuration, the config file as named, and its overrides."""
     if flag.value is None:

@@ -24,14 +24,14 @@ from experiments.tasks.forecasting import Forecasting, forecast
 from experiments.training import devices, loop
 from experiments.training.summary import table
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = command_line.define_workdir("The run's folder.")
 CSV = flags.DEFINE_string("csv", None, "The series; else the one that the run was trained on.")
 COLUMN = flags.DEFINE_string("column", None, "The variable to show, and of a run with one variable the one to read.")
 DATE_COLUMN = flags.DEFINE_string("date_column", "date", "The CSV's column of dates; empty for rows that are counted.")
 BACKTEST = flags.DEFINE_bool(
     "backtest", False, "Whether to forecast the last rows, which are known, from those before."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 
 SHOWN_ROWS = 12
 

@@ -34,7 +34,7 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
     results, picture = root / "RESULTS.md", root / document.PICTURE
     groups = records.grouped(records.read(picture.parent))
     atomic.write_bytes(results, document.text(groups, picture.parent).encode())
-    atomic.write_bytes(picture, plot.svg(plot.drawn(GOALS, groups)))
+    atomic.write_bytes(picture, plot.draw(plot.drawn(GOALS, groups)))
     return [results, picture]
 
 

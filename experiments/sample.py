@@ -1,6 +1,7 @@
-"""Prints text from a trained character model, one character at a time.
+"""Lets a trained model go on: text from a character model, music from a music model.
 
 python -m experiments.sample --workdir=runs/char_lm --prompt="ROMEO:" --temperature=0.8
+python -m experiments.sample --workdir=runs/jsb --length=64
 """
 
 import pathlib
@@ -13,44 +14,53 @@ import jax.numpy as jnp
 from absl import flags
 from flax import nnx
 
-from experiments import command_line, tasks
+from experiments import atomic, command_line, composition, trained
 from experiments.data.text import Vocabulary
 from experiments.models.language_model import LanguageModel
-from experiments.run_folder import RunFolder, RunFolderError
+from experiments.models.tagger import Tagger
 from experiments.schema import ConfigError
 from experiments.tasks.char_lm import CharLM
-from experiments.training import devices, loop
+from experiments.tasks.music import Music
+from experiments.tasks.ptb_char import PTBChar
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-PROMPT = flags.DEFINE_string("prompt", "\n", "The text to go on from.")
-LENGTH = flags.DEFINE_integer("length", 500, "How many characters to print.", lower_bound=0)
+PROMPT = flags.DEFINE_string("prompt", "\n", "Of text: what to go on from.")
+OPENING = flags.DEFINE_integer("opening", 8, "Of music: how many steps of a validation piece to go on from.", 1)
+LENGTH = flags.DEFINE_integer("length", 500, "How many characters or steps to draw.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
     "temperature",
     0.8,
     "What logits are divided by: 1 for the model's own probabilities, 0 for the likeliest.",
     lower_bound=0,
 )
-SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another text.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Loads the run and streams text to standard output."""
+    """Loads the run; streams text to standard output, or writes music into the run's folder."""
     del arguments
-    folder = RunFolder(pathlib.Path(WORKDIR.value))
-    config = folder.load_config()
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
-    if not isinstance(task, CharLM):
-        raise ConfigError(f"task.name: expected a run of 'char_lm', got one of {config.task.name!r}")
-    run = loop.load(config, task, folder, devices.make_mesh(1))
-    if run.progress.best_value is None:
-        raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")
-    model = nnx.merge(run.graph, run.best)
+    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (CharLM, PTBChar, Music))
     key = jax.random.key(SEED.value)
+    if isinstance(task, Music):
+        for path in write_music(task, model, pathlib.Path(WORKDIR.value), key):
+            print(f"wrote {path}")
+        return
     for character in generate(model, task.vocabulary, PROMPT.value, LENGTH.value, TEMPERATURE.value, key):
         sys.stdout.write(character)
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def write_music(task: Music, model: Tagger, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:
+    """Composes as the flags say; returns the MIDI file and the picture."""
+    pieces = task.pieces["validation"]
+    opening = pieces[SEED.value % len(pieces)][: OPENING.value]
+    roll = composition.compose(model, opening, LENGTH.value, TEMPERATURE.value, key)
+    paths = [folder / f"sample_{SEED.value}{ending}" for ending in (".mid", ".png")]
+    atomic.write_bytes(paths[0], composition.midi(roll, task.beats_per_step))
+    atomic.write_bytes(paths[1], composition.picture(roll, len(opening)))
+    return paths
 
 
 def generate(

@@ -229,7 +229,7 @@ class Torch(Peer):
             if problem.work == "forward":
                 return outputs(forward().float())
             backward()
-            arrays = {name: np.array(weight.grad.float()) for name, weight in layer.named_parameters()}
+            arrays = {name: weight.grad.float().numpy().copy() for name, weight in layer.named_parameters()}
             # Both parts of the biases of r and z receive the gradient of their sum.
             arrays["bias_hh_l0"][: 2 * problem.sizes.H] = 0
             return gradients(self.interop.from_state_dict(arrays)[1])

@@ -20,7 +20,7 @@ def peers_of(group: Sequence[Measurement]) -> list[Measurement]:
 def _part(group: Sequence[Measurement]) -> str:
     first, peers, several = group[0], peers_of(group), len({row.loss for row in group}) > 1
     header = ["program", "ms", *(f"/ {_short(peer)}" for peer in peers), "temporary MB", "compile s"]
-    if not peers:  # A long sequence has none: each way of keeping memory is held to the plain scan.
+    if not peers and any(row.library == SCAN for row in group):  # As a long sequence has it.
         header.insert(2, f"/ {SCAN}")
     lines = [header]
     for row in group:

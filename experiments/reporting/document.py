@@ -18,7 +18,12 @@ validation split alone; the test split is scored once, at the end of a run. A ta
 runs. Configurations that end in `-lstm` or `-elman` give that cell as many parameters as the GRU has. Figures marked
 "reported" are quoted at second hand. A commit marked "-dirty" had changes that were not yet committed.
 """
-SECTIONS = ("experiments.reporting.speed",)
+SECTIONS = (
+    "experiments.studies.long_memory",
+    "experiments.studies.gradient_flow",
+    "experiments.studies.efficiency",
+    "experiments.reporting.speed",
+)
 """Modules with `section(results_folder) -> str`, a section that starts with its own heading, or nothing to say."""
 
 

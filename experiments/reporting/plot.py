@@ -1,13 +1,13 @@
 """The picture of all results: every task's scores beside the published figures and the target."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from experiments.reporting import tables
 from experiments.reporting.goals import Goal
 from experiments.reporting.records import Group
+from experiments.reporting.svg import svg
 
 COLUMNS = 4
 COLOURS = {"gru": "#1f77b4", "lstm": "#ff7f0e", "elman": "#2ca02c"}
@@ -30,22 +30,16 @@ def digest(pairs: Sequence[tuple[Goal, list[Group]]]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def svg(pairs: Sequence[tuple[Goal, list[Group]]]) -> bytes:
+def draw(pairs: Sequence[tuple[Goal, list[Group]]]) -> bytes:
     """Draws the picture: the same bytes for the same results and version of matplotlib."""
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    rows = -(-len(pairs) // COLUMNS)
-    with matplotlib.rc_context({"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 8}):
-        figure = Figure(figsize=(3.2 * COLUMNS, 2.0 * rows), layout="constrained")
-        grid = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
-        for axes in grid:
+    def paint(panels: Any) -> None:
+        for axes in panels.flatten():
             axes.set_axis_off()
-        for axes, (goal, groups) in zip(grid, pairs, strict=False):
+        for axes, (goal, groups) in zip(panels.flatten(), pairs, strict=False):
             _panel(axes, goal, groups)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Description": digest(pairs)})
-    return file.getvalue()
+
+    return svg(max(1, -(-len(pairs) // COLUMNS)), COLUMNS, (3.2, 2.0), paint, digest(pairs))
 
 
 def _panel(axes: Any, goal: Goal, groups: Sequence[Group]) -> None:

@@ -1,6 +1,7 @@
 """Tables of results in Markdown: one over all tasks, and the records of each task in full."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from experiments.reporting.goals import Figure, Goal
 from experiments.reporting.records import Group
@@ -96,6 +97,11 @@ def sources(goal: Goal) -> list[str]:
         words = [figure.source, figure.note, "as reported elsewhere" if figure.reported else ""]
         by_source.setdefault(", ".join(filter(None, words)), []).append(f"{figure.model} {figure.value:g}")
     return [f"{', '.join(values)} ({source})" for source, values in by_source.items()]
+
+
+def origin(found: Mapping[str, Any]) -> str:
+    """Says where the results of a study come from, by their "command", "machine" and "commit"."""
+    return f"`{found['command']}`, on {found['machine']}, commit {_short(found['commit'])}."
 
 
 def _row(goal: Goal, group: Group) -> tuple[str, ...]:

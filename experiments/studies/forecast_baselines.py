@@ -27,7 +27,7 @@ from experiments.training import environment, summary
 from experiments.training.evaluation import add_sums
 
 CONFIG = command_line.define_config()
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 RECORD = flags.DEFINE_bool("record", False, "Whether to add both rows to experiments/results/<task>.jsonl.")
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)

@@ -183,8 +183,8 @@ def _read_gates(leaves: Leaves, path: str, width: int | str, layout: GateLayout,
         width = len(W[0])
     b = [leaves.take(f"{path}{BIASED[layout]}{gate}/bias", (H,)) for gate in gates]
     b_hn = leaves.take(f"{path}hn/bias", (H,)) if layout is GRU_GATES else None
-    W, U, b = (np.concatenate(arrays, axis=-1) for arrays in (W, U, b))
-    return layout.read(Weights(W, U, b, b_hn))
+    joined_W, joined_U, joined_b = (np.concatenate(arrays, axis=-1) for arrays in (W, U, b))
+    return layout.read(Weights(joined_W, joined_U, joined_b, b_hn))
 
 
 def _read_joined_gates(leaves: Leaves, path: str, width: int | str) -> tuple[Cell, Params]:

@@ -1,8 +1,5 @@
 """One test of the face that all tasks share, run on the smoke variant of every config that there is."""
 
-import importlib.util
-import pathlib
-
 import jax
 import numpy as np
 import pytest
@@ -15,17 +12,7 @@ from experiments.training.evaluation import Evaluator
 from experiments.training.optimizer import learning_rate, make_optimizer
 from experiments.training.state import initial_state
 from experiments.training.step import make_train_step
-
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-GENERATED = {"adding", "digits"}
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("saved", "__init__"))
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"configs_{name}", CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.experiments.config_files import GENERATED, NAMES, load
 
 
 @pytest.fixture
@@ -69,20 +56,22 @@ def test_batches_are_pure_functions_of_seed_and_step(name, make):
     for key, array in again.train_batch(3, 5).items():
         np.testing.assert_array_equal(array, later[key])
         assert len(array) == task.batch_size
-    assert any((task.train_batch(3, 6)[key] != later[key]).any() for key in later)
-    assert any((task.train_batch(4, 5)[key] != later[key]).any() for key in later)
+    assert any(not np.array_equal(task.train_batch(3, 6)[key], later[key]) for key in later)
+    assert any(not np.array_equal(task.train_batch(4, 5)[key], later[key]) for key in later)
     task.train_batch(3, 10**6)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_evaluation_batches_have_one_shape_and_are_the_same_every_time(name, make):
+def test_evaluation_batches_are_as_large_of_few_shapes_and_the_same_every_time(name, make):
     _, task = make(name)
     for split in ("train", "validation", "test"):
-        shapes, weight = set(), 0.0
+        shapes, rows, weight = set(), set(), 0.0
         for batch in task.eval_batches(split):
             shapes.add(tuple((key, array.shape, array.dtype) for key, array in batch.items()))
+            rows |= {len(array) for array in batch.values()}
             weight += batch["weights"].sum()
-        assert len(shapes) == 1
+        assert len(shapes) <= 4
+        assert len(rows) == 1
         assert weight > 0
     first, second = (next(iter(task.eval_batches("validation"))) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -146,7 +146,8 @@ def test_the_teacher_forced_loss_is_the_sum_of_the_searched_log_probabilities(ta
             "targets": targets,
             "weights": (np.arange(6) < n)[None].astype(np.float32),
         }
-        np.testing.assert_allclose(-loss(batch)["loss"][0], found.log_probabilities[row, 0], rtol=1e-5)
+        # Log-probabilities near zero are differences of logits: their rounding is that of the logits.
+        np.testing.assert_allclose(-loss(batch)["loss"][0], found.log_probabilities[row, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_translations_come_in_the_order_of_their_sources(task, model):

@@ -83,7 +83,7 @@ def test_matrices_cut_over_the_model_axis_train_as_whole_ones(cell, meshes, text
         curve, now, (_, _, cut_mesh) = trained(config, count, model_parallel=model_parallel)
         np.testing.assert_allclose(curve, expected, rtol=1e-5)
         cut = [leaf for leaf in jax.tree.leaves((now.params, now.opt_state)) if not leaf.is_fully_replicated]
-        assert len(cut) == 9  # W, U and the softmax's matrix, with Adam's two moments of each
+        assert len(cut) == 15  # W and U of both layers and the softmax's matrix, with Adam's two moments of each
         for leaf in cut:
             assert leaf.addressable_shards[0].data.size * 2 == leaf.size
         scores = Evaluator(task, graph, cut_mesh)(now.params, "validation")

@@ -1,0 +1,39 @@
+"""The copying problem over T = 200 or T = 1000 steps, with at most 16,000 parameters.
+
+    python -m experiments.train --config=configs/copying.py:t200 --workdir=runs/copying_200
+    python -m experiments.train --config=configs/copying.py:t1000 --workdir=runs/copying_1000
+
+Other cells with as many parameters: `:t200-lstm`, `:t200-elman`, and the same for t1000. Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import variants
+
+VARIANTS = variants.of_settings("t200", "t1000")
+WIDTHS = {"gru": 65, "lstm": 56, "elman": 114}
+LENGTHS = {"t200": 200, "t1000": 1000}
+
+
+def get_config(variant: str = "t200") -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/copying.py", VARIANTS, variant)
+    length = LENGTHS[setting]
+    config = ConfigDict(
+        {
+            "task": {"name": "copying", "length": length, "batch_size": 32},
+            "model": {"cell": cell, "hidden_size": WIDTHS[cell], "longest_delay": 0 if cell == "elman" else length},
+            "optimizer": {"name": "adam", "learning_rate": 1e-2, "schedule": "warmup_cosine", "warmup_steps": 100},
+            "train": {"steps": 15000, "eval_every": 250, "checkpoint_every": 250, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if smoke:
+        config.update(
+            {
+                "task": {"length": 5, "batch_size": 16, "eval_count": 30},
+                "model": {"hidden_size": 16, "longest_delay": 0},
+                "optimizer": {"warmup_steps": 5},
+                "train": {"steps": 40, "eval_every": 20, "checkpoint_every": 10, "log_every": 10},
+            }
+        )
+    return config

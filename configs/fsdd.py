@@ -1,0 +1,63 @@
+"""Spoken digits, from the waveform, by a GRU that hears them as they come; as `:loso` without one speaker.
+
+    python -m experiments.train --config=configs/fsdd.py --workdir=runs/fsdd
+    python -m experiments.train --config=configs/fsdd.py:loso --config.task.speaker=theo --workdir=runs/fsdd_theo
+    python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
+
+Other cells with as many parameters: `:standard-lstm`, `:standard-elman`, and the same for loso.
+
+Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import variants
+
+VARIANTS = variants.of_settings("standard", "loso")
+WIDTHS = {"gru": 128, "lstm": 110, "elman": 226}
+
+
+def get_config(variant: str = "standard") -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/fsdd.py", VARIANTS, variant)
+    config = ConfigDict(
+        {
+            "task": {
+                "name": "fsdd",
+                "speaker": "george" if setting == "loso" else "",
+                "validation_speaker": "",
+                "batch_size": 64,
+                "speed": 0.15,
+                "tilt": 0.7,
+                "gain_db": 10.0,
+                "noise_db": -10.0,
+                "train_on_validation": False,
+            },
+            "model": {
+                "cell": cell,
+                "hidden_size": WIDTHS[cell],
+                "num_layers": 2,
+                "dropout": 0.3,
+                "hidden_bands": 8,
+            },
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 2e-3,
+                "schedule": "warmup_cosine",
+                "warmup_steps": 100,
+                "clip_norm": 1.0,
+                "weight_decay": 1e-2,
+            },
+            "train": {"steps": 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if smoke:
+        config.update(
+            {
+                "task": {"batch_size": 4},
+                "model": {"hidden_size": 8, "num_layers": 1},
+                "optimizer": {"warmup_steps": 5},
+                "train": {"steps": 20, "eval_every": 20, "checkpoint_every": 10, "log_every": 10},
+            }
+        )
+    return config

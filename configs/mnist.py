@@ -1,0 +1,42 @@
+"""MNIST one pixel at a time, 784 steps: in reading order, or `:permuted`, with at most 70,000 parameters.
+
+    python -m experiments.train --config=configs/mnist.py:pixels --workdir=runs/smnist
+    python -m experiments.train --config=configs/mnist.py:permuted --workdir=runs/psmnist
+
+Other cells with as many parameters: `:pixels-lstm`, `:pixels-elman`, and the same for permuted. Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import variants
+
+VARIANTS = variants.of_settings("pixels", "permuted")
+WIDTHS = {"gru": 148, "lstm": 128, "elman": 255}
+
+
+def get_config(variant: str = "pixels") -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/mnist.py", VARIANTS, variant)
+    config = ConfigDict(
+        {
+            "task": {"name": "mnist", "permuted": setting == "permuted", "batch_size": 100},
+            "model": {
+                "cell": cell,
+                "hidden_size": WIDTHS[cell],
+                "longest_delay": 0 if cell == "elman" else 784,
+                "matmul_dtype": "bfloat16",
+            },
+            "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "warmup_cosine", "warmup_steps": 200},
+            "train": {"steps": 11000, "eval_every": 550, "checkpoint_every": 275, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if smoke:
+        config.update(
+            {
+                "task": {"batch_size": 8, "eval_batch_size": 500, "eval_count": 500},
+                "model": {"hidden_size": 4, "longest_delay": 0, "matmul_dtype": "float32"},
+                "optimizer": {"warmup_steps": 2},
+                "train": {"steps": 4, "eval_every": 4, "checkpoint_every": 4, "log_every": 2},
+            }
+        )
+    return config

@@ -1,0 +1,46 @@
+"""Polyphonic music, the keys of each next step: JSB Chorales, Nottingham, MuseData and Piano-midi.de.
+
+    python -m experiments.train --config=configs/music.py:jsb --workdir=runs/jsb
+    python -m experiments.sample --workdir=runs/jsb --length=64
+
+Likewise `:nottingham`, `:musedata` and `:piano_midi`; other cells with as many parameters: `:jsb-lstm`, `:jsb-elman`,
+and the same for the others. Most pieces as published are in C, so that transposing them at random
+(task.transpose) blurs what there is to learn; it is off. Not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import variants
+
+VARIANTS = variants.of_settings("jsb", "nottingham", "musedata", "piano_midi")
+SMALL = {"gru": 200, "lstm": 170, "elman": 357}
+WIDTHS = {
+    "jsb": SMALL,
+    "nottingham": {"gru": 400, "lstm": 343, "elman": 705},
+    "musedata": {"gru": 300, "lstm": 256, "elman": 531},
+    "piano_midi": SMALL,
+}
+STEPS = {"jsb": 2000, "nottingham": 6000, "musedata": 6000, "piano_midi": 3000}
+
+
+def get_config(variant: str = "jsb") -> ConfigDict:
+    setting, cell, smoke = variants.choose("configs/music.py", VARIANTS, variant)
+    config = ConfigDict(
+        {
+            "task": {"name": "music", "collection": setting, "batch_size": 16},
+            "model": {"cell": cell, "hidden_size": WIDTHS[setting][cell], "dropout": 0.5, "input_dropout": 0.2},
+            "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
+            "train": {"steps": STEPS[setting], "eval_every": 100, "checkpoint_every": 500, "log_every": 50},
+            "seed": 0,
+        }
+    )
+    if smoke:
+        config.update(
+            {
+                "task": {"longest": 16, "num_buckets": 2},
+                "model": {"hidden_size": 8},
+                "optimizer": {"warmup_steps": 5},
+                "train": {"steps": 20, "eval_every": 20, "checkpoint_every": 10, "log_every": 10},
+            }
+        )
+    return config

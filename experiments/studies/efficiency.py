@@ -1,0 +1,192 @@
+"""What a GRU costs beside an LSTM and an Elman network: parameters, operations, time and memory of a training step.
+
+python -m experiments.studies.efficiency
+
+Each is measured at equal width, where the three have gates in the proportion 3 : 4 : 1, and at as many parameters as
+the GRU has. A training step is forward and backward over B sequences of T steps and one update by gradient descent.
+Operations are counted from the matrix products, which are nearly all of them: 2 a product forward, twice that backward.
+Times are the least of interleaved rounds; memory is what the compiled program sets aside beside its arguments.
+
+The results go to experiments/results/studies/, from where RESULTS.md takes them.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+import gru_jax
+from experiments import atomic, command_line
+from experiments.reporting import records
+from experiments.reporting.svg import svg
+from experiments.reporting.tables import NAMES, origin, table
+from experiments.training import environment, summary
+
+CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
+GATES = {"gru": 3, "lstm": 4, "elman": 1}
+SHAPES = ((32, 100, 64, 128), (32, 100, 256, 256))
+"""B, T, I and the GRU's H."""
+COMPARISONS = ("width", "parameters")
+PICTURE = "experiments/results/studies/efficiency.svg"
+
+
+def define_flags() -> None:
+    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
+    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures, writes efficiency.json and efficiency.svg, prints the table."""
+    del arguments
+    folder = pathlib.Path(flags.FLAGS.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for shape in SHAPES for equal in COMPARISONS for row in measure(shape, equal, flags.FLAGS.seconds)]
+    results = {
+        "command": "python -m experiments.studies.efficiency",
+        "machine": environment.machine(),
+        "commit": environment.commit(),
+        "rows": rows,
+    }
+    atomic.write_json(folder / "efficiency.json", results)
+    atomic.write_bytes(folder / "efficiency.svg", picture(rows))
+    print(costs_table(rows))
+
+
+def parameter_count(cell: str, inputs: int, hidden: int) -> int:
+    """G H (I + H + 1)."""
+    return GATES[cell] * hidden * (inputs + hidden + 1)
+
+
+def equal_width(cell: str, inputs: int, parameters: int) -> int:
+    """Returns the width at which a cell has nearly so many parameters."""
+    return min(range(1, 4096), key=lambda hidden: abs(parameter_count(cell, inputs, hidden) - parameters))
+
+
+def operations(cell: str, shape: tuple[int, int, int, int]) -> int:
+    """Counts those of a training step in matrix products, forward and backward."""
+    B, T, I, H = shape
+    return 3 * 2 * B * T * GATES[cell] * H * (I + H)
+
+
+def training_step(cell: Any, shape: tuple[int, int, int, int]) -> tuple[Callable[[], Any], int]:
+    """Returns a compiled training step to call, and the bytes that it sets aside."""
+    B, T, I, H = shape
+    xs = jax.random.normal(jax.random.key(1), (B, T, I))
+    params = cell.init(jax.random.key(0), input_size=I, hidden_size=H)
+
+    def step(params: Any, xs: jax.Array) -> Any:
+        gradient = jax.grad(lambda params: jnp.square(gru_jax.unroll(cell, params, xs)[0]).mean())(params)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+
+    program = jax.jit(step).lower(params, xs).compile()
+    analysis = program.memory_analysis()
+    assert analysis is not None, "this backend does not say what a program sets aside"
+    return lambda: program(params, xs), analysis.temp_size_in_bytes
+
+
+def measure(shape: tuple[int, int, int, int], equal: str, seconds: float) -> list[dict[str, Any]]:
+    """Times the three cells in turn, again and again, for so many seconds; returns a row for each."""
+    B, T, I, H = shape
+    goal = parameter_count("gru", I, H)
+    rows, programs = [], {}
+    for name, cell in CELLS.items():
+        width = H if equal == "width" else equal_width(name, I, goal)
+        own = (B, T, I, width)
+        programs[name], memory = training_step(cell, own)
+        counts = {"parameters": parameter_count(name, I, width), "operations": operations(name, own), "bytes": memory}
+        rows.append({"shape": list(shape), "equal": equal, "cell": name, "width": width, **counts})
+    for program in programs.values():
+        jax.block_until_ready(program())
+    least, end = dict.fromkeys(programs, float("inf")), time.monotonic() + seconds
+    while time.monotonic() < end or float("inf") in least.values():
+        for name, program in programs.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(program())
+            least[name] = min(least[name], time.perf_counter() - begin)
+    return [row | {"milliseconds": 1000 * least[row["cell"]]} for row in rows]
+
+
+def costs_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns a line for each measurement, with its ratio to the GRU's in brackets."""
+    lines = []
+    for row in rows:
+        gru = next(r for r in rows if (r["shape"], r["equal"], r["cell"]) == (row["shape"], row["equal"], "gru"))
+        ratio = {key: f"({row[key] / gru[key]:.2f})" for key in ("parameters", "operations", "milliseconds", "bytes")}
+        lines.append(
+            (
+                ", ".join(map(str, row["shape"])),
+                row["equal"],
+                NAMES[row["cell"]],
+                str(row["width"]),
+                f"{row['parameters']:,} {ratio['parameters']}",
+                f"{row['operations'] / 1e9:.2f} {ratio['operations']}",
+                f"{row['milliseconds']:.1f} {ratio['milliseconds']}",
+                f"{row['bytes'] / 2**20:.1f} {ratio['bytes']}",
+            )
+        )
+    header = ("B, T, I, H", "equal", "cell", "width", "parameters", "GFLOP", "ms a step", "MiB")
+    return table(header, lines)
+
+
+def budget_table(groups: Sequence[records.Group]) -> str:
+    """Returns what recorded runs of `-lstm` and `-elman` configurations reached beside the GRU's, and in what time."""
+    lines = []
+    for group in groups:
+        setting = group.config.partition("-")[0]
+        if group.cell == "gru" or group.config == setting:
+            continue
+        twins = [g for g in groups if (g.task, g.metric, g.cell) == (group.task, group.metric, "gru")]
+        twins = [g for g in twins if ":" in g.config and (g.config, g.overrides) == (setting, group.overrides)]
+        for gru in twins[-1:]:
+            times = f"{gru.minutes:.1f}", f"{group.minutes:.1f}"
+            lines.append((group.task, group.metric, NAMES[group.cell], f"{gru.mean:.4g}", f"{group.mean:.4g}", *times))
+    header = ("task", "metric", "cell", "GRU", "that cell", "minutes, GRU", "minutes, that cell")
+    return table(header, lines) if lines else ""
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Draws the ratios to the GRU's cost: a row for each shape, a column for each comparison."""
+    measures = ("parameters", "operations", "milliseconds", "bytes")
+
+    def paint(panels: Any) -> None:
+        for axes_row, shape in zip(panels, SHAPES, strict=True):
+            for axes, equal in zip(axes_row, COMPARISONS, strict=True):
+                mine = {r["cell"]: r for r in rows if (tuple(r["shape"]), r["equal"]) == (shape, equal)}
+                for place, (name, row) in enumerate(mine.items()):
+                    heights = [row[measure] / mine["gru"][measure] for measure in measures]
+                    axes.bar([x + 0.27 * (place - 1) for x in range(4)], heights, 0.25, label=NAMES[name])
+                axes.axhline(1, color="gray", linewidth=0.8)
+                axes.set_xticks(range(4), ["parameters", "operations", "time", "memory"])
+                axes.set(title=f"B, T, I, H = {', '.join(map(str, shape))}: equal {equal}", ylabel="ratio to the GRU")
+                axes.legend(fontsize=7)
+
+    return svg(len(SHAPES), len(COMPARISONS), (4.5, 2.8), paint)
+
+
+def section(results: pathlib.Path) -> str:
+    """Returns the study's section of RESULTS.md; empty where it was not run."""
+    path = results / "studies" / "efficiency.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    parts = [
+        "### What a GRU costs",
+        f"{origin(found)} One layer, forward and backward; in brackets the ratio to the GRU at the same shape:",
+        costs_table(found["rows"]),
+        f"![Cost of the three cells relative to the GRU]({PICTURE})",
+    ]
+    reached = budget_table(records.grouped(records.read(results)))
+    if reached:
+        parts += ["For as many parameters and as many training steps, in the recorded runs:", reached]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

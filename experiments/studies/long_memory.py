@@ -1,0 +1,225 @@
+"""How far back each cell remembers: adding and copying over T = 50 to 1000 steps, at an equal number of parameters.
+
+python -m experiments.studies.long_memory --workdir=runs/long_memory            # goes on where it stopped
+python -m experiments.studies.long_memory --workdir=runs/long_memory --list     # the runs, and which are finished
+
+GRU, LSTM and Elman, three seeds each; the gated cells with biases that know of no delay, and with chrono
+initialisation (`model.longest_delay` = T). Every run is one of `experiments.train`, in a folder of its own, with the
+configs of the two tasks at a smaller width; the shortest and the first seeds come first. A sequence length is solved
+where every seed reaches the criterion on the validation split: a mean squared error of 0.01 for adding, where always
+answering 1 gives 0.167; a tenth of the memoryless loss for copying.
+
+The results go to experiments/results/studies/, from where RESULTS.md takes them.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments import atomic, command_line, tasks
+from experiments.config import ExperimentConfig, resolve
+from experiments.reporting.svg import svg
+from experiments.reporting.tables import NAMES, origin, table
+from experiments.run_folder import RunFolder
+from experiments.training import devices, environment, summary
+from experiments.training.metrics import read_rows
+from experiments.training.run import run
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+PICTURE = "experiments/results/studies/long_memory.svg"
+LENGTHS = (50, 100, 200, 400, 1000)
+SEEDS = (0, 1, 2)
+STEPS = 4000
+KINDS = ("gru", "gru chrono", "lstm", "lstm chrono", "elman")
+WIDTHS = {"adding": {"gru": 48, "lstm": 41, "elman": 84}, "copying": {"gru": 48, "lstm": 41, "elman": 84}}
+METRICS = {"adding": ("mse", 0.01), "copying": ("loss_ratio", 0.1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One run of the study."""
+
+    task: str
+    length: int
+    kind: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}_{self.length}_{self.kind.replace(' ', '_')}_{self.seed}"
+
+    def config(self) -> ExperimentConfig:
+        """The task's own config, of another width, length and duration."""
+        cell, _, chrono = self.kind.partition(" ")
+        config = _config_file(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
+        config.update(
+            {
+                "task": {"length": self.length, "batch_size": 32},
+                "model": {
+                    "hidden_size": WIDTHS[self.task][cell],
+                    "longest_delay": self.length if chrono else 0,
+                },
+                "optimizer": {"learning_rate": 5e-3},
+                "train": {"steps": STEPS, "eval_every": 200, "checkpoint_every": 500, "log_every": 200},
+                "seed": self.seed,
+            }
+        )
+        return resolve(config)
+
+
+def trials() -> Iterator[Trial]:
+    """Yields the study's runs: the first seed of everything first, the short before the long."""
+    for seed, length, task, kind in itertools.product(SEEDS, LENGTHS, METRICS, KINDS):
+        yield Trial(task, length, kind, seed)
+
+
+def define_flags() -> None:
+    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
+    flags.DEFINE_string("workdir", "runs/long_memory", "Where the runs' folders are.")
+    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1)
+    flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
+    flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Does what is not finished, or lists it; writes what there is."""
+    del arguments
+    folder = pathlib.Path(flags.FLAGS.workdir)
+    if flags.FLAGS.list:
+        for trial in trials():
+            print(f"{'finished' if RunFolder(folder / trial.name).read_summary() else 'to do':<9} {trial.name}")
+        return
+    devices.request_cpu_devices(32, flags.FLAGS.devices)
+    for trial in itertools.islice((t for t in trials() if not finished(t, folder)), flags.FLAGS.most):
+        do(trial, folder)
+        write(folder, pathlib.Path(flags.FLAGS.folder))
+    print(write(folder, pathlib.Path(flags.FLAGS.folder)))
+
+
+def finished(trial: Trial, folder: pathlib.Path) -> bool:
+    return RunFolder(folder / trial.name).read_summary() is not None
+
+
+def do(trial: Trial, folder: pathlib.Path) -> None:
+    """Runs a trial to its end, from where it stopped if it was begun."""
+    config, own = trial.config(), RunFolder(folder / trial.name)
+    task = tasks.find(config.task.name)(config.task, None)
+    with own.claimed(config):
+        run(config, task, own, flags.FLAGS.devices, {"config": f"configs/{trial.task}.py", "overrides": []})
+
+
+def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns what each finished trial's validation showed."""
+    found = []
+    for trial in trials():
+        own = RunFolder(folder / trial.name)
+        ended = own.read_summary()
+        if ended is None:
+            continue
+        metric, criterion = METRICS[trial.task]
+        curve = [(row["step"], row[metric]) for row in read_rows(own.metrics) if row["split"] == "validation"]
+        steps = next((step for step, value in curve if value <= criterion), None)
+        found.append(
+            dataclasses.asdict(trial)
+            | {"parameters": ended["parameters"], "minutes": ended["minutes"], "curve": curve, "solved_at": steps}
+        )
+    return found
+
+
+def write(folder: pathlib.Path, results: pathlib.Path) -> str:
+    """Writes long_memory.json and long_memory.svg; returns the table."""
+    found = collected(folder)
+    results.mkdir(parents=True, exist_ok=True)
+    about = {"command": "python -m experiments.studies.long_memory", "machine": environment.machine()}
+    atomic.write_json(results / "long_memory.json", {**about, "commit": environment.commit(), "trials": found})
+    atomic.write_bytes(results / "long_memory.svg", picture(found))
+    return steps_table(found)
+
+
+def steps_table(found: Sequence[dict[str, Any]]) -> str:
+    """Returns, for each task and kind of cell, the steps that each length took: the seeds' mean, or how many failed."""
+    rows = []
+    for task, kind in itertools.product(METRICS, KINDS):
+        mine = [trial for trial in found if (trial["task"], trial["kind"]) == (task, kind)]
+        if not mine:
+            continue
+        cells, longest = [], "none"
+        for length in LENGTHS:
+            steps = [trial["solved_at"] for trial in mine if trial["length"] == length]
+            solved = [step for step in steps if step is not None]
+            cells.append(_cell(steps, solved))
+            if steps and len(solved) == len(steps):
+                longest = str(length)
+        rows.append((task, label(kind), f"{mine[0]['parameters']:,}", *cells, longest))
+    return table(("task", "cell", "parameters", *(f"T = {length}" for length in LENGTHS), "longest solved"), rows)
+
+
+def _cell(steps: Sequence[int | None], solved: Sequence[int]) -> str:
+    if not steps:
+        return "not yet run"
+    if not solved:
+        return f"0 of {len(steps)}"
+    return f"{sum(solved) / len(solved):.0f} steps, {len(solved)} of {len(steps)}"
+
+
+def label(kind: str) -> str:
+    """Names a kind of cell for people: "GRU, chrono"."""
+    cell, _, chrono = kind.partition(" ")
+    return NAMES[cell] + (", chrono" if chrono else "")
+
+
+def picture(found: Sequence[dict[str, Any]]) -> bytes:
+    """Draws the learning curves, a row for each task, a column for each length, a line for each run."""
+
+    def paint(panels: Any) -> None:
+        for axes_row, (task, (metric, criterion)) in zip(panels, METRICS.items(), strict=True):
+            for axes, length in zip(axes_row, LENGTHS, strict=True):
+                for place, kind in enumerate(KINDS):
+                    mine = [t for t in found if (t["task"], t["length"], t["kind"]) == (task, length, kind)]
+                    for number, trial in enumerate(mine):
+                        name = label(kind) if number == 0 else None
+                        axes.plot(*zip(*trial["curve"], strict=True), color=f"C{place}", linewidth=0.9, label=name)
+                axes.axhline(criterion, color="gray", linestyle="--", linewidth=0.8)
+                axes.set(title=f"{task}, T = {length}", xlabel="step", ylabel=metric, yscale="log")
+                if axes.lines[1:] and length == LENGTHS[0]:
+                    axes.legend(fontsize=6)
+
+    return svg(len(METRICS), len(LENGTHS), (2.8, 2.4), paint)
+
+
+def section(results: pathlib.Path) -> str:
+    """Returns the study's section of RESULTS.md; empty where it was not run."""
+    path = results / "studies" / "long_memory.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n".join(
+        [
+            "### How far back each cell remembers",
+            f"{origin(found)} The step at which the validation metric first reached the criterion, of at most {STEPS}, "
+            "as a mean over the seeds that did:",
+            steps_table(found["trials"]),
+            f"![Validation curves of every run; the dashed line is the criterion]({PICTURE})",
+        ]
+    )
+
+
+def _config_file(task: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"configs_{task}", CONFIGS / f"{task}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    define_flags()
+    command_line.run(main)

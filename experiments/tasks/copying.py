@@ -1,0 +1,115 @@
+"""The copying problem: read ten symbols, wait, and say them again.
+
+A sequence has T + 20 steps: ten symbols drawn uniformly from 1..8, T - 1 blanks (0), and eleven marks (9). The target
+is the blank at the first T + 10 steps and the ten symbols, in order, at the last ten. A memoryless model that says
+blank and then guesses has a cross-entropy of 10 ln 8 / (T + 20) nats a step; results are the ratio to it, so
+that 1 is nothing remembered and 0 is everything.
+
+Inputs are one-hot. Training sequences are drawn afresh at every step; the validation and test sets are drawn once, from
+streams of their own that no seed touches.
+
+Reference: Arjovsky et al., "Unitary Evolution Recurrent Neural Networks", 2016; with eleven marks as in Bai et al., "An
+Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling", 2018.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.models.tagger import Tagger, TaggerConfig
+from experiments.schema import Checked, Count
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
+
+MEMORY = 10
+SYMBOLS = 8
+BLANK, MARK = 0, SYMBOLS + 1
+CLASSES = SYMBOLS + 2
+EVAL_BATCH_SIZE = 100
+STREAMS = {"validation": 1, "test": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyingConfig(Checked):
+    """
+    Attributes:
+      length: T, the steps over which the symbols are held.
+      batch_size: sequences in a training batch.
+      eval_count: sequences in each of the validation and test sets.
+    """
+
+    name: Literal["copying"] = "copying"
+    length: Count = 200
+    batch_size: Count = 64
+    eval_count: Count = 500
+
+
+class Copying(Task):
+    """Classification of every step."""
+
+    Config, ModelConfig = CopyingConfig, TaggerConfig
+    metric, mode = "loss", "min"
+    result_metrics = ("loss_ratio",)
+
+    def __init__(self, config: CopyingConfig, data_dir: str | None):
+        """`data_dir` is not used: the sequences are generated."""
+        self.config = config
+
+    @property
+    def result_name(self) -> str:
+        return f"copying_{self.config.length}"
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    @property
+    def memoryless_loss(self) -> float:
+        """The cross-entropy, in nats a step, of saying blank and then guessing."""
+        return MEMORY * math.log(SYMBOLS) / (self.config.length + 2 * MEMORY)
+
+    def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
+        return Tagger(config, CLASSES, CLASSES, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        rng = np.random.default_rng((0, seed, step))
+        return draw(rng, self.batch_size, self.config.length) | {"weights": np.ones(self.batch_size, np.float32)}
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        """Yields the fixed validation or test set; for "train", as many batches of the training stream of seed 0."""
+        count = self.config.eval_count
+        if split == "train":
+            return (self.train_batch(0, step) for step in range(-(-count // self.batch_size)))
+        sequences = draw(np.random.default_rng(STREAMS[split]), count, self.config.length)
+        return padded_batches(sequences, min(EVAL_BATCH_SIZE, count))
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        return ()
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits, _ = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean(axis=1)
+        hits = (logits.argmax(axis=-1) == batch["targets"])[:, -MEMORY:].mean(axis=1)
+        weights = batch["weights"]
+        count = weights.sum()
+        return {"loss": ((losses * weights).sum(), count), "recalled": ((hits * weights).sum(), count)}, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Returns nats a step, their ratio to the memoryless model's, and the percentage of symbols said rightly."""
+        loss = mean(sums, "loss")
+        return {"loss": loss, "loss_ratio": loss / self.memoryless_loss, "recalled": 100 * mean(sums, "recalled")}
+
+
+def draw(rng: np.random.Generator, count: int, length: int) -> Batch:
+    """Draws sequences: inputs and targets, int32 (count, T + 20)."""
+    symbols = rng.integers(1, SYMBOLS + 1, (count, MEMORY), np.int32)
+    inputs = np.full((count, length + 2 * MEMORY), BLANK, np.int32)
+    targets = inputs.copy()
+    inputs[:, :MEMORY] = targets[:, -MEMORY:] = symbols
+    inputs[:, length + MEMORY - 1 :] = MARK
+    return {"inputs": inputs, "targets": targets}

@@ -1,0 +1,154 @@
+"""Spoken digits: which of the ten English digits is said in a recording of about half a second, 8 kHz.
+
+The standard split tests on each speaker's recordings 0 to 4 of each digit (300); here 5 to 9 are for validation and
+the other 2,400 to train. All speakers are in all parts. With `speaker` named, the test is on all 500 recordings of that
+speaker, who is not heard in training, and validation is on recordings 0 to 4 of the five others (250), or, with
+`validation_speaker`, on all of another speaker, which leaves four to train. In training, recordings are played faster
+or slower, which also moves their formants, louder or softer, duller or brighter, and with noise.
+
+Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments.audio.log_mel import LogMel
+from experiments.audio.perturbation import disturbed
+from experiments.data import fsdd
+from experiments.data.batching import Buckets, bucket_edges, pad
+from experiments.data.fsdd import Recording
+from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig
+from experiments.schema import Checked, Count, NonNegative, Range, require
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.tasks.classification import class_metrics, class_sums
+
+CLASSES = 10
+BUCKETS = 4
+EVAL_BATCH_SIZE = 50
+FRONT = LogMel(sample_rate=fsdd.SAMPLE_RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class FsddConfig(Checked):
+    """
+    Attributes:
+      speaker: the one left out for the test; empty for the standard split.
+      validation_speaker: one left out for validation; empty for recordings of those who are trained on.
+      batch_size: recordings in a training batch, of similar lengths.
+      speed: in training, the most by which a recording's speed is changed: 0.15 for 15 %.
+      tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
+      gain_db: the most by which it is made louder or softer.
+      noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
+      train_on_validation: whether the validation recordings are trained on too, in a last run with settings and steps
+        that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
+    """
+
+    name: Literal["fsdd"] = "fsdd"
+    speaker: Literal["", "george", "jackson", "lucas", "nicolas", "theo", "yweweler"] = ""
+    validation_speaker: Literal["", "george", "jackson", "lucas", "nicolas", "theo", "yweweler"] = ""
+    batch_size: Count = 64
+    speed: Annotated[float, Range(0, 0.3)] = 0.0
+    tilt: Annotated[float, Range(0, 0.9)] = 0.0
+    gain_db: NonNegative = 0.0
+    noise_db: Annotated[float, Range(-100, 0)] = -100.0
+    train_on_validation: bool = False
+
+    def check(self):
+        fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
+        require("validation_speaker", bool(fits), "another speaker than a named `speaker`", self.validation_speaker)
+
+
+class Fsdd(Task):
+    """Classification of a recording by the digit said in it."""
+
+    Config, ModelConfig = FsddConfig, DigitRecogniserConfig
+    metric, mode = "accuracy", "max"
+    result_metrics = ("accuracy",)
+
+    def __init__(self, config: FsddConfig, data_dir: str | None):
+        """Loads the recordings, from `data_dir` where they are there, else from the cache or their public address."""
+        self.config = config
+        recordings = fsdd.load(data_dir)
+        self.longest = max(len(one.samples) for one in recordings)
+        self.splits: dict[str, list[Recording]] = {"train": [], "validation": [], "test": []}
+        for recording in recordings:
+            self.splits[split_of(config, recording)].append(recording)
+        self.trained_on = self.splits["train"] + ([] if self.selects else self.splits["validation"])
+        self.lengths = np.array([len(one.samples) for one in self.trained_on])
+        self.edges = bucket_edges(self.lengths, BUCKETS)
+
+    @property
+    def result_name(self) -> str:
+        return "fsdd_loso" if self.config.speaker else "fsdd"
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    @property
+    def selects(self) -> bool:
+        return not self.config.train_on_validation
+
+    def model(self, config: DigitRecogniserConfig, rngs: nnx.Rngs) -> DigitRecogniser:
+        return DigitRecogniser(config, FRONT, CLASSES, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        config = self.config
+        rows, edge = self._buckets(seed).batch(step)
+        rng = np.random.default_rng((seed, 1, step))
+        chosen = [self.trained_on[row] for row in rows]
+        waveforms = [
+            disturbed(one.samples, rng, config.speed, config.tilt, config.gain_db, config.noise_db) for one in chosen
+        ]
+        return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)))
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return self._buckets(seed).batch(step)[0]
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        recordings = self.splits[split]
+        for start in range(0, len(recordings), EVAL_BATCH_SIZE):
+            part = recordings[start : start + EVAL_BATCH_SIZE]
+            arrays = self._batch([one.samples for one in part], part, self.longest)
+            del arrays["weights"]
+            yield from padded_batches(arrays, EVAL_BATCH_SIZE)
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        return ()
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits = model(batch["waveforms"], batch["lengths"], key=key)
+        return class_sums(logits, batch["labels"], batch["weights"]), carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return class_metrics(sums)
+
+    def _buckets(self, seed: int) -> Buckets:
+        return Buckets(self.lengths, self.edges, self.batch_size, seed)
+
+    def _batch(self, waveforms: Sequence[np.ndarray], recordings: Sequence[Recording], length: int) -> Batch:
+        padded, lengths = pad(waveforms, length)
+        labels = np.array([one.digit for one in recordings], np.int32)
+        return {
+            "waveforms": padded,
+            "lengths": lengths,
+            "labels": labels,
+            "weights": np.ones(len(labels), np.float32),
+        }
+
+
+def split_of(config: FsddConfig, recording: Recording) -> Split:
+    """Returns the part of the data that a recording belongs to."""
+    if config.speaker:
+        if recording.speaker == config.speaker:
+            return "test"
+        if config.validation_speaker:
+            return "validation" if recording.speaker == config.validation_speaker else "train"
+        return "validation" if recording.index < 5 else "train"
+    return "test" if recording.index < 5 else "validation" if recording.index < 10 else "train"

@@ -1,0 +1,124 @@
+"""Japanese Vowels: which of nine speakers says /ae/, from 7 to 29 frames of 12 cepstral coefficients.
+
+270 utterances are there to train on and 370 to test. Five of each speaker's thirty training utterances, the same for
+every run, are held out for validation. Coefficients are scaled by mean and standard deviation of what is trained on.
+Sequences are padded to 29 frames, and what stands in the padding has no effect on anything.
+
+Reference: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions", 1999.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments.data import fetch, utterances
+from experiments.data.batching import epoch_batch, pad
+from experiments.models.classifier import Classifier, ClassifierConfig
+from experiments.schema import Checked, Count, NonNegative
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.tasks.classification import class_metrics, class_sums
+
+CHANNELS, SPEAKERS, LONGEST = 12, 9, 29
+SPLIT_SEED = 0
+VALIDATION_COUNT = 5 * SPEAKERS
+EVAL_BATCH_SIZE = 185
+
+
+@dataclasses.dataclass(frozen=True)
+class JapaneseVowelsConfig(Checked):
+    """
+    Attributes:
+      batch_size: utterances in a training batch.
+      noise: the standard deviation of Gaussian noise that is added to training inputs, whose own is 1.
+      train_on_validation: whether the validation split is trained on too, in a last run with settings and steps that
+        earlier runs have chosen; no checkpoint is then chosen, the last one counts.
+    """
+
+    name: Literal["japanese_vowels"] = "japanese_vowels"
+    batch_size: Count = 45
+    noise: NonNegative = 0.0
+    train_on_validation: bool = False
+
+
+class JapaneseVowels(Task):
+    """Classification of sequences of different lengths."""
+
+    Config, ModelConfig = JapaneseVowelsConfig, ClassifierConfig
+    metric, mode = "loss", "min"
+    result_metrics = ("accuracy",)
+
+    def __init__(self, config: JapaneseVowelsConfig, data_dir: str | None):
+        """Loads the utterances, from `data_dir` where they are there, else from the cache or their public address."""
+        self.config = config
+        self.splits = load_splits(data_dir)
+        parts = [self.splits["train"]] if self.selects else [self.splits["train"], self.splits["validation"]]
+        self.trained_on = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @property
+    def result_name(self) -> str:
+        return "japanese_vowels"
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    @property
+    def selects(self) -> bool:
+        return not self.config.train_on_validation
+
+    def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
+        return Classifier(config, CHANNELS, SPEAKERS, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        rows = self.batch_indices(seed, step)
+        batch = {name: array[rows] for name, array in self.trained_on.items()}
+        noise = np.random.default_rng((seed, 1, step)).standard_normal(batch["xs"].shape, np.float32)
+        batch["xs"] = batch["xs"] + np.float32(self.config.noise) * noise
+        return batch | {"weights": np.ones(self.batch_size, np.float32)}
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return epoch_batch(len(self.trained_on["labels"]), self.batch_size, seed, step)
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        return padded_batches(self.splits[split], EVAL_BATCH_SIZE)
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        return ()
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits = model(batch["xs"], lengths=batch["lengths"], key=key)
+        return class_sums(logits, batch["labels"], batch["weights"]), carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return class_metrics(sums)
+
+
+def load_splits(data_dir: str | None) -> dict[str, Batch]:
+    """Returns xs (N, 29, 12), lengths (N,) and labels (N,) of each split."""
+    from sklearn.model_selection import train_test_split
+
+    def load(part: str) -> tuple[list[np.ndarray], np.ndarray]:
+        sequences, labels = utterances.read(fetch("ucr_uea", f"JapaneseVowels/JapaneseVowels_{part}.ts", data_dir))
+        return sequences, np.array([int(label) - 1 for label in labels], np.int32)
+
+    rest, labels = load("TRAIN")
+    chosen = train_test_split(
+        np.arange(len(rest)), test_size=VALIDATION_COUNT, stratify=labels, random_state=SPLIT_SEED
+    )
+    parts = {
+        name: ([rest[row] for row in rows], labels[rows])
+        for name, rows in zip(("train", "validation"), chosen, strict=True)
+    }
+    parts["test"] = load("TEST")
+    frames = np.concatenate(parts["train"][0])
+    centre, scale = frames.mean(axis=0), frames.std(axis=0)
+
+    def arrays(sequences: list[np.ndarray], labels: np.ndarray) -> Batch:
+        xs, lengths = pad([(sequence - centre) / scale for sequence in sequences], LONGEST)
+        return {"xs": xs, "lengths": lengths, "labels": labels}
+
+    return {name: arrays(*part) for name, part in parts.items()}

@@ -1,0 +1,130 @@
+"""Polyphonic music, a step at a time: which keys sound next, given all that sounded before.
+
+Four collections as piano rolls with splits of their own: JSB Chorales, Nottingham, MuseData and Piano-midi.de. The
+metric is the negative log-likelihood in nats a step: the Bernoulli cross-entropy summed over the 88 keys, for steps 2
+to T of each piece given those before, over the number of such steps in the split (as Bai et al. 2018 count).
+
+Most pieces, as published, are transposed to C major or C minor. They differ in length: training batches come from
+buckets of similar length and are padded to their bucket's, and what stands in the padding has no effect on anything.
+Training pieces longer than `longest` are cut; those of the validation and test splits never are.
+
+Reference: Boulanger-Lewandowski et al., "Modeling Temporal Dependencies in High-Dimensional Sequences", 2012; Chung et
+al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling", 2014.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.data import piano_rolls
+from experiments.data.batching import Buckets, bucket_edges, every_example_once, pad
+from experiments.models.tagger import Tagger, TaggerConfig
+from experiments.schema import Checked, Count, Range
+from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
+
+EVAL_BATCH_SIZE = 16
+MULTIPLE = 8
+"""Padded lengths are multiples of it, so that fewer programs are compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MusicConfig(Checked):
+    """
+    Attributes:
+      collection: which pieces.
+      batch_size: pieces in a training batch.
+      num_buckets: of training pieces of similar length.
+      longest: the most steps of a training piece that are read in one go; a longer one is cut.
+      transpose: the most semitones by which a training piece is moved, at random, up or down.
+    """
+
+    name: Literal["music"] = "music"
+    collection: Literal["jsb", "nottingham", "musedata", "piano_midi"] = "jsb"
+    batch_size: Count = 16
+    num_buckets: Count = 4
+    longest: Count = 512
+    transpose: Annotated[int, Range(0, 12)] = 0
+
+
+class Music(Task):
+    """Prediction of each next step."""
+
+    Config, ModelConfig = MusicConfig, TaggerConfig
+    metric, mode = "nll", "min"
+    result_metrics = ("nll",)
+
+    def __init__(self, config: MusicConfig, data_dir: str | None):
+        """Loads the collection, from `data_dir` where it is there, else from the data cache or its public address."""
+        self.config = config
+        self.pieces = piano_rolls.load(config.collection, data_dir)
+        self.train_pieces = piano_rolls.segments(self.pieces["train"], config.longest)
+        self.lengths = _predicted(self.train_pieces)
+        self.edges = bucket_edges(self.lengths, config.num_buckets, MULTIPLE)
+
+    @property
+    def result_name(self) -> str:
+        return self.config.collection
+
+    @property
+    def beats_per_step(self) -> float:
+        """How long a step is played, where one is written as MIDI: chorales step in quarters; eighths for the rest."""
+        return 1.0 if self.config.collection == "jsb" else 0.5
+
+    @property
+    def batch_size(self) -> int:
+        return self.config.batch_size
+
+    def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
+        return Tagger(config, piano_rolls.KEYS, piano_rolls.KEYS, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        rows, length = Buckets(self.lengths, self.edges, self.batch_size, seed).batch(step)
+        most = self.config.transpose
+        shifts = np.random.default_rng((seed, 1, step)).integers(-most, most + 1, len(rows))
+        pieces = [
+            piano_rolls.transposed(self.train_pieces[row], shift) for row, shift in zip(rows, shifts, strict=True)
+        ]
+        return _batch(pieces, length, np.ones(len(rows), np.float32))
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return Buckets(self.lengths, self.edges, self.batch_size, seed).batch(step)[0]
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        """Yields a split from the shortest piece to the longest, each batch padded to its bucket's length."""
+        pieces = sorted(self.pieces[split], key=len)
+        edges = bucket_edges(_predicted(pieces), self.config.num_buckets, MULTIPLE)
+        for rows, counts in every_example_once(len(pieces), EVAL_BATCH_SIZE):
+            chosen = [pieces[row] for row in rows]
+            length = int(edges[np.searchsorted(edges, _predicted(chosen).max())])
+            yield _batch(chosen, length, counts.astype(np.float32))
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        return ()
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        rolls, lengths = batch["rolls"].astype(jnp.float32), batch["lengths"]
+        logits, _ = model(rolls[:, :-1], lengths=lengths, key=key)
+        losses = optax.sigmoid_binary_cross_entropy(logits, rolls[:, 1:]).sum(axis=-1)
+        real = jnp.arange(losses.shape[1])[None] < lengths[:, None]
+        weights = jnp.where(real, batch["weights"][:, None], 0.0)
+        return {"loss": (jnp.where(weights > 0, losses, 0.0).sum(), weights.sum())}, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return {"loss": mean(sums, "loss"), "nll": mean(sums, "loss")}
+
+
+def _predicted(pieces: list[np.ndarray]) -> np.ndarray:
+    """The number of steps that are predicted in each piece: all but the first."""
+    return np.array([len(piece) - 1 for piece in pieces])
+
+
+def _batch(pieces: list[np.ndarray], length: int, weights: np.ndarray) -> Batch:
+    """Pads pieces to T + 1 = `length` + 1 steps; the last step of a piece is never read, only predicted."""
+    rolls, lengths = pad(pieces, length + 1)
+    return {"rolls": rolls, "lengths": lengths - 1, "weights": weights}

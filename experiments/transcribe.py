@@ -1,0 +1,103 @@
+"""Writes down what is said in files of speech.
+
+python -m experiments.transcribe --workdir=runs/fsdd mine.wav            a digit, from a WAV file
+python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
+python -m experiments.transcribe --workdir=runs/an4 mine.mfc             a text, from a Sphinx feature file
+
+An argument that is no file is looked up among the recordings of the run's data set by its name, and the truth is
+printed beside the answer. A run of AN4 takes mel-cepstra, not waveforms, for the corpus came to it so: 13 a frame, 100
+frames a second, from 16 kHz by a bank of 40 filters from 130 to 6800 Hz, as CMU Sphinx writes them (`.mfc`).
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from absl import flags
+
+from experiments import command_line, trained
+from experiments.audio.cepstra import read_cepstra
+from experiments.audio.errors import AudioError
+from experiments.audio.wav import read_wav
+from experiments.data import an4, fsdd
+from experiments.decoding import ctc
+from experiments.models.digit_recogniser import DigitRecogniser
+from experiments.models.transcriber import Transcriber
+from experiments.schema import ConfigError
+from experiments.streaming import StreamingRecogniser
+from experiments.tasks.an4 import LEAST_LOG_PROB, An4, spelled
+from experiments.tasks.fsdd import FRONT, Fsdd
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+WORKDIR = command_line.define_workdir("The run's folder, of task 'an4' or 'fsdd'.")
+CHUNK_MS = flags.DEFINE_integer(
+    "chunk_ms", 0, "For digits: hear the file in chunks of so many milliseconds and answer after each.", lower_bound=0
+)
+ALTERNATIVES = flags.DEFINE_integer("alternatives", 1, "How many answers to print, the likeliest first.", lower_bound=1)
+DATA_DIR = command_line.define_data_dir()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Loads the run, then answers for one file after the other."""
+    names = arguments[1:]
+    if not names:
+        raise ConfigError("expected at least one file of speech, or the name of a recording of the data set, got none")
+    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))
+    for name in names:
+        lines = text_lines(task, model, name) if isinstance(task, An4) else digit_lines(model, name)
+        for line in lines:
+            print(line, flush=True)
+
+
+def text_lines(task: An4, model: Transcriber, name: str) -> Iterator[str]:
+    """Yields the likeliest texts of an utterance."""
+    if name.lower().endswith(".wav"):
+        raise AudioError(
+            f"{name}: a run of 'an4' takes mel-cepstra, not waveforms: a Sphinx feature file (.mfc) with 13 a frame, "
+            "made from 16 kHz with 40 filters from 130 to 6800 Hz at 100 frames a second"
+        )
+    known = {one.name: one for split in task.splits.values() for one in split}
+    frames = known[name].cepstra if is_known(name, known) else read_cepstra(name, an4.COEFFICIENTS)
+    (log_probs,) = task.log_probs(model, [frames])
+    width = max(task.config.beam_width, ALTERNATIVES.value)
+    for labels, score in ctc.prefix_beam(log_probs, width, LEAST_LOG_PROB)[: ALTERNATIVES.value]:
+        yield f"{name}  {spelled(labels)}" + (f"  (log probability {score:.2f})" if ALTERNATIVES.value > 1 else "")
+    if is_known(name, known):
+        yield f"{name}  {known[name].text}  (said)"
+
+
+def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:
+    """Yields the likeliest digits of a recording, and before them those so far, chunk by chunk."""
+    known = {one.name: one for one in fsdd.load(DATA_DIR.value)}
+    waveform = known[name].samples if is_known(name, known) else read_wav(name, FRONT.sample_rate)
+    recogniser = StreamingRecogniser(model)
+    size = CHUNK_MS.value * FRONT.sample_rate // 1000 or len(waveform)
+    for start in range(0, len(waveform), size):
+        recogniser.accept(waveform[start : start + size])
+        probabilities = recogniser.probabilities()
+        if CHUNK_MS.value and probabilities is not None:
+            heard = min(start + size, len(waveform)) / FRONT.sample_rate
+            yield f"{name}  {heard:.2f} s  {likeliest(probabilities, 1)}"
+    probabilities = recogniser.probabilities()
+    if probabilities is None:
+        least = 1000 * FRONT.window // FRONT.sample_rate
+        raise AudioError(f"{name}: expected at least {least} ms of sound, got {len(waveform)} samples")
+    yield f"{name}  {likeliest(probabilities, ALTERNATIVES.value)}"
+    if is_known(name, known):
+        yield f"{name}  {DIGITS[known[name].digit]}  (said)"
+
+
+def likeliest(probabilities: np.ndarray, count: int) -> str:
+    """Returns the likeliest digits and their probabilities: "seven 98.1 %, one 1.2 %"."""
+    best = np.argsort(-probabilities)[:count]
+    return ", ".join(f"{DIGITS[digit]} {100 * probabilities[digit]:.1f} %" for digit in best)
+
+
+def is_known(name: str, known: dict) -> bool:
+    """Whether a name stands for a recording of the data set: a file of that name goes first."""
+    return name in known and not pathlib.Path(name).is_file()
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,50 @@
+"""What computes something else is not timed."""
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.agreement import check, distance
+from experiments.benchmarks.measurement import Candidate, measure
+from experiments.benchmarks.problem import BenchmarkError, Sizes
+from experiments.benchmarks.program import Program
+
+REFERENCE = {"W_r": np.array([3.0, 4.0]), "b_r": np.array([1.0])}
+
+
+def program(outcome, precision="float32", call=lambda: None):
+    return Program("peer", precision, call=call, outcome=lambda: outcome)
+
+
+def test_distance_is_the_worst_array_s():
+    error, name = distance({"W_r": np.array([3.0, 4.5]), "b_r": np.array([1.01])}, REFERENCE)
+    assert name == "W_r"
+    assert error == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"W_r": np.array([3.0, 4.0])},
+        {**REFERENCE, "b_hn": np.array([0.0])},
+        {**REFERENCE, "b_r": np.array([[1.0]])},
+        {**REFERENCE, "b_r": np.array([np.nan])},
+    ],
+)
+def test_a_missing_or_misshapen_or_infinite_array_is_infinitely_far(outcome):
+    assert distance(outcome, REFERENCE)[0] == np.inf
+
+
+def test_tolerance_is_that_of_the_precision():
+    off = {**REFERENCE, "b_r": np.array([1.01])}
+    assert check(program(off, "bfloat16"), REFERENCE) == pytest.approx(0.01)
+    with pytest.raises(BenchmarkError, match=r"peer float32: expected b_r within 0\.0001 .* not timed"):
+        check(program(off), REFERENCE)
+
+
+def test_nothing_is_timed_where_one_computes_something_else():
+    called = []
+    good = program(REFERENCE, call=lambda: called.append(1))
+    bad = program({**REFERENCE, "b_r": np.array([2.0])})
+    with pytest.raises(BenchmarkError, match="not timed"):
+        measure(Sizes(1, 1, 1, 1), "gradient", "after", [Candidate(p, REFERENCE) for p in (good, bad)], 0.0, 1)
+    assert called == []

@@ -1,0 +1,76 @@
+"""Results as a file, a table and a picture."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.benchmarks import plot, results
+from experiments.benchmarks.measurement import Measurement
+from experiments.benchmarks.problem import BenchmarkError
+from experiments.benchmarks.results import Results
+from experiments.benchmarks.table import table
+
+ROW = Measurement(
+    32, 100, 64, 128, "gradient", "after", "gru_jax", "float32", 1, "auto", "mean(ys**2)",
+    median_ms=10.0, minimum_ms=9.0, rounds=7, temp_bytes=20_500_000, resident_bytes=None, compile_seconds=0.3,
+    distance=1e-7,
+)  # fmt: skip
+TORCH = dataclasses.replace(
+    ROW, library="torch", median_ms=25.0, temp_bytes=None, resident_bytes=28_600_000, compile_seconds=None
+)
+ENVIRONMENT = {
+    "machine": "a processor, 2 cores",
+    "devices": 2,
+    "versions": {"jax": "0.10.2"},
+    "commit": "0123456789abcdef",
+    "command": ["python", "-m", "experiments.benchmark", "--suite=layer"],
+}
+
+
+def test_a_file_holds_what_was_measured(tmp_path):
+    found = Results("layer", ENVIRONMENT, (ROW, TORCH))
+    path = results.write(tmp_path / "new", found)
+    assert results.read(path.parent, "layer") == found
+    assert results.read(path.parent, "train") is None
+    assert [file.name for file in path.parent.iterdir()] == ["layer.json"]
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "layer.json").write_text(json.dumps({"suite": "layer", "measurements": [{}]}))
+    with pytest.raises(BenchmarkError, match=r"layer\.json: expected the results of a benchmark"):
+        results.read(tmp_path, "layer")
+
+
+def test_table_has_ratios_to_every_peer_and_both_kinds_of_memory():
+    lines = table([ROW, TORCH]).splitlines()
+    assert lines[0] == "B=32 T=100 I=64 H=128, reset=after, gradient"
+    assert lines[1].split("  ")[1:2] == ["program"]
+    assert lines[2].split() == ["gru_jax", "float32", "10", "0.40", "20.5", "0.30"]
+    assert lines[3].split() == ["torch", "float32", "25", "1.00", "28.6", "(process)"]
+
+
+def test_table_of_long_sequences_holds_each_loss_to_its_own_plain_scan():
+    rows = [
+        dataclasses.replace(ROW, library=library, memory=memory, loss=loss, median_ms=ms)
+        for library, memory, loss, ms in (
+            ("gru_jax scan", "plain scan", "a", 10.0),
+            ("gru_jax", "save", "a", 5.0),
+            ("gru_jax scan", "plain scan", "b", 20.0),
+            ("gru_jax", "save", "b", 5.0),
+        )
+    ]
+    ratios = [line.split()[-3] for line in table(rows).splitlines()[2:]]
+    assert ratios == ["1.00", "0.50", "1.00", "0.25"]
+
+
+def test_table_without_anything_to_compare_with():
+    assert table([ROW]).splitlines()[2].split() == ["gru_jax", "float32", "10", "20.5", "0.30"]
+
+
+@pytest.mark.parametrize("suite", ["layer", "long", "step"])
+def test_picture(suite, tmp_path):
+    rows = tuple(dataclasses.replace(row, T=T) for T in (10, 20) for row in (ROW, TORCH))
+    plot.draw(Results(suite, ENVIRONMENT, rows), tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,96 @@
+"""The suites at the smallest sizes: what is timed computes the same as a plain scan. No test looks at a clock."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import layer, long, step
+from experiments.benchmarks.agreement import distance
+from experiments.benchmarks.peers import PEERS, installed
+from experiments.benchmarks.problem import BenchmarkError, Sizes, make_problem
+from experiments.benchmarks.settings import Settings
+
+SIZES = Sizes(4, 5, 3, 6)
+
+
+def settings(sizes, peers=(), devices=1):
+    given = {name: PEERS[name] for name in peers}
+    return Settings(
+        (sizes,), given, seconds=0.0, least_rounds=1, devices=devices, resident=False, say=lambda line: None
+    )
+
+
+def test_layer_candidates_agree_and_are_told_apart():
+    problem = make_problem(SIZES, "after", "gradient")
+    found = layer.candidates(problem, settings(SIZES, devices=2))
+    names = [candidate.program.name for candidate in found]
+    assert names == ["gru_jax float32", "gru_jax bfloat16", "gru_jax scan float32"] + [
+        "gru_jax float32 x2",
+        "gru_jax bfloat16 x2",
+    ]
+    distances = {c.program.name: distance(c.program.outcome(), c.reference)[0] for c in found}
+    assert max(d for name, d in distances.items() if "bfloat16" not in name) < 1e-5
+    assert 1e-5 < distances["gru_jax bfloat16"] < 0.05
+    assert all(c.program.temp_bytes > 0 and c.program.compile_seconds > 0 for c in found)
+
+
+@pytest.mark.parametrize("work", ["forward", "gradient"])
+def test_torch_computes_the_same(work):
+    pytest.importorskip("torch")
+    problem = make_problem(SIZES, "after", work)
+    found = layer.candidates(problem, settings(SIZES, ("torch",)))
+    for candidate in (c for c in found if c.program.library == "torch"):
+        bound = 1e-5 if candidate.program.precision == "float32" else 0.05
+        assert distance(candidate.program.outcome(), candidate.reference)[0] < bound, candidate.program.name
+
+
+def test_long_measures_every_way_of_keeping_memory_with_both_losses():
+    rows = long.run(settings(SIZES))
+    assert [(row.memory, row.loss) for row in rows] == [
+        (memory, loss) for loss in long.LOSSES for memory in ("plain scan", *long.MEMORY)
+    ]
+    assert max(row.distance for row in rows) < 1e-5
+    assert all(row.median_ms > 0 and row.rounds == 1 for row in rows)
+
+
+def test_step_is_a_stream(monkeypatch):
+    monkeypatch.setattr(step, "BURST", 3)
+    (row,) = step.run(settings(Sizes(1, 1, 4, 6)))
+    assert (row.library, row.work) == ("gru_jax", "step")
+    assert row.distance < 1e-5
+
+
+def test_problem_has_biases_everywhere():
+    params = make_problem(SIZES, "after", "forward").params
+    assert all(np.abs(array).min() > 0 for array in (params.b, params.b_hn))
+
+
+def test_unknown_peers_and_shapes_are_refused():
+    with pytest.raises(BenchmarkError, match=r"--peers: expected any of torch, .* got 'tensorflow'"):
+        installed(["tensorflow"])
+    for text in ("1,2,3", "1,2,3,0", "a,b,c,d"):
+        with pytest.raises(BenchmarkError, match="--shapes: expected B,T,I,H"):
+            Sizes.parse(text)
+
+
+def benchmark(*flags):
+    command = [sys.executable, "-m", "experiments.benchmark", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_command(tmp_path):
+    done = benchmark("--suite=step", "--quick", "--peers=", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "gru_jax float32" in done.stdout
+    written = json.loads((tmp_path / "step.json").read_text())
+    assert written["environment"]["versions"]["jax"]
+    assert written["environment"]["cores"] >= 1
+    assert [row["H"] for row in written["measurements"]] == [16]
+    assert (tmp_path / "step.png").exists()
+
+    refused = benchmark("--suite=step", "--quick", "--record")
+    assert (refused.returncode, refused.stdout.count("\n")) == (1, 1)
+    assert refused.stdout.startswith("error: --record: expected a whole suite")

@@ -1,0 +1,41 @@
+"""The study's runs are as many as stated, alike but for what they compare, and summed up as they ended."""
+
+import jax
+import pytest
+from flax import nnx
+
+from experiments.studies import long_memory
+from experiments.tasks import find
+
+
+def test_every_trial_has_a_name_of_its_own_and_the_first_seeds_come_first():
+    trials = list(long_memory.trials())
+    assert len({trial.name for trial in trials}) == len(trials) == 2 * 5 * 5 * 3
+    assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
+    assert trials[0].name == "adding_50_gru_0"
+
+
+@pytest.mark.parametrize("task", ["adding", "copying"])
+def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_parameters(task):
+    counts = {}
+    for kind in long_memory.KINDS:
+        config = long_memory.Trial(task, 100, kind, 2).config()
+        assert (config.task.length, config.seed) == (100, 2)
+        assert config.model.longest_delay == (100 if "chrono" in kind else 0)
+        made = find(task)(config.task, None)
+        model = nnx.eval_shape(lambda made=made, config=config: made.model(config.model, nnx.Rngs(0)))
+        counts[kind] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert max(counts.values()) < 1.03 * min(counts.values())
+
+
+def test_the_table_by_hand():
+    def trial(length, seed, solved_at):
+        made = {"task": "adding", "length": length, "kind": "gru chrono", "seed": seed}
+        return made | {"parameters": 7393, "solved_at": solved_at}
+
+    found = [trial(50, 0, 200), trial(50, 1, 400), trial(100, 0, 1000), trial(100, 1, None), trial(200, 0, None)]
+    line = long_memory.steps_table(found).splitlines()[-1]
+    assert line == (
+        "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | 0 of 1 "
+        "| not yet run | not yet run | 50 |"
+    )

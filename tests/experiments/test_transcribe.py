@@ -1,0 +1,96 @@
+"""The command, on models that have learnt nothing: whose answer for what, and what is refused."""
+
+import pathlib
+import struct
+
+import numpy as np
+import pytest
+from absl import flags
+from flax import nnx
+from scipy.io import wavfile
+
+from experiments import transcribe
+from experiments.audio.errors import AudioError
+from experiments.data import fsdd
+from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig
+from experiments.models.transcriber import Transcriber, TranscriberConfig
+from experiments.tasks.an4 import An4, An4Config
+from experiments.tasks.fsdd import FRONT
+
+
+@pytest.fixture
+def options():
+    """Sets flags as the command line would: `options(chunk_ms=100)`."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    names = ("chunk_ms", "alternatives", "data_dir")
+    before = {name: flags.FLAGS[name].value for name in names}
+
+    def set_flags(**values):
+        for name, value in values.items():
+            flags.FLAGS[name].value = value
+
+    yield set_flags
+    set_flags(**before)
+
+
+@pytest.fixture
+def digits(data_file, data_dir, options):
+    data_file("fsdd", "fsdd.tar.gz")
+    options(data_dir=str(data_dir))
+    return DigitRecogniser(DigitRecogniserConfig(hidden_size=4), FRONT, 10, nnx.Rngs(0))
+
+
+@pytest.fixture
+def letters(data_file, data_dir, options):
+    data_file("an4_mfcc", "an4_mfcc.npz")
+    task = An4(An4Config(stack=4, beam_width=2), str(data_dir))
+    return task, Transcriber(TranscriberConfig(hidden_size=4), 39 * 4, 28, nnx.Rngs(0))
+
+
+def test_a_digit_from_a_file_is_that_of_the_recording_of_the_data_set(digits, data_dir, tmp_path, options):
+    recording = next(one for one in fsdd.load(str(data_dir)) if one.name == "7_jackson_3")
+    path = str(tmp_path / "mine.wav")
+    wavfile.write(path, fsdd.SAMPLE_RATE, (recording.samples * 2**15).astype(np.int16))
+    (mine,) = transcribe.digit_lines(digits, path)
+    answer, said = transcribe.digit_lines(digits, "7_jackson_3")
+    assert said == "7_jackson_3  seven  (said)"
+    assert mine.removeprefix(path) == answer.removeprefix("7_jackson_3")
+    options(chunk_ms=100, alternatives=3)
+    *way, answer_in_chunks, _ = transcribe.digit_lines(digits, "7_jackson_3")
+    assert len(way) == -(-len(recording.samples) // 800)
+    assert way[-1].endswith(answer.split("  ")[1])
+    assert answer_in_chunks.count("%") == 3
+    assert answer_in_chunks.startswith(answer)
+
+
+def test_the_likeliest_digits_come_first():
+    probabilities = np.array([0.02, 0.2, 0.0, 0.7, 0, 0, 0, 0.05, 0.03, 0])
+    assert transcribe.likeliest(probabilities, 2) == "three 70.0 %, one 20.0 %"
+
+
+def test_a_text_from_a_feature_file_is_that_of_the_utterance_of_the_corpus(letters, tmp_path, options):
+    task, model = letters
+    utterance = task.splits["test"][3]
+    path = str(tmp_path / "mine.mfc")
+    pathlib.Path(path).write_bytes(
+        struct.pack(">i", utterance.cepstra.size) + utterance.cepstra.astype(">f4").tobytes()
+    )
+    (mine,) = transcribe.text_lines(task, model, path)
+    answer, said = transcribe.text_lines(task, model, utterance.name)
+    assert said == f"{utterance.name}  {utterance.text}  (said)"
+    assert mine.removeprefix(path) == answer.removeprefix(utterance.name)
+    options(alternatives=3)
+    *alternatives, _ = transcribe.text_lines(task, model, utterance.name)
+    assert len(alternatives) == 3
+    assert all("(log probability -" in line for line in alternatives)
+
+
+def test_what_cannot_be_heard_is_refused(digits, letters, tmp_path):
+    with pytest.raises(AudioError, match=r"none.wav: expected a readable file"):
+        list(transcribe.digit_lines(digits, str(tmp_path / "none.wav")))
+    wavfile.write(tmp_path / "short.wav", 8000, np.zeros(150, np.int16))
+    with pytest.raises(AudioError, match=r"short.wav: expected at least 25 ms of sound, got 150 samples"):
+        list(transcribe.digit_lines(digits, str(tmp_path / "short.wav")))
+    with pytest.raises(AudioError, match=r"mine.wav: a run of 'an4' takes mel-cepstra, not waveforms"):
+        list(transcribe.text_lines(*letters, "mine.wav"))

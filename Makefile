@@ -1,10 +1,10 @@
 # The two commands to begin with:
 #   make demo         train a GRU on handwritten digits
-#   make test         run the test suite
+#   make test         run the test suite, but for what takes long
 # And:
 #   make lint         formatting, lint and types
 #   make format       rewrite the sources as `make lint` wants them
-#   make test-faults  kill trainings, fill disks, break files; several processes
+#   make test-slow    the rest: whole runs, several processes, killed trainings, full disks, broken files
 #   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
 #   make aot          ahead-of-time compilation for an accelerator that is not there
 #   make test-newest  the library on the newest JAX and Python (PYTHON_NEWEST=...)
@@ -28,17 +28,17 @@ endif
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo test test-faults test-peers aot test-newest test-install lint format clean
+.PHONY: demo test test-slow test-peers aot test-newest test-install lint format clean
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 
 # What needs more packages than the extra `test` has targets of its own.
 test: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) -m "not aot and not faults" --ignore=tests/conformance tests
+	JAX_PLATFORMS=cpu $(PYTEST) -m "not aot and not faults and not slow" --ignore=tests/conformance tests
 
-test-faults: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) -m faults tests
+test-slow: $(VENV)/.with-test
+	JAX_PLATFORMS=cpu $(PYTEST) -m "(faults or slow) and not aot" --ignore=tests/conformance tests
 
 # Tests of a converter are skipped where its library is not installed; here all of them are.
 PEER_TESTS := $(wildcard tests/conformance tests/gru_jax/interop)
@@ -80,7 +80,7 @@ test-newest:
 	$$found -m venv --clear $(VENV)-newest; \
 	$(VENV)-newest/bin/python $(PIP_INSTALL) -e '.[test]'; \
 	$(VENV)-newest/bin/python -c 'import sys, jax, flax; print(sys.version, jax.__version__, flax.__version__)'; \
-	JAX_PLATFORMS=cpu $(VENV)-newest/bin/python -m pytest -q -n 2 -m "not aot and not faults" tests/gru_jax
+	JAX_PLATFORMS=cpu $(VENV)-newest/bin/python -m pytest -q -n 2 -m "not aot and not faults and not slow" tests/gru_jax
 
 # Run in another folder, where the checkout cannot be imported.
 define INSTALLED

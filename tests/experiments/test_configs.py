@@ -25,6 +25,7 @@ def folder_of(request):
     return lambda name: None if name in GENERATED else str(request.getfixturevalue("data_dir"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
     config = resolve(load(name).get_config("smoke"))

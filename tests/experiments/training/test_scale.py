@@ -58,6 +58,7 @@ def trained(config, count, accumulate=1, model_parallel=1):
     return curve, now, (task, graph, mesh)
 
 
+@pytest.mark.slow
 def test_loss_curves_agree_on_any_number_of_devices_and_in_any_number_of_parts(text_file):
     config = config_of(text_file)
     expected, whole, _ = trained(config, 1)
@@ -68,6 +69,7 @@ def test_loss_curves_agree_on_any_number_of_devices_and_in_any_number_of_parts(t
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), now.carry, whole.carry)
 
 
+@pytest.mark.slow
 def test_dropout_masks_depend_on_the_number_of_parts_alone(text_file):
     config = config_of(text_file, dropout=0.5)
     expected, _, _ = trained(config, 4)
@@ -75,6 +77,7 @@ def test_dropout_masks_depend_on_the_number_of_parts_alone(text_file):
     assert abs(np.array(trained(config, 2)[0]) - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cell", "meshes"), [("gru", ((2, 2), (8, 2))), ("lstm", ((2, 2),))])
 def test_matrices_cut_over_the_model_axis_train_as_whole_ones(cell, meshes, text_file):
     config = config_of(text_file, cell, hidden_size=128)

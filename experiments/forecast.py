@@ -16,12 +16,10 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from experiments import atomic, command_line, tasks
+from experiments import atomic, command_line, trained
 from experiments.data.series import Scaling, Series, SeriesError, read_csv
-from experiments.run_folder import RunFolder, RunFolderError
 from experiments.schema import ConfigError, nearest
 from experiments.tasks.forecasting import Forecasting, forecast
-from experiments.training import devices, loop
 from experiments.training.summary import table
 
 WORKDIR = command_line.define_workdir("The run's folder.")
@@ -77,20 +75,14 @@ class Forecast:
 def main(arguments: Sequence[str]) -> None:
     """Loads the run and the series, forecasts, prints the table and writes the files."""
     del arguments
-    folder = RunFolder(pathlib.Path(WORKDIR.value))
-    config = folder.load_config()
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
-    if not isinstance(task, Forecasting):
-        raise ConfigError(f"task.name: expected a run of 'forecasting', got one of {config.task.name!r}")
-    run = loop.load(config, task, folder, devices.make_mesh(1))
-    if run.progress.best_value is None:
-        raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")
+    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (Forecasting,))
+    folder = pathlib.Path(WORKDIR.value)
     series, column = choose_series(task, CSV.value, COLUMN.value, DATE_COLUMN.value)
-    made = make_forecast(task, nnx.merge(run.graph, run.best), series, column, BACKTEST.value)
+    made = make_forecast(task, model, series, column, BACKTEST.value)
     print(describe(made, CSV.value or task.result_name))
-    write_csv(made, folder.path / "forecast.csv")
-    draw(made, 2 * task.config.horizon + task.config.window // 2, folder.path / "forecast.png")
-    print(f"  written to {folder.path / 'forecast.csv'}, {folder.path / 'forecast.png'}")
+    write_csv(made, folder / "forecast.csv")
+    draw(made, 2 * task.config.horizon + task.config.window // 2, folder / "forecast.png")
+    print(f"  written to {folder / 'forecast.csv'}, {folder / 'forecast.png'}")
 
 
 def choose_series(task: Forecasting, path: str | None, column: str | None, date_column: str) -> tuple[Series, str]:

@@ -29,6 +29,7 @@ class RunFolder:
     summary.json        the test score and what led to it; there when the run is finished
     tensorboard/        event files, with --tensorboard
     nonfinite.json      where a step that was not finite stopped the run: what is known of it
+    subwords.*.model    for translation: the vocabulary of each language, learnt from the training sentences
     lock                while a process trains here: its number and its host
     """
 

@@ -14,6 +14,9 @@ KEYS = {"task", "config", "overrides", "cell", "parameters", "seed", "split", "m
     "commit",
 }
 
+STUDIES = {cell: "experiments.studies.forecast_baselines" for cell in ("naive", "linear")}
+"""What makes the records of a model that `experiments.train` does not know."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -57,8 +60,10 @@ class Group:
     @property
     def command(self) -> str:
         """What repeats the first of the runs."""
-        seed = self.records[0]["seed"]
         words = [f"--config={self.config}", *(f"--config.{override}" for override in self.overrides)]
+        if self.cell in STUDIES:
+            return " ".join([f"python -m {STUDIES[self.cell]}", *words])
+        seed = self.records[0]["seed"]
         if seed or len(self.records) > 1:
             words.append(f"--config.seed={seed}")
         return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{self.task}_{self.cell}_{seed}"])

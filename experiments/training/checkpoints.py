@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import warnings
 from typing import Any
 
@@ -118,9 +119,12 @@ class Checkpoints:
             for leftover in self.folder.glob(".*.tmp"):
                 shutil.rmtree(leftover)
         processes.wait_for_all(f"checkpoint of step {progress.step} begun")
+        hook = sys.unraisablehook
+        sys.unraisablehook = _pass_over_late_writes
         with ocp.StandardCheckpointer() as writer:
             writer.save((folder / "arrays").absolute(), arrays)
             writer.wait_until_finished()
+        sys.unraisablehook = hook  # not after a failure, where other arrays are still on their way
         if processes.is_first():
             atomic.write_json(folder / "progress.json", dataclasses.asdict(progress))
             atomic.write_json(folder / "manifest.json", digests(folder))
@@ -189,6 +193,12 @@ def damage(folder: pathlib.Path) -> str | None:
         if found[name] != recorded[name]:
             return f"{folder} is damaged in {name}"
     return None
+
+
+def _pass_over_late_writes(raised: "sys.UnraisableHookArgs") -> None:
+    """Of one array that cannot be written orbax hears; what TensorStore says of the others comes when it has gone."""
+    if str(raised.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(raised)
 
 
 def _reason(error: Exception) -> str:

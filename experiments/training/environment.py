@@ -15,7 +15,19 @@ import gru_jax
 from experiments import atomic
 from experiments.training.devices import available_cores
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections", "scikit-learn")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "ml_collections",
+    "scikit-learn",
+    "sentencepiece",
+    "sacrebleu",
+    "jiwer",
+)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from gru_jax import arguments
 from gru_jax.cells import initializers
-from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.gates import few_rows, join_gates, project_gates, sigmoid, split_bias, split_gates
 from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
-from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
+from gru_jax.cells.matmul import matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
 from gru_jax.types import Array, DType
@@ -129,8 +129,8 @@ class GRU:
 
     def project(self, params: GRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, Array, Array]:
         """Returns `W x` of the three gates: xs (..., I) -> three arrays (..., H)."""
-        W_r, W_z, W_n = split_gates(params.W, 3)
-        return matmul(xs, W_r, matmul_dtype), matmul(xs, W_z, matmul_dtype), matmul(xs, W_n, matmul_dtype)
+        r, z, n = project_gates(xs, params.W, 3, matmul_dtype)
+        return r, z, n
 
     def step(
         self, params: GRUParams, state: Array, drive: tuple[Array, Array, Array], matmul_dtype: DType | None = None
@@ -163,11 +163,12 @@ class GRU:
             r = sigmoid(d_r + b_r + a_r)
             candidate = r * (a_n + jnp.broadcast_to(params.b_hn, h.shape))
         else:
-            U_rz, U_n = params.U if isinstance(params.U, tuple) else _cut_candidate(params.U)
-            a_rz = multiply(h, U_rz, matmul_dtype)
+            H = h.shape[-1]
+            U_rz, U_n = _around_candidate(params.U, h)
+            a_rz = multiply(h, U_rz, matmul_dtype)[..., : 2 * H]
             a_r, a_z = split_gates(a_rz, 2)
             r = sigmoid(d_r + b_r + a_r)
-            candidate = multiply(r * h, U_n, matmul_dtype)
+            candidate = multiply(r * h, U_n, matmul_dtype)[..., -H:]
             kept = (a_rz, candidate)
         z = sigmoid(d_z + b_z + a_z)
         n = jnp.tanh(d_n + b_n + candidate)
@@ -257,6 +258,13 @@ class GRU:
         """Joins the gates of a gradient."""
         W, U, b, b_hn = gradient
         return GRUParams(join_gates(W), join_gates(U), join_gates(b), b_hn)
+
+
+def _around_candidate(U: Array | tuple[Laid, Laid], h: Array) -> tuple[Array | Laid, Array | Laid]:
+    """What h is multiplied with before and after the reset gate is known: cut, or the whole of U both times."""
+    if isinstance(U, tuple):
+        return U
+    return (U, U) if few_rows(h) else _cut_candidate(U)
 
 
 def _cut_candidate(U: Array) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gru_jax import arguments
 from gru_jax.cells import initializers
-from gru_jax.cells.gates import join_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.gates import join_gates, project_gates, sigmoid, split_bias, split_gates
 from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
@@ -131,7 +131,7 @@ class LSTM:
 
     def project(self, params: LSTMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` of the four gates: xs (..., I) -> four arrays (..., H)."""
-        return tuple(matmul(xs, W, matmul_dtype) for W in split_gates(params.W, 4))
+        return project_gates(xs, params.W, 4, matmul_dtype)
 
     def step(
         self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None

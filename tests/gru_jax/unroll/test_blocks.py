@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gru_jax
 from gru_jax.unroll.blocks import INFERENCE_ARRAYS, choose_length, cut, join, scan_blocks
 
 
@@ -64,3 +65,22 @@ def test_block_length_of_long_sequences_fits_its_budget_or_is_small(T, platform)
 def test_block_length_divides_where_a_divisor_is_near():
     assert choose_length(1000, 64 * 512 * 4, "cpu") == 20
     assert choose_length(1009, 64 * 512 * 4, "cpu") == 16  # a prime
+
+
+@pytest.mark.parametrize("memory", ["save", "recompute", "checkpoint"])
+@pytest.mark.parametrize("cell", [gru_jax.GRU(), gru_jax.LSTM(), gru_jax.Elman()], ids=lambda cell: type(cell).__name__)
+def test_programs_do_not_grow_with_time(cell, memory):
+    """What is compiled depends on whether there are blocks and a rest, not on how many steps there are."""
+    params = cell.init(jax.random.key(0), input_size=16, hidden_size=32)
+
+    def operations(T):
+        def loss(params, xs):
+            return (gru_jax.unroll(cell, params, xs, memory=memory)[0] ** 2).mean()
+
+        lowered = jax.jit(jax.grad(loss)).lower(params, jax.ShapeDtypeStruct((4, T, 16), jnp.float32))
+        return lowered.as_text().count(" = ")
+
+    assert operations(100) == operations(1_000)  # one block
+    most = operations(10_007)  # blocks and a rest
+    assert most < 3 * operations(100)
+    assert all(operations(T) <= most for T in (2**16, 100_003, 2**18))

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 from experiments import variants
 
 VARIANTS = variants.of_settings("jsb", "nottingham", "musedata", "piano_midi")
-SMALL = {"gru": 200, "lstm": 170, "elman": 357}
+SMALL = {"gru": 250, "lstm": 213, "elman": 444}
 WIDTHS = {
     "jsb": SMALL,
     "nottingham": {"gru": 400, "lstm": 343, "elman": 705},
     "musedata": {"gru": 300, "lstm": 256, "elman": 531},
     "piano_midi": SMALL,
 }
-STEPS = {"jsb": 2000, "nottingham": 6000, "musedata": 6000, "piano_midi": 3000}
+STEPS = {"jsb": 3000, "nottingham": 6000, "musedata": 6000, "piano_midi": 3000}
 
 
 def get_config(variant: str = "jsb") -> ConfigDict:
@@ -28,7 +28,13 @@ def get_config(variant: str = "jsb") -> ConfigDict:
     config = ConfigDict(
         {
             "task": {"name": "music", "collection": setting, "batch_size": 16},
-            "model": {"cell": cell, "hidden_size": WIDTHS[setting][cell], "dropout": 0.5, "input_dropout": 0.2},
+            "model": {
+                "cell": cell,
+                "hidden_size": WIDTHS[setting][cell],
+                "dropout": 0.5,
+                "input_dropout": 0.2,
+                "weight_dropout": 0.5,
+            },
             "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
             "train": {"steps": STEPS[setting], "eval_every": 100, "checkpoint_every": 500, "log_every": 50},
             "seed": 0,

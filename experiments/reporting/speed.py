@@ -45,7 +45,13 @@ def section(folder: pathlib.Path) -> str:
       Markdown, from its heading on; nothing where there are no results.
     """
     folder = folder / "benchmarks"
-    writers: dict[str, Callable[[Results], str]] = {"layer": _layer, "train": _train, "long": _long, "step": _step}
+    writers: dict[str, Callable[[Results], str]] = {
+        "layer": _layer,
+        "train": _train,
+        "long": _long,
+        "step": _step,
+        "trainer": _trainer,
+    }
     parts = []
     for suite, write in writers.items():
         found = results.read(folder, suite)
@@ -184,11 +190,11 @@ def _long(found: Results) -> str:
             if not of:
                 continue
             times = [1e3 * row.median_ms / row.T for row in of]
-            cells = [
-                f"{time:.1f} µs, {(row.temp_bytes or 0) / row.T / 1024:.1f} KiB"
+            cells = {
+                row.T: f"{time:.1f} µs, {(row.temp_bytes or 0) / row.T / 1024:.1f} KiB"
                 for row, time in zip(of, times, strict=True)
-            ]
-            rows.append((f"{mode}, {loss}", *cells, verdict(max(times) / min(times), 1.15)))
+            } | {T: "–" for T in lengths if (T, mode, loss) not in measured}
+            rows.append((f"{mode}, {loss}", *(cells[T] for T in lengths), verdict(max(times) / min(times), 1.15)))
         last = {mode: measured[lengths[-1], mode, loss].temp_bytes or 0 for mode in modes}
         if last.get("save"):
             parts = [verdict(last[m] / last["save"], t) for m, t in (("recompute", 0.55), ("checkpoint", 0.15))]
@@ -214,6 +220,27 @@ def _step(found: Results) -> str:
         rows.append((str(group[0].H), *(f"{times[name]:.0f}" if name in times else "–" for name in names)))
     return "\n\n".join(
         ('### One streaming step, B=1, reset="after", microseconds', table(("H", *names), rows)),
+    )
+
+
+def _trainer(found: Results) -> str:
+    rows = []
+    for group in results.groups(found.measurements):
+        ours = next(row for row in group if row.library == OURS)
+        bare = next(row for row in group if row.library != OURS)
+        sizes = f"{bare.H}, {bare.B}, {bare.T}"
+        ratio = ours.median_ms / bare.median_ms
+        judged = verdict(ratio, 1 / 0.95) if ours.work == "trainer" else f"{ratio:.2f}"
+        what = "the training loop" if ours.work == "trainer" else ours.work
+        rows.append((what, sizes, f"{ours.median_ms:.1f}", f"{bare.median_ms:.1f}", judged))
+    heads = ("what", "H, B, T", "ms a step", "bare loop, ms", "ratio")
+    return "\n\n".join(
+        (
+            "### What training costs beside its compiled step",
+            "The character model in float32: the whole training loop, and seeds side by side in one program, for each "
+            "of them, beside a bare loop around the compiled step of one run.",
+            table(heads, rows),
+        )
     )
 
 

@@ -57,7 +57,8 @@ def unroll(
       memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
         dtype (G gates): "save" the states and their products with U, (G + 1) H; "recompute" the states only, H;
         "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice. "auto" is
-        "recompute" with a matmul_dtype, else "save".
+        "recompute" with a matmul_dtype, and on a CPU in several blocks with H up to 128: there it is faster; else
+        "save".
       block_length: the number of steps that the fused backend works on at once; None to choose it by size.
       key: a PRNG key for a `Stack`'s dropout; None for no dropout. It is consumed.
 

@@ -86,6 +86,12 @@ def test_memory_kept_for_the_backward_pass_is_as_documented(cell, gates, states)
     assert kept_numbers(cell, 64, "checkpoint") <= starts
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is known of what is faster")
+def test_products_that_are_soon_worked_out_again_are_not_kept_in_blocks():
+    assert kept_numbers(GRU(), 64, "auto") == kept_numbers(GRU(), 64, "recompute")
+    assert kept_numbers(GRU(), 16, "auto") == kept_numbers(GRU(), 16, "save") > kept_numbers(GRU(), 16, "recompute")
+
+
 def small_loss(name, backend, **options):
     problem = draw(name, (2,), T=4, I=2, H=2, lengths=True, seed=4)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)

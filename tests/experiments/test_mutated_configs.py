@@ -2,9 +2,7 @@
 
 import copy
 import functools
-import importlib.util
 import json
-import pathlib
 import re
 import typing
 
@@ -23,7 +21,8 @@ from experiments.training.memory import refuse_too_large
 from experiments.training.optimizer import learning_rate, make_optimizer
 from experiments.training.state import initial_state, place
 from experiments.training.step import make_train_step
-from tests.experiments.programs import ROOT, SONG
+from tests.experiments import config_files
+from tests.experiments.programs import SONG
 
 SMALL = {
     "adding": {"task": {"length": 3, "batch_size": 8}, "model": {"hidden_size": 2}},
@@ -42,11 +41,7 @@ LINE = re.compile(r"\w+(\.\w+(\[\d+\])?)?: .*\b(expected|unknown key)\b.*|.*inpu
 @functools.cache
 def base(name, text_file):
     """The smoke variant of a config file, smaller still, with every key that there is."""
-    path = pathlib.Path(ROOT / "configs" / f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"config_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values = resolve(module.get_config("smoke")).to_dict()
+    values = resolve(config_files.load(name).get_config("smoke")).to_dict()
     for section, changes in SMALL[name].items():
         values[section] |= changes
     if name == "char_lm":

@@ -32,6 +32,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
+	@echo "RESULTS.md has every other task: what came out, published figures beside it, and the command that repeats it"
 
 # What needs more packages than the extra `test` has targets of its own.
 test: $(VENV)/.with-test

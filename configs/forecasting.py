@@ -38,7 +38,7 @@ def width(cell: str, segment: int, horizon: int) -> int:
     return min(range(1, 4 * GRU_WIDTH), key=lambda H: abs(parameters(cell, H) - parameters("gru", GRU_WIDTH)))
 
 
-def get_config(variant: str = VARIANTS[0]) -> ConfigDict:
+def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
     setting, cell, smoke = variants.choose("configs/forecasting.py", VARIANTS, variant)
     series, _, horizon = setting.rpartition("_")
     exchange = series == "exchange_rate"

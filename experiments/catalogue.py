@@ -18,3 +18,14 @@ def first_line(path: pathlib.Path) -> str:
     """Returns the first line of a Python file's docstring."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def with_variant(config: str, root: pathlib.Path = CONFIGS.parent) -> str:
+    """Returns a config as flags name it, `configs/x.py:variant`, with the variant that is meant where none is named."""
+    path = root / config
+    if ":" in config or path.suffix != ".py" or not path.exists():
+        return config
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "get_config" and node.args.defaults:
+            return f"{config}:{ast.literal_eval(node.args.defaults[0])}"
+    return config

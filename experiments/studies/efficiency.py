@@ -22,6 +22,7 @@ from absl import flags
 
 import gru_jax
 from experiments import atomic, command_line
+from experiments.catalogue import with_variant
 from experiments.reporting import records
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
@@ -142,7 +143,7 @@ def budget_table(groups: Sequence[records.Group]) -> str:
         if group.cell == "gru" or group.config == setting:
             continue
         twins = [g for g in groups if (g.task, g.metric, g.cell) == (group.task, group.metric, "gru")]
-        twins = [g for g in twins if ":" in g.config and (g.config, g.overrides) == (setting, group.overrides)]
+        twins = [g for g in twins if (with_variant(g.config), g.overrides) == (setting, group.overrides)]
         for gru in twins[-1:]:
             times = f"{gru.minutes:.1f}", f"{group.minutes:.1f}"
             lines.append((group.task, group.metric, NAMES[group.cell], f"{gru.mean:.4g}", f"{group.mean:.4g}", *times))

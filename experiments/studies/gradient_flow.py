@@ -40,6 +40,14 @@ STAGES = (0.0, 0.25, 1.0)
 """The parts of training after which gradients are looked at."""
 VANISHED = 1e-6
 PICTURE = "experiments/results/studies/gradient_flow.svg"
+FINDINGS = """\
+What it shows: gates do not keep gradients by themselves. A fresh GRU's update gates are half open, and its Jacobian
+vanishes sooner than that of an Elman network with orthogonal weights; an LSTM, with its forget bias, keeps more. What
+gates give is a path that training can open: within these steps the GRU's gradient at the longest lag grows by many
+orders of magnitude, and the Elman network's shrinks, as the LSTM's does here. Large weights make the Elman network's
+gradients explode, so that it diverges unless they are clipped, and learns nothing then either; saturated gates bound
+those of the GRU and the LSTM, which train at any of these gains with clipping or without. What it does not show: other
+widths, tasks, seeds and longer training; where an LSTM opens its path."""
 
 
 def define_flags() -> None:
@@ -235,6 +243,7 @@ def section(results: pathlib.Path) -> str:
             f"Gradient descent at rate 0.05 from a gain of 2, {found['steps']} steps, clipped at a norm of 1 or not:",
             clipping_table(found),
             f"![Jacobians at initialisation; gradients through training; clipping]({PICTURE})",
+            FINDINGS,
         ]
     )
 

@@ -26,7 +26,7 @@ endif
 endif
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
-PYTEST := $(BIN)/python -m pytest -q -n 2
+PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
 
 .PHONY: demo test test-slow test-peers aot test-newest test-install lint format clean
 

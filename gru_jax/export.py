@@ -1,4 +1,5 @@
-"""What leaves a training program: weights as safetensors files, and whole programs for a process that has only JAX.
+"""What leaves a training program: weights as safetensors files, and whole programs for a process that has only JAX
+(and flatbuffers, as `jax.export` reads and writes them).
 
 A weights file holds arrays, and in its metadata, under `gru_jax`, the cell as JSON; nothing in it is ever executed. Its
 names are `W`, `U`, `b` and `b_hn`; for a `Stack` `0.forward.W`, `0.backward.W`, `1.forward.W`, ...
@@ -125,7 +126,7 @@ def unroll_program(
 
     Example:
       >>> save_program("gru.jax", unroll_program(cell, params))
-      >>> # in a process that has only jax:
+      >>> # in a process that has only jax and flatbuffers:
       >>> ys, h_last = jax.export.deserialize(open("gru.jax", "rb").read()).call(xs)
     """
     input_size, hidden_size, dtype = cell.check(params)
@@ -192,6 +193,9 @@ def step_program(
 def save_program(path: str | os.PathLike, program: export.Exported) -> None:
     """Writes a program to a file, whole or not at all; `jax.export.deserialize` of its bytes reads it."""
     with written_whole(path) as temporary:
+        with needing("flatbuffers", "to write programs"):
+            import flatbuffers  # noqa: F401  # what jax.export writes with
+
         temporary.write_bytes(program.serialize())
 
 

@@ -77,7 +77,10 @@ def test_evaluation_batches_are_as_large_of_few_shapes_and_the_same_every_time(n
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
+OTHERS = [pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "elman")]
+
+
+@pytest.mark.parametrize("cell", ["gru", *OTHERS])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
     config, task = make(name, cell=cell)

@@ -4,16 +4,16 @@
     python -m experiments.train --config=configs/fsdd.py:loso --config.task.speaker=theo --workdir=runs/fsdd_theo
     python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
 
-Other cells with as many parameters: `:standard-lstm`, `:standard-elman`, and the same for loso.
-
-Not yet run.
+Steps and settings were chosen with `:held_out`, which keeps 300 recordings for validation; the others train on those
+too. Other cells with as many parameters: `:standard-lstm`, `:standard-elman`, and the same for the rest. Test accuracy
+of a first run 98.7 %, of `:held_out` 97.7 %; eight minutes on one busy core. `:loso` is not yet run.
 """
 
 from ml_collections import ConfigDict
 
 from experiments import variants
 
-VARIANTS = variants.of_settings("standard", "loso")
+VARIANTS = variants.of_settings("standard", "loso", "held_out")
 WIDTHS = {"gru": 128, "lstm": 110, "elman": 226}
 
 
@@ -30,7 +30,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "tilt": 0.7,
                 "gain_db": 10.0,
                 "noise_db": -10.0,
-                "train_on_validation": False,
+                "train_on_validation": setting != "held_out" and not smoke,
             },
             "model": {
                 "cell": cell,

@@ -29,6 +29,8 @@ PACKAGES = (
     "jiwer",
 )
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECORDED = ("experiments/results", "RESULTS.md")
+"""What runs add to, and do not depend on."""
 
 
 def describe(devices: int) -> dict[str, Any]:
@@ -58,11 +60,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Returns the checkout's commit, with "-dirty" where tracked files differ from it; "unknown" outside git."""
+    """Returns the checkout's commit, "-dirty" where tracked files other than results differ; "unknown" outside git."""
     head = _git("rev-parse", "HEAD")
     if head is None:
         return "unknown"
-    return head + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in RECORDED))
+    return head + ("-dirty" if changed else "")
 
 
 def machine() -> str:

@@ -34,7 +34,7 @@ PUBLIC = ("gru_jax", "gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax
 AT_TOP = {"gru_jax.nnx": {"flax"}, "gru_jax.linen": {"flax"}}
 IN_FUNCTIONS = {
     "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "torch"},
-    "gru_jax.export": {"safetensors"},
+    "gru_jax.export": {"flatbuffers", "safetensors"},
 }
 CELLS = {"gru_jax.cells", "gru_jax.cells.gru", "gru_jax.cells.lstm", "gru_jax.cells.elman"}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -77,9 +77,6 @@ class Adding(Task):
         sequences = draw(np.random.default_rng(STREAMS[split]), count, self.config.length)
         return padded_batches(sequences, min(EVAL_BATCH_SIZE, count))
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         predictions = model(batch["xs"], key=key)[..., 0]
         weights = batch["weights"]

@@ -114,9 +114,6 @@ class An4(Task):
         del arrays["weights"]
         return padded_batches(arrays, EVAL_BATCH_SIZE)
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         """Sums are in nats, weighed by characters."""
         log_probs = model(batch["xs"], batch["lengths"], key=key)

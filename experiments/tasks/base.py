@@ -88,7 +88,8 @@ class Task(Protocol):
 
     def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
         """Returns what the first batch of training, or of a split, starts from: `()` where batches are independent."""
-        ...
+        del model, rows
+        return ()
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         """Returns the sums of one batch, of which `sums["loss"]` is differentiated, and the next carry.

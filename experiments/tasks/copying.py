@@ -88,9 +88,6 @@ class Copying(Task):
         sequences = draw(np.random.default_rng(STREAMS[split]), count, self.config.length)
         return padded_batches(sequences, min(EVAL_BATCH_SIZE, count))
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits, _ = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean(axis=1)

@@ -81,9 +81,6 @@ class Digits(Task):
         images, labels = self.splits[split]
         return padded_batches({"xs": self._sequences(images), "labels": labels}, VALIDATION_COUNT)
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits = model(batch["xs"], key=key)
         return class_sums(logits, batch["labels"], batch["weights"]), carry

@@ -140,9 +140,6 @@ class Forecasting(Task):
         xs, targets = windows(self.values, origins, self.config.window, self.config.horizon)
         return {"xs": xs, "targets": targets}
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         """`model` is anything that maps windows (B, T, V) to quantiles (B, K, V, Q)."""
         forecasts, targets, weights = model(batch["xs"], key=key), batch["targets"], batch["weights"]

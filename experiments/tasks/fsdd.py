@@ -119,9 +119,6 @@ class Fsdd(Task):
             del arrays["weights"]
             yield from padded_batches(arrays, EVAL_BATCH_SIZE)
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits = model(batch["waveforms"], batch["lengths"], key=key)
         return class_sums(logits, batch["labels"], batch["weights"]), carry

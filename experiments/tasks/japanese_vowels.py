@@ -86,9 +86,6 @@ class JapaneseVowels(Task):
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         return padded_batches(self.splits[split], EVAL_BATCH_SIZE)
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits = model(batch["xs"], lengths=batch["lengths"], key=key)
         return class_sums(logits, batch["labels"], batch["weights"]), carry

@@ -91,9 +91,6 @@ class MNIST(Task):
         images, labels = self.splits[split]
         return padded_batches({"pixels": self._ordered(images), "labels": labels}, self.config.eval_batch_size)
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         xs = (batch["pixels"][..., None] / jnp.float32(255) - MEAN) / DEVIATION
         logits = model(xs, key=key)

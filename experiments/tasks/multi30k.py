@@ -141,9 +141,6 @@ class Multi30k(Task):
             batch = batch_of([codes[row] for row in rows], length)
             yield batch | {"weights": batch["weights"] * counts[:, None]}
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         """Labels are smoothed in training alone."""
         logits = model(batch["source"], batch["source_lengths"], batch["inputs"], key=key)

@@ -104,9 +104,6 @@ class Music(Task):
             length = int(edges[np.searchsorted(edges, _predicted(chosen).max())])
             yield _batch(chosen, length, counts.astype(np.float32))
 
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        return ()
-
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         rolls, lengths = batch["rolls"].astype(jnp.float32), batch["lengths"]
         logits, _ = model(rolls[:, :-1], lengths=lengths, key=key)

@@ -15,10 +15,10 @@ from experiments.tasks.base import SPLITS, Split
 from experiments.training import devices, loop, summary
 from experiments.training.evaluation import Evaluator
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = command_line.define_workdir("The run's folder.")
 SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to score.")
 PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Those best on validation, or the last ones.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:

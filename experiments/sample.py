@@ -23,7 +23,7 @@ from experiments.tasks.char_lm import CharLM
 from experiments.tasks.music import Music
 from experiments.tasks.ptb_char import PTBChar
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = command_line.define_workdir("The run's folder.")
 PROMPT = flags.DEFINE_string("prompt", "\n", "Of text: what to go on from.")
 OPENING = flags.DEFINE_integer("opening", 8, "Of music: how many steps of a validation piece to go on from.", 1)
 LENGTH = flags.DEFINE_integer("length", 500, "How many characters or steps to draw.", lower_bound=0)
@@ -34,7 +34,7 @@ TEMPERATURE = flags.DEFINE_float(
     lower_bound=0,
 )
 SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ GRID = flags.DEFINE_multi_string("grid", [], "A key and its values: model.cell=g
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds for each configuration, from the config's on.", lower_bound=1)
 INDEX = flags.DEFINE_integer("index", None, "Train this configuration of the grid alone, from 0; for job arrays.")
 TOGETHER = flags.DEFINE_bool("together", True, "Whether to train the seeds of one configuration side by side.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many devices to use; else all, on a CPU one a core.", lower_bound=1
 )

@@ -26,7 +26,7 @@ from experiments.training.run import run
 
 CONFIG = command_line.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many devices (of each process) to use; else all, on a CPU one a core.", lower_bound=1
 )

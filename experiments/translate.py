@@ -14,7 +14,7 @@ from experiments.pictures import heat_map
 from experiments.schema import ConfigError
 from experiments.tasks.multi30k import Multi30k
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = command_line.define_workdir("The run's folder.")
 BEAM_WIDTH = flags.DEFINE_integer("beam_width", None, "Hypotheses in the search; else the run's own.", lower_bound=1)
 HEAT_MAPS = flags.DEFINE_string("heat_maps", None, "A folder for pictures of the attention: 1.png, 2.png, ...")
 

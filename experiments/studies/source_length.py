@@ -24,7 +24,7 @@ WORKDIR = flags.DEFINE_list("workdir", None, "The runs' folders, separated by co
 SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to translate.")
 EDGES = flags.DEFINE_list("edges", ["8", "11", "14", "18"], "The most words of each group but the last.")
 PICTURE = flags.DEFINE_string("picture", None, "The PNG file to draw.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are looked for; else $GRU_JAX_DATA, else a cache.")
+DATA_DIR = command_line.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
-"""The configs that there are, each with what its docstring says first."""
+"""The configs that there are: listed with what their docstrings say first, named, loaded."""
 
 import ast
+import importlib.util
 import pathlib
+from types import ModuleType
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NOT_EXPERIMENTS = ("__init__", "saved")
@@ -18,6 +20,16 @@ def first_line(path: pathlib.Path) -> str:
     """Returns the first line of a Python file's docstring."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def load(name: str) -> ModuleType:
+    """Imports configs/<name>.py, by its path."""
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", CONFIGS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def with_variant(config: str, root: pathlib.Path = CONFIGS.parent) -> str:

@@ -13,7 +13,6 @@ The results go to experiments/results/studies/, from where RESULTS.md takes them
 """
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import pathlib
@@ -22,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import atomic, command_line, tasks
+from experiments import atomic, catalogue, command_line, tasks
 from experiments.config import ExperimentConfig, resolve
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
@@ -31,7 +30,6 @@ from experiments.training import devices, environment, summary
 from experiments.training.metrics import read_rows
 from experiments.training.run import run
 
-CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 PICTURE = "experiments/results/studies/long_memory.svg"
 LENGTHS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
@@ -57,7 +55,7 @@ class Trial:
     def config(self) -> ExperimentConfig:
         """The task's own config, of another width, length and duration."""
         cell, _, chrono = self.kind.partition(" ")
-        config = _config_file(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
+        config = catalogue.load(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
         config.update(
             {
                 "task": {"length": self.length, "batch_size": 32},
@@ -209,15 +207,6 @@ def section(results: pathlib.Path) -> str:
             f"![Validation curves of every run; the dashed line is the criterion]({PICTURE})",
         ]
     )
-
-
-def _config_file(task: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"configs_{task}", CONFIGS / f"{task}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ import inspect
 
 import pytest
 
-from experiments.catalogue import with_variant
-from tests.experiments import config_files
+from experiments.catalogue import load, with_variant
+from tests.experiments.config_files import NAMES
 
 
-@pytest.mark.parametrize("name", config_files.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_variant_that_is_meant_where_none_is_named(name):
-    default = inspect.signature(config_files.load(name).get_config).parameters["variant"].default
+    default = inspect.signature(load(name).get_config).parameters["variant"].default
     assert with_variant(f"configs/{name}.py") == f"configs/{name}.py:{default}"
     assert with_variant(f"configs/{name}.py:smoke") == f"configs/{name}.py:smoke"
 

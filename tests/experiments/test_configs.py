@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 
 from experiments import variants
+from experiments.catalogue import load
 from experiments.config import resolve
 from experiments.reporting.goals import GOALS
 from experiments.run_folder import RunFolder
 from experiments.tasks import find
 from experiments.training.run import run
-from tests.experiments.config_files import GENERATED, NAMES, load
+from tests.experiments.config_files import GENERATED, NAMES
 
 WITH_WIDTHS = [name for name in NAMES if hasattr(load(name), "WIDTHS")]
 

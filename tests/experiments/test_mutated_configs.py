@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments.catalogue import load
 from experiments.config import resolve
 from experiments.data import DataError
 from experiments.schema import ConfigError
@@ -21,7 +22,6 @@ from experiments.training.memory import refuse_too_large
 from experiments.training.optimizer import learning_rate, make_optimizer
 from experiments.training.state import initial_state, place
 from experiments.training.step import make_train_step
-from tests.experiments import config_files
 from tests.experiments.programs import SONG
 
 SMALL = {
@@ -41,7 +41,7 @@ LINE = re.compile(r"\w+(\.\w+(\[\d+\])?)?: .*\b(expected|unknown key)\b.*|.*inpu
 @functools.cache
 def base(name, text_file):
     """The smoke variant of a config file, smaller still, with every key that there is."""
-    values = resolve(config_files.load(name).get_config("smoke")).to_dict()
+    values = resolve(load(name).get_config("smoke")).to_dict()
     for section, changes in SMALL[name].items():
         values[section] |= changes
     if name == "char_lm":

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.catalogue import load
 from experiments.config import OptimizerConfig, resolve
 from experiments.tasks import TASKS, find
 from experiments.training import devices
@@ -12,7 +13,7 @@ from experiments.training.evaluation import Evaluator
 from experiments.training.optimizer import learning_rate, make_optimizer
 from experiments.training.state import initial_state
 from experiments.training.step import make_train_step
-from tests.experiments.config_files import GENERATED, NAMES, load
+from tests.experiments.config_files import GENERATED, NAMES
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def drawn(goals: Sequence[Goal], groups: Sequence[Group]) -> list[tuple[Goal, li
     """Returns what there is to draw: goals that have been run, and the default group of each cell."""
     pairs = []
     for goal in goals:
-        found = [tables.default(tables.of(goal, groups, cell)) for cell in tables.CELLS]
+        found = [tables.default(goal, groups, cell) for cell in tables.CELLS]
         found = [group for group in found if group is not None]
         if found:
             pairs.append((goal, found))

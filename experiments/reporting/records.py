@@ -1,4 +1,4 @@
-"""The raw records of experiments/results/*.jsonl, and the groups of them that differ in their seed alone."""
+"""The raw records of experiments/results/*.jsonl, and the groups of them that repeat one another."""
 
 import dataclasses
 import json
@@ -17,15 +17,18 @@ KEYS = {"task", "config", "overrides", "cell", "parameters", "seed", "split", "m
 STUDIES = {cell: "experiments.studies.forecast_baselines" for cell in ("naive", "linear")}
 """What makes the records of a model that `experiments.train` does not know."""
 
+FOLDS = ("task.speaker",)
+"""Overrides that say whose data are left out: such runs repeat one another, as those of several seeds do."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, a seed each, and one metric of theirs.
+    """Runs of one configuration, a seed or a part of the data each, and one metric of theirs.
 
     Attributes:
       task, metric, cell, config: as the records have them.
-      overrides: those of the command line, without the seed.
-      records: one for each seed, in the order of the seeds; the newest where a seed was run twice.
+      overrides: those of the command line, without the seed and what `FOLDS` names.
+      records: one for each seed and part, in their order; the newest where one was run twice.
     """
 
     task: str
@@ -40,6 +43,11 @@ class Group:
         return self.records[-1]["parameters"]
 
     @property
+    def setting(self) -> str:
+        """The variant of the config but for its cell: "jsb" of "configs/music.py:jsb-lstm"; empty for the default."""
+        return self.config.partition(":")[2].partition("-")[0]
+
+    @property
     def values(self) -> list[float]:
         return [record["value"] for record in self.records]
 
@@ -49,8 +57,17 @@ class Group:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation over the seeds (of a sample); None for a single seed."""
+        """The standard deviation over the runs (of a sample); None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def runs(self) -> list[str]:
+        """What tells the runs from each other: the seed, or the part that is left out, and then a seed but for 0."""
+        names = []
+        for record in self.records:
+            words = [*_fold(record).values(), str(record["seed"])]
+            names.append(" ".join(words if len(words) == 1 or record["seed"] else words[:-1]))
+        return names
 
     @property
     def minutes(self) -> float:
@@ -60,13 +77,15 @@ class Group:
     @property
     def command(self) -> str:
         """What repeats the first of the runs."""
-        words = [f"--config={self.config}", *(f"--config.{override}" for override in self.overrides)]
+        first = self.records[0]
+        fold = [f"{key}={value}" for key, value in _fold(first).items()]
+        words = [f"--config={self.config}", *(f"--config.{override}" for override in (*self.overrides, *fold))]
         if self.cell in STUDIES:
             return " ".join([f"python -m {STUDIES[self.cell]}", *words])
-        seed = self.records[0]["seed"]
-        if seed or len(self.records) > 1:
-            words.append(f"--config.seed={seed}")
-        return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{self.task}_{self.cell}_{seed}"])
+        if first["seed"] or len(self.distinct("seed")) > 1:
+            words.append(f"--config.seed={first['seed']}")
+        name = "_".join([self.task, self.cell, *self.runs[0].split()])
+        return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{name}"])
 
     def distinct(self, key: str) -> list[str]:
         """The values under a key of the records, each once."""
@@ -98,11 +117,18 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def grouped(records: list[dict[str, Any]]) -> list[Group]:
-    """Groups records that differ in their seed alone, in the order of each group's last record: the newest is last."""
-    groups: dict[tuple[str, str, str, str, tuple[str, ...]], dict[int, dict[str, Any]]] = {}
+    """Groups records that differ in seed and fold alone, in the order of each group's last record."""
+    groups: dict[tuple[str, str, str, str, tuple[str, ...]], dict[tuple[str, ...], dict[str, Any]]] = {}
     for record in records:
-        overrides = tuple(sorted(word for word in record["overrides"] if not word.startswith("seed=")))
+        fold = _fold(record)
+        overrides = tuple(sorted(word for word in record["overrides"] if word.partition("=")[0] not in {"seed", *fold}))
         key = (record["task"], record["metric"], record["cell"], record["config"], overrides)
-        seeds = groups.pop(key, {})
-        groups[key] = seeds | {record["seed"]: record}
-    return [Group(*key, tuple(seeds[seed] for seed in sorted(seeds))) for key, seeds in groups.items()]
+        runs = groups.pop(key, {})
+        groups[key] = runs | {(*fold.values(), f"{record['seed']:09d}"): record}
+    return [Group(*key, tuple(runs[run] for run in sorted(runs))) for key, runs in groups.items()]
+
+
+def _fold(record: dict[str, Any]) -> dict[str, str]:
+    """Which part of the data a run left out, if it was told to leave one out."""
+    pairs = (word.partition("=")[::2] for word in record["overrides"])
+    return {key: value for key, value in pairs if key in FOLDS and value}

@@ -20,7 +20,7 @@ def overview(goals: Sequence[Goal], groups: Sequence[Group]) -> str:
     """Returns one row for each goal, with the default configuration of each cell."""
     rows = []
     for goal in goals:
-        found = {cell: default(of(goal, groups, cell)) for cell in CELLS}
+        found = {cell: default(goal, groups, cell) for cell in CELLS}
         published = next((figure for figure in goal.figures if figure.model.startswith("GRU")), None)
         rows.append(
             (
@@ -45,7 +45,7 @@ def details(task: str, goals: Sequence[Goal], groups: Sequence[Group]) -> str:
         if goal.figures:
             parts.append(f"Published: {'; '.join(sources(goal))}.")
         if found:
-            header = ("cell", "parameters", goal.measure, "seeds", f"target {wanted(goal)}".strip(), "minutes")
+            header = ("cell", "parameters", goal.measure, "runs", f"target {wanted(goal)}".strip(), "minutes")
             parts.append(table((*header, "machine", "commit", "configuration"), (_row(goal, group) for group in found)))
         commands |= {group.command: None for group in found}
     if commands:
@@ -58,9 +58,13 @@ def of(goal: Goal, groups: Sequence[Group], cell: str | None = None) -> list[Gro
     return [g for g in groups if (g.task, g.metric) == (goal.task, goal.metric) and cell in (None, g.cell)]
 
 
-def default(groups: Sequence[Group]) -> Group | None:
-    """Returns the group without overrides, else any; the newest of them. No score has a say in it."""
-    return max(groups, key=lambda group: (not group.overrides, groups.index(group)), default=None)
+def default(goal: Goal, groups: Sequence[Group], cell: str) -> Group | None:
+    """Returns the group that answers for a cell: of the goal's setting, rather without overrides, the newest of them.
+
+    No score has a say in it.
+    """
+    found = [group for group in of(goal, groups, cell) if not goal.setting or group.setting in ("", goal.setting)]
+    return max(found, key=lambda group: (not group.overrides, found.index(group)), default=None)
 
 
 def score(goal: Goal, group: Group | None) -> str:
@@ -109,7 +113,7 @@ def _row(goal: Goal, group: Group) -> tuple[str, ...]:
         NAMES.get(group.cell, group.cell),
         f"{group.parameters:,}",
         score(goal, group),
-        ", ".join(str(record["seed"]) for record in group.records),
+        ", ".join(group.runs),
         verdict(goal, group),
         f"{group.minutes:.1f}",
         "; ".join(group.distinct("machine")),

@@ -1,5 +1,6 @@
 """What RESULTS.md says follows from the records and the goals."""
 
+import dataclasses
 import pathlib
 import shutil
 
@@ -24,10 +25,11 @@ GOAL = Goal(
 )
 
 
-def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll", parameters=1000):
+def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll", parameters=1000, setting="jsb"):
     shared = {"parameters": parameters, "minutes": 2.0, "machine": "two cores", "commit": "0123456789-dirty"}
+    shared["overrides"] = [*overrides]
     runs = tuple(shared | {"seed": seed, "value": value} for seed, value in enumerate(values))
-    return records.Group(task, metric, cell, "configs/music.py:jsb", overrides, runs)
+    return records.Group(task, metric, cell, f"configs/music.py:{setting}", overrides, runs)
 
 
 def test_results_md_is_what_the_records_say():
@@ -41,8 +43,9 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         report.check(tmp_path)
     results, _ = report.write(tmp_path)
     report.check(tmp_path)
+    line = results.read_text().splitlines().index("## Overview") + 1
     results.write_text(results.read_text().replace("## Overview", "## overview"))
-    with pytest.raises(ConfigError, match=r"from line 9 on"):
+    with pytest.raises(ConfigError, match=rf"from line {line} on"):
         report.check(tmp_path)
     report.write(tmp_path)
     picture.write_text("<svg/>")
@@ -79,9 +82,20 @@ def test_a_record_without_a_goal_is_not_left_out(tmp_path):
 
 def test_the_overview_shows_the_default_configuration_whatever_its_score():
     worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
-    assert tables.default([worse, better]) is worse
-    assert tables.default([better]) is better
-    assert tables.default([]) is None
+    assert tables.default(GOAL, [worse, better], "gru") is worse
+    assert tables.default(GOAL, [better], "gru") is better
+    assert tables.default(GOAL, [better], "lstm") is None
+
+
+def test_a_goal_is_answered_by_its_own_setting():
+    goal = dataclasses.replace(GOAL, setting="jsb")
+    own, lstm, other = group(), group("lstm", setting="jsb-lstm"), group(values=(1.0,), setting="transposed")
+    for groups in ([own, lstm, other], [other, lstm, own]):
+        assert tables.default(goal, groups, "gru") is own
+        assert tables.default(goal, groups, "lstm") is lstm
+    assert tables.default(goal, [other], "gru") is None
+    assert tables.default(GOAL, [own, other], "gru") is other
+    assert "`configs/music.py:transposed`" in tables.details("jsb", [goal], [own, other])
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,24 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
     )
 
 
+def test_runs_that_leave_another_speaker_out_are_one_group(tmp_path):
+    folder = written(
+        tmp_path,
+        {"overrides": ["task.speaker=theo", "model.cell=gru"], "value": 9.0},
+        {"overrides": ["model.cell=gru", "seed=3", "task.speaker=lucas"], "seed": 3, "value": 8.0},
+        {"overrides": ["model.cell=gru", "task.speaker=lucas"], "value": 7.0},
+        {"overrides": ["model.cell=gru", "task.speaker="], "value": 1.0},
+    )
+    group, other = records.grouped(records.read(folder))
+    assert (group.overrides, group.runs) == (("model.cell=gru",), ["lucas", "lucas 3", "theo"])
+    assert group.values == [7.0, 8.0, 9.0]
+    assert group.command == (
+        "python -m experiments.train --config=configs/music.py:jsb --config.model.cell=gru --config.task.speaker=lucas "
+        "--config.seed=0 --workdir=runs/jsb_gru_lucas"
+    )
+    assert other.values == [1.0]
+
+
 def test_other_overrides_or_another_config_make_another_group(tmp_path):
     folder = written(tmp_path, {}, {"overrides": ["model.hidden_size=3"]}, {"config": "configs/other.py"})
     groups = records.grouped(records.read(folder))

@@ -23,6 +23,7 @@ SECTIONS = (
     "experiments.studies.long_memory",
     "experiments.studies.gradient_flow",
     "experiments.studies.efficiency",
+    "experiments.studies.source_length",
     "experiments.reporting.speed",
 )
 """Modules with `section(results_folder) -> str`, a section that starts with its own heading, or nothing to say."""

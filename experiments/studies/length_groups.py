@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.pictures import png
+from experiments.reporting import tables
+from experiments.reporting.svg import svg
 from experiments.schema import ConfigError
 
 
@@ -55,26 +56,24 @@ def edges_of(values: Sequence[str]) -> list[int]:
     return edges
 
 
-def table(columns: Mapping[str, Sequence[Group]], title: str) -> str:
-    """Lays groups out: a row for each, a column for each run."""
-    widths = [max(8, len(name)) for name in columns]
-    names = (f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
-    lines = [title, "  ".join(["words   sentences", *names])]
+def table(columns: Mapping[str, Sequence[Group]]) -> str:
+    """Lays groups out in Markdown: a row for each, a column for each run."""
+    rows = []
     for groups in zip(*columns.values(), strict=True):
-        scores = (f"{group.bleu:>{width}.2f}" for group, width in zip(groups, widths, strict=True))
-        words = f"{groups[0].least}-{groups[0].most}"
-        lines.append("  ".join([f"{words:<8}{groups[0].sentences:>9}", *scores]))
-    return "\n".join(lines)
+        scores = (f"{group.bleu:.2f}" for group in groups)
+        rows.append((f"{groups[0].least}–{groups[0].most}", str(groups[0].sentences), *scores))
+    return tables.table(("words of the source", "sentences", *columns), rows)
 
 
 def plot(columns: Mapping[str, Sequence[Group]]) -> bytes:
-    """Draws BLEU over the groups, a line a run, as a PNG."""
+    """Draws BLEU over the groups, a line a run, as an SVG."""
 
-    def draw(axes: Any) -> None:
+    def paint(panels: Any) -> None:
+        axes = panels[0, 0]
         for name, groups in columns.items():
             axes.plot(range(len(groups)), [group.bleu for group in groups], marker="o", label=name)
             axes.set_xticks(range(len(groups)), [f"{group.least}–{group.most}" for group in groups])
         axes.set(xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
         axes.legend()
 
-    return png((5, 3.5), draw)
+    return svg(1, 1, (5, 3.5), paint)

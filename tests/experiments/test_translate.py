@@ -1,5 +1,7 @@
 """Translations and pictures of what was looked at, as a person asks for them."""
 
+import json
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -7,6 +9,7 @@ from flax import nnx
 from experiments.data.subwords import END, Subwords
 from experiments.models.encoder_decoder import EncoderDecoderConfig
 from experiments.pictures import heat_map
+from experiments.studies.source_length import section
 from experiments.tasks.multi30k import Multi30k, Multi30kConfig, Translation
 from tests.experiments.programs import programs
 
@@ -52,10 +55,19 @@ def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
         assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["1.png", "2.png"]
         error = run.run("translate", f"--workdir={sums_up}", *told, status=1)
         assert error == "error: --heat_maps: expected a run with attention, got one without\n"
-        study = ["--split=validation", f"--picture={tmp_path / 'gap.png'}", f"--data_dir={data_dir}"]
+        study = ["--split=validation", f"--folder={tmp_path / 'study'}", f"--data_dir={data_dir}"]
         out = run.run("studies.source_length", f"--workdir={attends},{sums_up}", *study)
-    assert "nrefs:1|case:lc|eff:no|tok:13a|smooth:exp" in out.splitlines()[0]
-    assert out.splitlines()[1].split() == ["words", "sentences", str(attends), str(sums_up)]
-    assert sum(int(line.split()[1]) for line in out.splitlines()[2:-1]) == 100
-    assert out.splitlines()[-1].split()[1] == "100"
-    assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")
+    names = "| words of the source | sentences | with attention | without attention |"
+    rows = [line.split("|")[1:-1] for line in out.splitlines()]
+    assert out.splitlines()[0] == names
+    assert sum(int(row[1]) for row in rows[2:-1]) == 100 == int(rows[-1][1])
+    found = json.loads((tmp_path / "study" / "source_length.json").read_text())
+    assert "nrefs:1|case:lc|eff:no|tok:13a|smooth:exp" in found["signature"]
+    assert (found["split"], found["direction"]) == ("validation", "de-en")
+    assert b"without attention" in (tmp_path / "study" / "source_length.svg").read_bytes()
+    results = tmp_path / "results"
+    results.mkdir()
+    (tmp_path / "study").rename(results / "studies")
+    text = section(results)
+    assert "BLEU of the validation split" in text
+    assert names in text

@@ -3,7 +3,8 @@
     python -m experiments.train --config=configs/copying.py:t200 --workdir=runs/copying_200
     python -m experiments.train --config=configs/copying.py:t1000 --workdir=runs/copying_1000
 
-Other cells with as many parameters: `:t200-lstm`, `:t200-elman`, and the same for t1000. Not yet run.
+Other cells with as many parameters: `:t200-lstm`, `:t200-elman`, and the same for t1000. Test loss over that of the
+memoryless baseline, seed 0: T = 200 0.081, four minutes on one core; T = 1000 0.469, 22 minutes.
 """
 
 from ml_collections import ConfigDict

@@ -32,8 +32,7 @@ FINDINGS = """\
 What it shows: with attention a translation holds its quality up to some 18 words; without, every group is worse than
 the one before, and the gap widens from group to group. Both models have as many layers and the same decoder's width,
 the same subwords, training and beam. What it does not show: long texts, for a caption rarely has more than 20 words;
-the last group has few sentences, so its BLEU is the least certain; and with a larger state the summary would reach
-further."""
+the last group has few sentences, so its BLEU is the least certain; nor how far a larger state would reach."""
 LABELS = {"additive": "with attention", "none": "without attention"}
 
 

@@ -12,7 +12,7 @@ Evolution Recurrent Neural Networks", 2016.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import jax
@@ -22,10 +22,8 @@ from flax import nnx
 
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, Range
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
-
-EVAL_BATCH_SIZE = 250
-STREAMS = {"validation": 1, "test": 2}
+from experiments.tasks.base import Batch, Carry, Sums, mean
+from experiments.tasks.generated import Generated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,39 +41,23 @@ class AddingConfig(Checked):
     eval_count: Count = 1000
 
 
-class Adding(Task):
+class Adding(Generated):
     """Regression on the sum of two marked numbers."""
 
     Config, ModelConfig = AddingConfig, ClassifierConfig
     metric, mode = "mse", "min"
+    eval_batch_size = 250
     result_metrics = ("mse",)
-
-    def __init__(self, config: AddingConfig, data_dir: str | None):
-        """`data_dir` is not used: the sequences are generated."""
-        self.config = config
 
     @property
     def result_name(self) -> str:
         return f"adding_{self.config.length}"
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
         return Classifier(config, 2, 1, rngs)
 
-    def train_batch(self, seed: int, step: int) -> Batch:
-        rng = np.random.default_rng((0, seed, step))
-        return draw(rng, self.batch_size, self.config.length) | {"weights": np.ones(self.batch_size, np.float32)}
-
-    def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields the fixed validation or test set; for "train", as many batches of the training stream of seed 0."""
-        count = self.config.eval_count
-        if split == "train":
-            return (self.train_batch(0, step) for step in range(-(-count // self.batch_size)))
-        sequences = draw(np.random.default_rng(STREAMS[split]), count, self.config.length)
-        return padded_batches(sequences, min(EVAL_BATCH_SIZE, count))
+    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+        return draw(rng, count, self.config.length)
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         predictions = model(batch["xs"], key=key)[..., 0]

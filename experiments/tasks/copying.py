@@ -14,7 +14,7 @@ Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequenc
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -24,14 +24,13 @@ from flax import nnx
 
 from experiments.models.tagger import Tagger, TaggerConfig
 from experiments.schema import Checked, Count
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.base import Batch, Carry, Sums, mean
+from experiments.tasks.generated import Generated
 
 MEMORY = 10
 SYMBOLS = 8
 BLANK, MARK = 0, SYMBOLS + 1
 CLASSES = SYMBOLS + 2
-EVAL_BATCH_SIZE = 100
-STREAMS = {"validation": 1, "test": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +48,17 @@ class CopyingConfig(Checked):
     eval_count: Count = 500
 
 
-class Copying(Task):
+class Copying(Generated):
     """Classification of every step."""
 
     Config, ModelConfig = CopyingConfig, TaggerConfig
     metric, mode = "loss", "min"
+    eval_batch_size = 100
     result_metrics = ("loss_ratio",)
-
-    def __init__(self, config: CopyingConfig, data_dir: str | None):
-        """`data_dir` is not used: the sequences are generated."""
-        self.config = config
 
     @property
     def result_name(self) -> str:
         return f"copying_{self.config.length}"
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
 
     @property
     def memoryless_loss(self) -> float:
@@ -76,17 +68,8 @@ class Copying(Task):
     def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
         return Tagger(config, CLASSES, CLASSES, rngs)
 
-    def train_batch(self, seed: int, step: int) -> Batch:
-        rng = np.random.default_rng((0, seed, step))
-        return draw(rng, self.batch_size, self.config.length) | {"weights": np.ones(self.batch_size, np.float32)}
-
-    def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields the fixed validation or test set; for "train", as many batches of the training stream of seed 0."""
-        count = self.config.eval_count
-        if split == "train":
-            return (self.train_batch(0, step) for step in range(-(-count // self.batch_size)))
-        sequences = draw(np.random.default_rng(STREAMS[split]), count, self.config.length)
-        return padded_batches(sequences, min(EVAL_BATCH_SIZE, count))
+    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+        return draw(rng, count, self.config.length)
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         logits, _ = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)

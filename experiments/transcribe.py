@@ -2,13 +2,15 @@
 
 python -m experiments.transcribe --workdir=runs/fsdd mine.wav            a digit, from a WAV file
 python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
-python -m experiments.transcribe --workdir=runs/an4 mine.mfc             a text, from a Sphinx feature file
+python -m experiments.transcribe --workdir=runs/an4 mine.wav             a text, from a WAV file
+python -m experiments.transcribe --workdir=runs/an4 mine.mfc             or from a Sphinx feature file
 
 An argument that is no file is looked up among the recordings of the run's data set by its name, and the truth is
-printed beside the answer. A run of AN4 takes mel-cepstra, not waveforms, for the corpus came to it so: 13 a frame, 100
-frames a second, from 16 kHz by a bank of 40 filters from 130 to 6800 Hz, as CMU Sphinx writes them (`.mfc`).
+printed beside the answer. AN4 came as mel-cepstra; of a WAV file, best of 16 kHz or more, a run of AN4 computes the
+same: 13 a frame, 100 frames a second, from a bank of 40 filters from 130 to 6800 Hz, as CMU Sphinx writes them.
 """
 
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +20,7 @@ from absl import flags
 from experiments import command_line, trained
 from experiments.audio.cepstra import read_cepstra
 from experiments.audio.errors import AudioError
+from experiments.audio.mel_cepstra import MelCepstra
 from experiments.audio.wav import read_wav
 from experiments.data import an4, fsdd
 from experiments.decoding import ctc
@@ -52,19 +55,26 @@ def main(arguments: Sequence[str]) -> None:
 
 def text_lines(task: An4, model: Transcriber, name: str) -> Iterator[str]:
     """Yields the likeliest texts of an utterance."""
-    if name.lower().endswith(".wav"):
-        raise AudioError(
-            f"{name}: a run of 'an4' takes mel-cepstra, not waveforms: a Sphinx feature file (.mfc) with 13 a frame, "
-            "made from 16 kHz with 40 filters from 130 to 6800 Hz at 100 frames a second"
-        )
     known = {one.name: one for split in task.splits.values() for one in split}
-    frames = known[name].cepstra if is_known(name, known) else read_cepstra(name, an4.COEFFICIENTS)
+    frames = known[name].cepstra if is_known(name, known) else cepstra(name)
     (log_probs,) = task.log_probs(model, [frames])
     width = max(task.config.beam_width, ALTERNATIVES.value)
     for labels, score in ctc.prefix_beam(log_probs, width, LEAST_LOG_PROB)[: ALTERNATIVES.value]:
         yield f"{name}  {spelled(labels)}" + (f"  (log probability {score:.2f})" if ALTERNATIVES.value > 1 else "")
     if is_known(name, known):
         yield f"{name}  {known[name].text}  (said)"
+
+
+def cepstra(path: str) -> np.ndarray:
+    """Reads cepstra (T, 13) from a feature file, or computes them from a WAV file."""
+    if not path.lower().endswith(".wav"):
+        return read_cepstra(path, an4.COEFFICIENTS)
+    front = MelCepstra()
+    waveform = read_wav(path, front.sample_rate)
+    if len(waveform) < front.window:
+        least = math.ceil(1000 * front.window / front.sample_rate)
+        raise AudioError(f"{path}: expected at least {least} ms of sound, got {len(waveform)} samples")
+    return front(waveform)
 
 
 def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:

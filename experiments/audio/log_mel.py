@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.audio.perturbation import hertz, mel
+from experiments.audio.mel import triangles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,5 @@ class LogMel:
         return jnp.log(energies @ self.filters(size) + self.floor)
 
     def filters(self, size: int) -> np.ndarray:
-        """Triangles over the bins of a transform of `size` samples, each falling to 0 at its neighbours' centres.
-
-        Returns:
-          (size // 2 + 1, M) float32.
-        """
-        corners = hertz(np.linspace(mel(self.low_hz), mel(self.high_hz), self.bands + 2))
-        bins = np.arange(size // 2 + 1)[:, None] * self.sample_rate / size
-        rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
-        falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-        return np.maximum(np.minimum(rising, falling), 0).astype(np.float32)
+        """Triangles over the bins of a transform of `size` samples: (size // 2 + 1, M) float32."""
+        return triangles(self.bands, self.low_hz, self.high_hz, size, self.sample_rate).astype(np.float32)

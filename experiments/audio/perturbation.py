@@ -6,6 +6,8 @@ References: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves 
 
 import numpy as np
 
+from experiments.audio.mel import hertz, mel
+
 
 def resampled(signal: np.ndarray, speed: float) -> np.ndarray:
     """Plays a signal (T, ...) `speed` times as fast, between its samples on straight lines: (round(T / speed), ...)."""
@@ -42,16 +44,6 @@ def spectral_change(
         to_spectrum[:, hidden] = 0.0
     back = np.cos(np.pi * (np.arange(bands)[:, None] + 0.5) * k / bands) / bands
     return (to_spectrum @ back).astype(np.float32)
-
-
-def mel(frequency: np.ndarray | float) -> np.ndarray:
-    """The mel scale: 2595 log10(1 + f / 700 Hz)."""
-    return 2595.0 * np.log10(1.0 + np.asarray(frequency) / 700.0)
-
-
-def hertz(mels: np.ndarray | float) -> np.ndarray:
-    """The inverse of `mel`."""
-    return 700.0 * (10.0 ** (np.asarray(mels) / 2595.0) - 1.0)
 
 
 def span(rng: np.random.Generator, length: int, most: int) -> slice:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.audio.log_mel import LogMel
-from experiments.audio.perturbation import hertz, mel
+from experiments.audio.mel import hertz, mel
 from experiments.audio.stream import FrameStream
 
 FRONT = LogMel()

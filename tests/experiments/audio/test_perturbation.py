@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.audio.perturbation import (
-    disturbed,
-    hertz,
-    hide_spans,
-    mel,
-    resampled,
-    span,
-    spectral_change,
-)
+from experiments.audio.mel import hertz, mel
+from experiments.audio.perturbation import disturbed, hide_spans, resampled, span, spectral_change
 
 BANK = {"coefficients": 13, "bands": 40, "low_hz": 130.0, "high_hz": 6800.0}
 

@@ -20,10 +20,12 @@ class DigitRecogniserConfig(RecurrentConfig):
     Attributes:
       prior_frames: the weight, in frames, of the learnt mean spectrum in what each frame is compared with.
       hidden_bands: in training, the most neighbouring mel bands that are hidden.
+      delta_frames: D, over how many frames each frame's change is heard beside it; 0 for no changes.
     """
 
     prior_frames: Positive = 10.0
     hidden_bands: Natural = 0
+    delta_frames: Natural = 0
 
 
 class Heard(NamedTuple):
@@ -32,12 +34,14 @@ class Heard(NamedTuple):
     Attributes:
       count: (B,) int32, frames.
       level: (B, M), the sum of their log-mel spectra.
+      recent: (B, D, M), the last D of them, as compared with their mean.
       state: of the recurrent layers.
       output: (B, H), the sum of the highest layer's outputs.
     """
 
     count: jax.Array
     level: jax.Array
+    recent: jax.Array
     state: Any
     output: jax.Array
 
@@ -50,14 +54,15 @@ class DigitRecogniser(nnx.Module):
 
         x̂_t = (x_t - (P m + Σ_{s≤t} x_s) / (P + t)) / 2
 
-    The answer is read from the mean of the recurrent layers' outputs.
+    The recurrent layers hear x̂_t and its change 2 (x̂_t - x̂_{t-D}), x̂ before the first frame being 0; without changes
+    x̂_t alone. The answer is read from the mean of the recurrent layers' outputs.
     """
 
     def __init__(self, config: DigitRecogniserConfig, front: LogMel, classes: int, rngs: nnx.Rngs):
         """Makes fresh parameters from `rngs`."""
         self.config, self.front = config, front
         self.mean = nnx.Param(jnp.full((front.bands,), -8.0))
-        self.recurrent = recurrent(config, front.bands, rngs)
+        self.recurrent = recurrent(config, front.bands * (2 if config.delta_frames else 1), rngs)
         self.readout = nnx.Linear(config.hidden_size, classes, rngs=rngs)
 
     def __call__(self, waveforms: jax.Array, lengths: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -78,6 +83,7 @@ class DigitRecogniser(nnx.Module):
         return Heard(
             jnp.zeros((rows,), jnp.int32),
             jnp.zeros((rows, self.front.bands)),
+            jnp.zeros((rows, self.config.delta_frames, self.front.bands)),
             self.recurrent.initial_state((rows,)),
             jnp.zeros((rows, self.config.hidden_size)),
         )
@@ -99,13 +105,26 @@ class DigitRecogniser(nnx.Module):
         weights = P + heard.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
         compared = (xs - (P * self.mean[...][None, None] + sums) / weights[..., None]) / 2
         compared = hide_bands(compared, self.config.hidden_bands, key_bands)
-        ys, state = self.recurrent(compared, heard.state, lengths=counts, rngs=key_layers)
-        return Heard(heard.count + counts, sums[:, -1], state, heard.output + ys.sum(axis=1))
+        latest = jnp.concatenate([heard.recent, compared], axis=1)
+        features = with_changes(latest, self.config.delta_frames) if self.config.delta_frames else compared
+        ys, state = self.recurrent(features, heard.state, lengths=counts, rngs=key_layers)
+        recent = jax.vmap(self._recent)(latest, counts)
+        return Heard(heard.count + counts, sums[:, -1], recent, state, heard.output + ys.sum(axis=1))
+
+    def _recent(self, latest: jax.Array, count: jax.Array) -> jax.Array:
+        """Takes the last D frames (D, M) of the D before and `count` new ones; what follows them is padding."""
+        return jax.lax.dynamic_slice_in_dim(latest, count, self.config.delta_frames)
 
     def answer(self, heard: Heard, *, key: jax.Array | None = None) -> jax.Array:
         """Returns the logits (B, O) of what has been heard, at least one frame."""
         mean = heard.output / jnp.maximum(heard.count, 1)[:, None]
         return self.readout(gru_jax.dropout(mean, self.config.dropout, key))
+
+
+def with_changes(xs: jax.Array, delta_frames: int) -> jax.Array:
+    """Puts x_t and 2 (x_t - x_{t-D}) side by side: (B, D + T, M) -> (B, T, 2M), D = delta_frames."""
+    latest = xs[:, delta_frames:]
+    return jnp.concatenate([latest, 2 * (latest - xs[:, :-delta_frames])], axis=-1)
 
 
 def hide_bands(xs: jax.Array, most: int, key: jax.Array | None) -> jax.Array:

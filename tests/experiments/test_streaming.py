@@ -15,9 +15,10 @@ N = 5000
 WAVEFORM = (np.random.default_rng(0).standard_normal(N) * np.linspace(0.01, 1, N)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return DigitRecogniser(DigitRecogniserConfig(hidden_size=6, num_layers=2), FRONT, 10, nnx.Rngs(0))
+@pytest.fixture(scope="module", params=[0, 3])
+def model(request):
+    config = DigitRecogniserConfig(hidden_size=6, num_layers=2, delta_frames=request.param)
+    return DigitRecogniser(config, FRONT, 10, nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The recogniser compares each frame with what came before it, and with nothing that comes later or is padding."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,12 @@ import pytest
 from flax import nnx
 
 from experiments.audio.log_mel import LogMel
-from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig, hide_bands
+from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig, hide_bands, with_changes
 
 FRONT = LogMel(bands=12)
 
 
-def make(**options):
+def make(**options: Any):
     config = DigitRecogniserConfig(**{"hidden_size": 6, "num_layers": 2} | options)
     return DigitRecogniser(config, FRONT, 10, nnx.Rngs(0))
 
@@ -21,8 +23,9 @@ def sounds(samples, rows=2):
     return jax.random.normal(jax.random.key(1), (rows, samples)) * 0.1
 
 
-def test_padding_changes_neither_answer_nor_gradient():
-    graph, params = nnx.split(make())
+@pytest.mark.parametrize("delta_frames", [0, 3])
+def test_padding_changes_neither_answer_nor_gradient(delta_frames):
+    graph, params = nnx.split(make(delta_frames=delta_frames))
     waveforms, lengths = sounds(1000), jnp.array([1000, 555])
 
     @jax.jit
@@ -40,9 +43,9 @@ def test_padding_changes_neither_answer_nor_gradient():
     np.testing.assert_allclose(alone, clean[1][1:], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_hearing_in_pieces_is_hearing_the_whole(cell):
-    model = make(cell=cell)
+@pytest.mark.parametrize("options", [{"cell": "gru"}, {"cell": "lstm"}, {"delta_frames": 3}, {"delta_frames": 10}])
+def test_hearing_in_pieces_is_hearing_the_whole(options):
+    model = make(**options)
     frames = FRONT.frames(sounds(1640))
     hear = jax.jit(lambda heard, frames, counts: model.hear(heard, frames, counts))
     whole = hear(model.silence(2), frames, jnp.array([19, 14]))
@@ -54,8 +57,15 @@ def test_hearing_in_pieces_is_hearing_the_whole(cell):
     assert whole.count.tolist() == [19, 14]
 
 
-def test_no_frame_waits_for_a_later_one():
-    model = make()
+def test_changes_are_those_over_so_many_frames():
+    xs = jnp.array([0, 0, 1, 3, 6, 10], jnp.float32)[None, :, None]
+    expected = [[1, 2], [3, 6], [6, 10], [10, 14]]
+    np.testing.assert_array_equal(with_changes(xs, 2)[0], expected)
+
+
+@pytest.mark.parametrize("delta_frames", [0, 2])
+def test_no_frame_waits_for_a_later_one(delta_frames):
+    model = make(delta_frames=delta_frames)
     frames = FRONT.frames(sounds(1000, rows=1))
 
     @jax.jit

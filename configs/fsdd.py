@@ -38,6 +38,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "num_layers": 2,
                 "dropout": 0.3,
                 "hidden_bands": 8,
+                "delta_frames": 3 if setting == "loso" else 0,
             },
             "optimizer": {
                 "name": "adamw",
@@ -47,7 +48,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "clip_norm": 1.0,
                 "weight_decay": 1e-2,
             },
-            "train": {"steps": 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
+            "train": {"steps": 300 if setting == "loso" else 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
             "seed": 0,
         }
     )

@@ -4,9 +4,16 @@
     python -m experiments.train --config=configs/fsdd.py:loso --config.task.speaker=theo --workdir=runs/fsdd_theo
     python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
 
-Steps and settings were chosen with `:held_out`, which keeps 300 recordings for validation; the others train on those
-too. Other cells with as many parameters: `:standard-lstm`, `:standard-elman`, and the same for the rest. Test accuracy
-of a first run 98.7 %, of `:held_out` 97.7 %; eight minutes on one busy core. `:loso` is not yet run.
+Steps and settings were chosen with `:held_out`, which keeps 300 recordings for validation, and for `:loso` with
+task.validation_speaker; the others train on those too. Other cells with as many parameters: `:standard-lstm`,
+`:standard-elman`, and the same for the rest.
+
+Test accuracy 99.1 % (98.7, 99.7, 99.0; LSTM 99.0), four minutes on one core; without one speaker 79.2 % (66.8 to 89.0),
+a minute each. With five speakers to learn from, networks soon know those by heart: on three held-out speakers accuracy
+was highest after some 300 steps, and hearing each frame's change (model.delta_frames) gained five points; what was
+tried before, 1500 steps without changes, had 66.7 there against 72.9, but 81.6 on the test speakers. Fewer mel bands,
+cepstra with changes, a floor relative to the loudest frame, and larger changes of speed, noise and dropout gained less
+or nothing.
 """
 
 from ml_collections import ConfigDict
@@ -48,7 +55,12 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "clip_norm": 1.0,
                 "weight_decay": 1e-2,
             },
-            "train": {"steps": 300 if setting == "loso" else 1500, "eval_every": 100, "checkpoint_every": 100, "log_every": 50},
+            "train": {
+                "steps": 300 if setting == "loso" else 1500,
+                "eval_every": 100,
+                "checkpoint_every": 100,
+                "log_every": 50,
+            },
             "seed": 0,
         }
     )

@@ -22,6 +22,7 @@ from experiments import variants
 
 VARIANTS = variants.of_settings("standard", "loso", "held_out")
 WIDTHS = {"gru": 128, "lstm": 110, "elman": 226}
+LOSO_WIDTHS = {"gru": 128, "lstm": 109, "elman": 230}
 
 
 def get_config(variant: str = "standard") -> ConfigDict:
@@ -41,7 +42,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
             },
             "model": {
                 "cell": cell,
-                "hidden_size": WIDTHS[cell],
+                "hidden_size": (LOSO_WIDTHS if setting == "loso" else WIDTHS)[cell],
                 "num_layers": 2,
                 "dropout": 0.3,
                 "hidden_bands": 8,

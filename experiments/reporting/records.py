@@ -65,8 +65,8 @@ class Group:
         """What tells the runs from each other: the seed, or the part that is left out, and then a seed but for 0."""
         names = []
         for record in self.records:
-            words = [*_fold(record).values(), str(record["seed"])]
-            names.append(" ".join(words if len(words) == 1 or record["seed"] else words[:-1]))
+            fold, seed = list(_fold(record).values()), record["seed"]
+            names.append(" ".join([*fold, str(seed)] if seed or not fold else fold))
         return names
 
     @property
@@ -118,13 +118,13 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def grouped(records: list[dict[str, Any]]) -> list[Group]:
     """Groups records that differ in seed and fold alone, in the order of each group's last record."""
-    groups: dict[tuple[str, str, str, str, tuple[str, ...]], dict[tuple[str, ...], dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, str, tuple[str, ...]], dict[tuple[tuple[str, ...], int], dict[str, Any]]] = {}
     for record in records:
         fold = _fold(record)
         overrides = tuple(sorted(word for word in record["overrides"] if word.partition("=")[0] not in {"seed", *fold}))
         key = (record["task"], record["metric"], record["cell"], record["config"], overrides)
         runs = groups.pop(key, {})
-        groups[key] = runs | {(*fold.values(), f"{record['seed']:09d}"): record}
+        groups[key] = runs | {(tuple(fold.values()), record["seed"]): record}
     return [Group(*key, tuple(runs[run] for run in sorted(runs))) for key, runs in groups.items()]
 
 

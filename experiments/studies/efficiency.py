@@ -10,7 +10,6 @@ Times are the least of interleaved rounds; memory is what the compiled program s
 The results go to experiments/results/studies/, from where RESULTS.md takes them.
 """
 
-import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +20,12 @@ import jax.numpy as jnp
 from absl import flags
 
 import gru_jax
-from experiments import atomic, command_line
+from experiments import command_line
 from experiments.catalogue import with_variant
 from experiments.reporting import records
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
-from experiments.training import environment, summary
+from experiments.studies import results
 
 CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
 GATES = {"gru": 3, "lstm": 4, "elman": 1}
@@ -45,24 +44,15 @@ bound by its launch and a wider one may cost nothing."""
 
 def define_flags() -> None:
     """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    results.define_folder()
     flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Measures, writes efficiency.json and efficiency.svg, prints the table."""
     del arguments
-    folder = pathlib.Path(flags.FLAGS.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [row for shape in SHAPES for equal in COMPARISONS for row in measure(shape, equal, flags.FLAGS.seconds)]
-    results = {
-        "command": "python -m experiments.studies.efficiency",
-        "machine": environment.machine(),
-        "commit": environment.commit(),
-        "rows": rows,
-    }
-    atomic.write_json(folder / "efficiency.json", results)
-    atomic.write_bytes(folder / "efficiency.svg", picture(rows))
+    results.write("efficiency", {"rows": rows}, picture(rows))
     print(costs_table(rows))
 
 
@@ -177,12 +167,11 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
     return svg(len(SHAPES), len(COMPARISONS), (4.5, 2.8), paint)
 
 
-def section(results: pathlib.Path) -> str:
+def section(folder: pathlib.Path) -> str:
     """Returns the study's section of RESULTS.md; empty where it was not run."""
-    path = results / "studies" / "efficiency.json"
-    if not path.exists():
+    found = results.read(folder, "efficiency")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     parts = [
         "### What a GRU costs",
         f"{origin(found)} One layer, forward and backward; in brackets the ratio to the GRU at the same shape:",
@@ -190,7 +179,7 @@ def section(results: pathlib.Path) -> str:
         f"![Cost of the three cells relative to the GRU]({PICTURE})",
         FINDINGS,
     ]
-    reached = budget_table(records.grouped(records.read(results)))
+    reached = budget_table(records.grouped(records.read(folder)))
     if reached:
         parts += ["For as many parameters and as many training steps, in the recorded runs:", reached]
     return "\n\n".join(parts)

@@ -12,7 +12,6 @@ Three measurements for each cell, on the adding problem:
 The results go to experiments/results/studies/, from where RESULTS.md takes them.
 """
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -25,11 +24,11 @@ import optax
 from absl import flags
 
 import gru_jax
-from experiments import atomic, command_line
+from experiments import command_line
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
+from experiments.studies import results
 from experiments.tasks.adding import draw
-from experiments.training import environment, summary
 
 CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
 GAINS = (0.5, 1.0, 1.5, 2.0)
@@ -52,19 +51,14 @@ widths, tasks, seeds and longer training; where an LSTM opens its path."""
 
 def define_flags() -> None:
     """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    results.define_folder()
     flags.DEFINE_integer("steps", 400, "Training steps of each run.", lower_bound=1)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Measures, writes gradient_flow.json and gradient_flow.svg, prints the table."""
     del arguments
-    folder = pathlib.Path(flags.FLAGS.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {
-        "command": "python -m experiments.studies.gradient_flow",
-        "machine": environment.machine(),
-        "commit": environment.commit(),
+    found: dict[str, Any] = {
         "steps": flags.FLAGS.steps,
         "jacobian": {name: {str(gain): jacobian_norms(cell, gain) for gain in GAINS} for name, cell in CELLS.items()},
         "training": {name: gradients_through_training(cell, flags.FLAGS.steps) for name, cell in CELLS.items()},
@@ -75,9 +69,8 @@ def main(arguments: Sequence[str]) -> None:
             for name, cell in CELLS.items()
         },
     }
-    atomic.write_json(folder / "gradient_flow.json", results)
-    atomic.write_bytes(folder / "gradient_flow.svg", picture(results))
-    print(jacobian_table(results), clipping_table(results), sep="\n\n")
+    results.write("gradient_flow", found, picture(found))
+    print(jacobian_table(found), clipping_table(found), sep="\n\n")
 
 
 def initial(cell: Any, gain: float) -> Any:
@@ -228,12 +221,11 @@ def picture(results: dict[str, Any]) -> bytes:
     return svg(3, 3, (4, 2.6), paint)
 
 
-def section(results: pathlib.Path) -> str:
+def section(folder: pathlib.Path) -> str:
     """Returns the study's section of RESULTS.md; empty where it was not run."""
-    path = results / "studies" / "gradient_flow.json"
-    if not path.exists():
+    found = results.read(folder, "gradient_flow")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     return "\n\n".join(
         [
             "### How gradients flow",

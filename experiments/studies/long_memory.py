@@ -14,19 +14,19 @@ The results go to experiments/results/studies/, from where RESULTS.md takes them
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
-from experiments import atomic, catalogue, command_line, tasks
+from experiments import catalogue, command_line, tasks
 from experiments.config import ExperimentConfig, resolve
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
 from experiments.run_folder import RunFolder
-from experiments.training import devices, environment, summary
+from experiments.studies import results
+from experiments.training import devices
 from experiments.training.metrics import read_rows
 from experiments.training.run import run
 
@@ -80,7 +80,7 @@ def trials() -> Iterator[Trial]:
 def define_flags() -> None:
     """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
     flags.DEFINE_string("workdir", "runs/long_memory", "Where the runs' folders are.")
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    results.define_folder()
     flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1)
     flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
     flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.")
@@ -97,8 +97,8 @@ def main(arguments: Sequence[str]) -> None:
     devices.request_cpu_devices(32, flags.FLAGS.devices)
     for trial in itertools.islice((t for t in trials() if not finished(t, folder)), flags.FLAGS.most):
         do(trial, folder)
-        write(folder, pathlib.Path(flags.FLAGS.folder))
-    print(write(folder, pathlib.Path(flags.FLAGS.folder)))
+        write(folder)
+    print(write(folder))
 
 
 def finished(trial: Trial, folder: pathlib.Path) -> bool:
@@ -131,13 +131,10 @@ def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def write(folder: pathlib.Path, results: pathlib.Path) -> str:
+def write(folder: pathlib.Path) -> str:
     """Writes long_memory.json and long_memory.svg; returns the table."""
     found = collected(folder)
-    results.mkdir(parents=True, exist_ok=True)
-    about = {"command": "python -m experiments.studies.long_memory", "machine": environment.machine()}
-    atomic.write_json(results / "long_memory.json", {**about, "commit": environment.commit(), "trials": found})
-    atomic.write_bytes(results / "long_memory.svg", picture(found))
+    results.write("long_memory", {"trials": found}, picture(found))
     return steps_table(found)
 
 
@@ -192,12 +189,11 @@ def picture(found: Sequence[dict[str, Any]]) -> bytes:
     return svg(len(METRICS), len(LENGTHS), (2.8, 2.4), paint)
 
 
-def section(results: pathlib.Path) -> str:
+def section(folder: pathlib.Path) -> str:
     """Returns the study's section of RESULTS.md; empty where it was not run."""
-    path = results / "studies" / "long_memory.json"
-    if not path.exists():
+    found = results.read(folder, "long_memory")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     return "\n\n".join(
         [
             "### How far back each cell remembers",

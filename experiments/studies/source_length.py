@@ -10,22 +10,21 @@ The results go to experiments/results/studies/, from where RESULTS.md takes them
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from absl import flags
 
-from experiments import atomic, command_line, trained
+from experiments import command_line, trained
 from experiments.models.encoder_decoder import EncoderDecoder
 from experiments.reporting.tables import origin
 from experiments.run_folder import RunFolder
 from experiments.schema import ConfigError
+from experiments.studies import results
 from experiments.studies.length_groups import Group, by_length, edges_of, plot, table
 from experiments.tasks.base import SPLITS, Split
 from experiments.tasks.multi30k import Multi30k, sacrebleu_metrics
-from experiments.training import environment, summary
 
 PICTURE = "experiments/results/studies/source_length.svg"
 FINDINGS = """\
@@ -41,7 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_list("workdir", None, "The runs' folders, separated by commas.", required=True)
     flags.DEFINE_enum("split", "test", SPLITS, "The split to translate.")
     flags.DEFINE_list("edges", ["8", "11", "14", "18"], "The most words of each group but the last.")
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+    results.define_folder()
     command_line.define_data_dir()
 
 
@@ -60,18 +59,12 @@ def main(arguments: Sequence[str]) -> None:
             dataclasses.asdict(group) for group in (*by_length(*texts, edges, metric), *by_length(*texts, [], metric))
         ]
     found = {
-        "command": "python -m experiments.studies.source_length",
-        "machine": environment.machine(),
-        "commit": environment.commit(),
         "direction": "-".join(runs[0][1].languages),
         "split": split,
         "signature": str(metric.get_signature()),
         "columns": columns,
     }
-    folder = pathlib.Path(flags.FLAGS.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_json(folder / "source_length.json", found)
-    atomic.write_bytes(folder / "source_length.svg", picture(found))
+    results.write("source_length", found, picture(found))
     print(groups_table(found))
 
 
@@ -97,12 +90,11 @@ def picture(found: Mapping[str, Any]) -> bytes:
     return plot({name: [Group(**group) for group in groups[:-1]] for name, groups in found["columns"].items()})
 
 
-def section(results: pathlib.Path) -> str:
+def section(folder: pathlib.Path) -> str:
     """Returns the study's section of RESULTS.md; empty where it was not run."""
-    path = results / "studies" / "source_length.json"
-    if not path.exists():
+    found = results.read(folder, "source_length")
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     return "\n\n".join(
         [
             "### How far a summary reaches",

@@ -1,0 +1,35 @@
+"""What a study leaves for RESULTS.md: its numbers, and where they come from, beside a picture of them."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments import atomic
+from experiments.training import environment, summary
+
+
+def define_folder() -> None:
+    """Defines --folder, where `write` puts the results."""
+    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+
+
+def write(study: str, found: Mapping[str, Any], picture: bytes) -> None:
+    """Writes <study>.json, with the command, machine and commit, and <study>.svg to --folder."""
+    folder = pathlib.Path(flags.FLAGS.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = {
+        "command": f"python -m experiments.studies.{study}",
+        "machine": environment.machine(),
+        "commit": environment.commit(),
+    }
+    atomic.write_json(folder / f"{study}.json", source | dict(found))
+    atomic.write_bytes(folder / f"{study}.svg", picture)
+
+
+def read(folder: pathlib.Path, study: str) -> dict[str, Any] | None:
+    """Returns what `write` has put into the "studies" of a folder of results; None where the study was not run."""
+    path = folder / "studies" / f"{study}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -31,6 +31,7 @@ class OptimizerConfig(Checked):
       weight_decay: on matrices only: biases are left alone.
       beta1, beta2, epsilon: of Adam and AdamW; RMSprop takes `beta2` as its decay, and `epsilon`.
       momentum: of SGD.
+      average: the decay of a moving average of the parameters, which is then what is evaluated and kept; 0 for none.
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -44,6 +45,7 @@ class OptimizerConfig(Checked):
     beta2: Rate = 0.999
     epsilon: Positive = 1e-8
     momentum: Rate = 0.0
+    average: Rate = 0.0
 
     def check(self):
         exponential = self.schedule == "exponential"

@@ -13,6 +13,7 @@ from experiments import command_line, tasks
 from experiments.run_folder import RunFolder, RunFolderError
 from experiments.tasks.base import SPLITS, Split
 from experiments.training import devices, loop, summary
+from experiments.training.averaging import evaluated
 from experiments.training.evaluation import Evaluator
 
 WORKDIR = command_line.define_workdir("The run's folder.")
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     if run.progress.step == 0:
         raise RunFolderError(f"{folder.path} holds no checkpoint yet")
     best = PARAMETERS.value == "best"
-    params, step = (run.best, run.progress.best_step) if best else (run.state.params, run.progress.step)
+    params, step = (run.best, run.progress.best_step) if best else (evaluated(run.state), run.progress.step)
     split = cast(Split, SPLIT.value)
     metrics = Evaluator(task, run.graph, mesh)(params, split)
     title = f"{task.result_name}, {split} split, parameters of step {step}"

@@ -18,6 +18,7 @@ from experiments.config import ExperimentConfig
 from experiments.run_folder import RunFolder
 from experiments.tasks.base import Batch, Sums, Task
 from experiments.training import devices
+from experiments.training.averaging import evaluated
 from experiments.training.checkpoints import Checkpoints, Progress
 from experiments.training.display import Display
 from experiments.training.evaluation import EvaluationStopped, Evaluator, add_sums
@@ -220,8 +221,9 @@ class Training:
 
     def evaluate(self) -> None:
         """Scores the parameters on the validation split; an evaluation that is stopped is due at the next start."""
+        params = evaluated(self.state)
         try:
-            row = self.evaluator(self.state.params, "validation")
+            row = self.evaluator(params, "validation")
         except EvaluationStopped:
             self.stopped = True
             self.progress = dataclasses.replace(self.progress, due=True)
@@ -230,7 +232,7 @@ class Training:
         self.write("validation", row)
         self.progress = judged(self.progress, row[self.task.metric], self.task, self.config.train.patience)
         if self.progress.best_step == self.step:
-            self.best = copy(self.state.params)
+            self.best = copy(params)
 
     def write(self, split: str, row: Mapping[str, float]) -> None:
         """Writes one row of metrics, and shows it."""

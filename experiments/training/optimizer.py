@@ -1,9 +1,10 @@
-"""Gradients to updates, by name: optax's rules, schedules, clipping and weight decay."""
+"""Gradients to updates, by name: optax's rules, schedules, clipping, weight decay and averages."""
 
 import jax
 import optax
 
 from experiments.config import OptimizerConfig
+from experiments.training.averaging import average_parameters
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -23,7 +24,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the chain: clip the global norm, apply the rule, scale by the learning rate of the step."""
+    """Returns the chain: clip the global norm, apply the rule, scale by the learning rate, average the result."""
     rules = {
         "adam": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
         "adamw": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
@@ -34,7 +35,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     decay = [optax.add_decayed_weights(config.weight_decay, mask=matrices)] if config.weight_decay else []
     rule = [rules[config.name]]
     body = rule + decay if config.name == "adamw" else decay + rule
-    return optax.chain(*clip, *body, optax.scale_by_learning_rate(learning_rate(config, steps)))
+    average = [average_parameters(config.average)] if config.average else []
+    return optax.chain(*clip, *body, optax.scale_by_learning_rate(learning_rate(config, steps)), *average)
 
 
 def matrices(params):

@@ -16,6 +16,7 @@ CONFIG = resolve(
     {
         "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 500},  # two batches an evaluation
         "model": {"hidden_size": 3, "dropout": 0.5},
+        "optimizer": {"average": 0.5},
         "train": {"steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 4},
     }
 )

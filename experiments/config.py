@@ -66,6 +66,7 @@ class TrainConfig(Checked):
       accumulate: in how many parts, one after the other, each device reads its rows of a batch; their gradients add up
         to that of the whole batch, in less memory.
       patience: evaluations without a new best after which training stops; 0 for never.
+      goal: the task's metric on the validation split at which training stops, reached or passed; None for none.
       on_nonfinite: what happens at a step whose loss or gradient is not finite. "stop": training ends with a diagnosis;
         "skip": the update is dropped and counted.
       nonfinite_limit: for "skip", so many such steps in a row end training all the same.
@@ -77,6 +78,7 @@ class TrainConfig(Checked):
     checkpoint_every: Count = 100
     accumulate: Count = 1
     patience: Natural = 0
+    goal: float | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Count = 10
 

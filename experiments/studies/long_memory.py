@@ -5,9 +5,9 @@ python -m experiments.studies.long_memory --workdir=runs/long_memory --list     
 
 GRU, LSTM and Elman, three seeds each; the gated cells with biases that know of no delay, and with chrono
 initialisation (`model.longest_delay` = T). Every run is one of `experiments.train`, in a folder of its own, with the
-configs of the two tasks at a smaller width; the shortest and the first seeds come first. A sequence length is solved
-where every seed reaches the criterion on the validation split: a mean squared error of 0.01 for adding, where always
-answering 1 gives 0.167; a tenth of the memoryless loss for copying.
+configs of the two tasks at a smaller width; the shortest and the first seeds come first. A run ends where it reaches
+the criterion on the validation split: a mean squared error of 0.01 for adding, where always answering 1 gives 0.167; a
+tenth of the memoryless loss for copying. A sequence length is solved where every seed reaches it.
 
 The results go to experiments/results/studies/, from where RESULTS.md takes them.
 """
@@ -64,7 +64,13 @@ class Trial:
                     "longest_delay": self.length if chrono else 0,
                 },
                 "optimizer": {"learning_rate": 5e-3},
-                "train": {"steps": STEPS, "eval_every": 200, "checkpoint_every": 500, "log_every": 200},
+                "train": {
+                    "steps": STEPS,
+                    "eval_every": 200,
+                    "checkpoint_every": 500,
+                    "log_every": 200,
+                    "goal": METRICS[self.task][1],
+                },
                 "seed": self.seed,
             }
         )

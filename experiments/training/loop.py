@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, TrainConfig
 from experiments.run_folder import RunFolder
 from experiments.tasks.base import Batch, Sums, Task
 from experiments.training import devices
@@ -230,7 +230,7 @@ class Training:
             return
         self.progress = dataclasses.replace(self.progress, due=False)
         self.write("validation", row)
-        self.progress = judged(self.progress, row[self.task.metric], self.task, self.config.train.patience)
+        self.progress = judged(self.progress, row[self.task.metric], self.task, self.config.train)
         if self.progress.best_step == self.step:
             self.best = copy(params)
 
@@ -248,11 +248,16 @@ def copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def judged(progress: Progress, value: float, task: Task, patience: int) -> Progress:
+def judged(progress: Progress, value: float, task: Task, settings: TrainConfig) -> Progress:
     """Returns the progress after an evaluation that gave `value`: a new best, or one more without."""
-    best = progress.best_value
-    better = best is None or not task.selects or (value < best if task.mode == "min" else value > best)
+
+    def passes(mark: float) -> bool:
+        return value < mark if task.mode == "min" else value > mark
+
+    best, goal = progress.best_value, settings.goal
+    better = best is None or not task.selects or passes(best)
+    reached = goal is not None and (value == goal or passes(goal))
     if better and math.isfinite(value):
-        return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0)
+        return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0, finished=reached)
     stale = progress.stale + 1
-    return dataclasses.replace(progress, stale=stale, finished=0 < patience <= stale)
+    return dataclasses.replace(progress, stale=stale, finished=reached or 0 < settings.patience <= stale)

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from experiments.config import TrainConfig
 from experiments.training.checkpoints import Progress
 from experiments.training.loop import judged
 
 
-def judge(values, mode="min", selects=True, patience=0):
+def judge(values, mode="min", selects=True, **settings):
     task: Any = SimpleNamespace(mode=mode, selects=selects)
     progress = Progress()
     for step, value in enumerate(values, 1):
-        progress = judged(dataclasses.replace(progress, step=step), value, task, patience)
+        progress = judged(dataclasses.replace(progress, step=step), value, task, TrainConfig(**settings))
     return progress
 
 
@@ -40,3 +41,13 @@ def test_patience_counts_evaluations_without_a_new_best():
     assert judge([1.0, 2.0, 2.0], patience=2).finished
     assert not judge([1.0, 2.0, 0.5, 2.0], patience=2).finished
     assert not judge([1.0, 2.0, 2.0], patience=2, selects=False).finished
+
+
+@pytest.mark.parametrize(("mode", "values"), [("min", [0.3, 0.2]), ("max", [0.1, 0.2]), ("min", [0.3, 0.1])])
+def test_a_goal_ends_training_where_it_is_reached_or_passed(mode, values):
+    assert not judge(values[:1], mode, goal=0.2).finished
+    assert judge(values, mode, goal=0.2).finished
+
+
+def test_a_goal_is_not_reached_by_what_is_no_number():
+    assert not judge([math.nan], goal=0.2).finished

@@ -27,8 +27,8 @@ from experiments.data.text import Vocabulary
 from experiments.decoding import ctc
 from experiments.decoding.error_rates import error_rates
 from experiments.models.transcriber import Transcriber, TranscriberConfig, ctc_losses
-from experiments.schema import Checked, Count, Natural, Range
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
+from experiments.schema import Count, Natural, Range
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, mean, padded_batches
 
 EVAL_BATCH_SIZE = 26  # a fifth of the test split
 BUCKETS = 5
@@ -38,8 +38,9 @@ VOCABULARY = Vocabulary(an4.ALPHABET)
 
 
 @dataclasses.dataclass(frozen=True)
-class An4Config(Checked):
-    """
+class An4Config(FinalConfig):
+    """As `FinalConfig`.
+
     Attributes:
       batch_size: utterances in a training batch, of similar lengths.
       stack: how many frames stand side by side in one step of the network.
@@ -49,8 +50,6 @@ class An4Config(Checked):
       hidden_bands: the most of its 40 mel bands that are hidden.
       hidden_spans: stretches of time that are hidden.
       hidden_frames: the most frames in each of them, and at most a tenth of the utterance.
-      train_on_validation: whether the validation speakers are trained on too, as published figures do, in a last run
-        with settings and steps that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
     """
 
     name: Literal["an4"] = "an4"
@@ -62,7 +61,6 @@ class An4Config(Checked):
     hidden_bands: Annotated[int, Range(0, BANDS)] = 0
     hidden_spans: Natural = 0
     hidden_frames: Natural = 0
-    train_on_validation: bool = False
 
 
 class An4(Task):
@@ -85,14 +83,6 @@ class An4(Task):
     @property
     def result_name(self) -> str:
         return "an4"
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def selects(self) -> bool:
-        return not self.config.train_on_validation
 
     def model(self, config: TranscriberConfig, rngs: nnx.Rngs) -> Transcriber:
         return Transcriber(config, 3 * an4.COEFFICIENTS * self.config.stack, 1 + len(VOCABULARY), rngs)

@@ -1,5 +1,6 @@
 """The one face of all tasks: data, model, loss, metrics. The trainer knows nothing else of them."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
@@ -9,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.data.batching import every_example_once
+from experiments.schema import Checked
 
 Batch: TypeAlias = dict[str, np.ndarray]
 """Arrays with a first axis of rows, so that a batch can be cut over devices."""
@@ -23,12 +25,25 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+@dataclasses.dataclass(frozen=True)
+class FinalConfig(Checked):
+    """The keys of tasks that may train on all there is but the test split.
+
+    Attributes:
+      train_on_validation: whether the validation split is trained on too, as published figures do, in a last run with
+        settings and steps that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
+    """
+
+    train_on_validation: bool = False
+
+
 class Task(Protocol):
     """A data set or generator, the model it takes, its loss and its metrics.
 
     Attributes:
       Config: the dataclass of the keys under `task`; its `name` is the task's.
       ModelConfig: the dataclass of the keys under `model`.
+      config: of the first kind, with a `batch_size`.
       metric: the name, among those of `metrics`, by which checkpoints are selected on the validation split.
       mode: whether less ("min") or more ("max") of it is better.
       result_name: the task's name in the results, where one task file serves several: "adding_600".
@@ -41,6 +56,7 @@ class Task(Protocol):
     metric: ClassVar[str]
     mode: ClassVar[str]
     result_metrics: ClassVar[tuple[str, ...]]
+    config: Any
 
     def __init__(self, config: Any, data_dir: str | None) -> None:
         """Loads the data; `data_dir` is where it is looked for first."""
@@ -57,12 +73,13 @@ class Task(Protocol):
     def result_name(self) -> str: ...
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        return self.config.batch_size
 
     @property
     def selects(self) -> bool:
         """Whether the validation split is held out, and chooses among checkpoints; else the last one counts."""
-        return True
+        return not (isinstance(self.config, FinalConfig) and self.config.train_on_validation)
 
     def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
         """Makes the model, with fresh parameters."""

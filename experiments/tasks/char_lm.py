@@ -24,23 +24,22 @@ from experiments.data import fetch
 from experiments.data.batching import Stream, endless_windows
 from experiments.data.text import Vocabulary, read_text
 from experiments.models.language_model import LanguageModel, LanguageModelConfig
-from experiments.schema import Checked, ConfigError, Count
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
+from experiments.schema import ConfigError, Count
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, mean
 
 EVAL_LENGTH = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class CharLMConfig(Checked):
-    """
+class CharLMConfig(FinalConfig):
+    """As `FinalConfig`.
+
     Attributes:
       text_file: a UTF-8 text file of one's own; empty for tiny Shakespeare.
       length: T, the characters of a training step, over which gradients flow.
       batch_size: rows of a training batch, each reading the text from its own place.
       validation_streams: the pieces that the validation split is cut into, to be read side by side; the first
         characters of each are predicted from an empty state. (The test split is always one.)
-      train_on_validation: whether the validation split is trained on too, as published figures do, in a last run with
-        settings and steps that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
     """
 
     name: Literal["char_lm"] = "char_lm"
@@ -48,7 +47,6 @@ class CharLMConfig(Checked):
     length: Count = 128
     batch_size: Count = 64
     validation_streams: Count = 16
-    train_on_validation: bool = False
 
 
 class CharLM(Task):
@@ -85,14 +83,6 @@ class CharLM(Task):
     @property
     def result_name(self) -> str:
         return pathlib.Path(self.config.text_file).stem if self.config.text_file else "tiny_shakespeare"
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def selects(self) -> bool:
-        return not self.config.train_on_validation
 
     def model(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> LanguageModel:
         return LanguageModel(config, len(self.vocabulary), rngs)

@@ -61,10 +61,6 @@ class Digits(Task):
     def result_name(self) -> str:
         return "digits" if self.config.layout == "pixels" else "digits_rows"
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
         return Classifier(config, self.features, CLASSES, rngs)
 

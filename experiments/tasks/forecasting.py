@@ -101,8 +101,8 @@ class Forecasting(Task):
 
     @property
     def result_name(self) -> str:
-        series = {"exchange_rate": "exchange_rate", "csv": _slug(pathlib.Path(self.config.csv_file).stem)}
-        name = series.get(self.config.dataset, self.config.dataset)
+        own = self.config.dataset == "csv"
+        name = _slug(pathlib.Path(self.config.csv_file).stem) if own else self.config.dataset
         if self.config.dataset != "exchange_rate":
             name += {"": "_multi", "OT": "_uni"}.get(self.config.column, f"_{_slug(self.config.column)}")
         elif self.config.column:
@@ -112,10 +112,6 @@ class Forecasting(Task):
     @property
     def result_metrics(self) -> tuple[str, ...]:
         return ("rse", "corr", "coverage") if self.config.dataset == "exchange_rate" else ("mse", "mae", "coverage")
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
 
     def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
         whole = self.config.window % config.segment == 0

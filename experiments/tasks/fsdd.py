@@ -24,8 +24,8 @@ from experiments.data import fsdd
 from experiments.data.batching import Buckets, bucket_edges, pad
 from experiments.data.fsdd import Recording
 from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig
-from experiments.schema import Checked, Count, NonNegative, Range, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.schema import Count, NonNegative, Range, require
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
 from experiments.tasks.classification import class_metrics, class_sums
 
 CLASSES = 10
@@ -35,8 +35,9 @@ FRONT = LogMel(sample_rate=fsdd.SAMPLE_RATE)
 
 
 @dataclasses.dataclass(frozen=True)
-class FsddConfig(Checked):
-    """
+class FsddConfig(FinalConfig):
+    """As `FinalConfig`.
+
     Attributes:
       speaker: the one left out for the test; empty for the standard split.
       validation_speaker: one left out for validation; empty for recordings of those who are trained on.
@@ -45,8 +46,6 @@ class FsddConfig(Checked):
       tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
       gain_db: the most by which it is made louder or softer.
       noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
-      train_on_validation: whether the validation recordings are trained on too, in a last run with settings and steps
-        that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
     """
 
     name: Literal["fsdd"] = "fsdd"
@@ -57,7 +56,6 @@ class FsddConfig(Checked):
     tilt: Annotated[float, Range(0, 0.9)] = 0.0
     gain_db: NonNegative = 0.0
     noise_db: Annotated[float, Range(-100, 0)] = -100.0
-    train_on_validation: bool = False
 
     def check(self):
         fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
@@ -86,14 +84,6 @@ class Fsdd(Task):
     @property
     def result_name(self) -> str:
         return "fsdd_loso" if self.config.speaker else "fsdd"
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def selects(self) -> bool:
-        return not self.config.train_on_validation
 
     def model(self, config: DigitRecogniserConfig, rngs: nnx.Rngs) -> DigitRecogniser:
         return DigitRecogniser(config, FRONT, CLASSES, rngs)

@@ -30,10 +30,6 @@ class Generated(Task, Protocol):
         """Draws so many sequences with their targets."""
         ...
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def train_batch(self, seed: int, step: int) -> Batch:
         sequences = self.draw(np.random.default_rng((0, seed, step)), self.batch_size)
         return sequences | {"weights": np.ones(self.batch_size, np.float32)}

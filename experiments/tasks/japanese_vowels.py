@@ -18,8 +18,8 @@ from flax import nnx
 from experiments.data import fetch, utterances
 from experiments.data.batching import epoch_batch, pad
 from experiments.models.classifier import Classifier, ClassifierConfig
-from experiments.schema import Checked, Count, NonNegative
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.schema import Count, NonNegative
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
 from experiments.tasks.classification import class_metrics, class_sums
 
 CHANNELS, SPEAKERS, LONGEST = 12, 9, 29
@@ -29,19 +29,17 @@ EVAL_BATCH_SIZE = 185
 
 
 @dataclasses.dataclass(frozen=True)
-class JapaneseVowelsConfig(Checked):
-    """
+class JapaneseVowelsConfig(FinalConfig):
+    """As `FinalConfig`.
+
     Attributes:
       batch_size: utterances in a training batch.
       noise: the standard deviation of Gaussian noise that is added to training inputs, whose own is 1.
-      train_on_validation: whether the validation split is trained on too, in a last run with settings and steps that
-        earlier runs have chosen; no checkpoint is then chosen, the last one counts.
     """
 
     name: Literal["japanese_vowels"] = "japanese_vowels"
     batch_size: Count = 45
     noise: NonNegative = 0.0
-    train_on_validation: bool = False
 
 
 class JapaneseVowels(Task):
@@ -61,14 +59,6 @@ class JapaneseVowels(Task):
     @property
     def result_name(self) -> str:
         return "japanese_vowels"
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
-    @property
-    def selects(self) -> bool:
-        return not self.config.train_on_validation
 
     def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
         return Classifier(config, CHANNELS, SPEAKERS, rngs)

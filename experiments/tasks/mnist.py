@@ -71,10 +71,6 @@ class MNIST(Task):
     def result_name(self) -> str:
         return "psmnist" if self.config.permuted else "smnist"
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
         return Classifier(config, 1, CLASSES, rngs)
 

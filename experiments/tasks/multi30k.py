@@ -78,10 +78,6 @@ class Multi30k(Task):
     def result_name(self) -> str:
         return f"multi30k_{''.join(self.languages)}"
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def keep(self, folder: pathlib.Path) -> None:
         """Takes the two vocabularies from a run's folder, or learns them and leaves them there."""
         paths = [folder / f"subwords.{language}.model" for language in self.languages]

@@ -76,10 +76,6 @@ class Music(Task):
         """How long a step is played, where one is written as MIDI: chorales step in quarters; eighths for the rest."""
         return 1.0 if self.config.collection == "jsb" else 0.5
 
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
-
     def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
         return Tagger(config, piano_rolls.KEYS, piano_rolls.KEYS, rngs)
 

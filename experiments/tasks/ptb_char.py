@@ -51,10 +51,6 @@ class PTBChar(CharLM):
     def result_name(self) -> str:
         return "ptb_char"
 
-    @property
-    def selects(self) -> bool:
-        return True
-
     def streams(self, split: Split) -> int:
         return self.config.validation_streams
 

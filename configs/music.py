@@ -22,7 +22,7 @@ WIDTHS = {
     "musedata": {"gru": 300, "lstm": 256, "elman": 531},
     "piano_midi": SMALL,
 }
-STEPS = {"jsb": 3000, "nottingham": 6000, "musedata": 6000, "piano_midi": 3000}
+LARGE = ("nottingham", "musedata")
 
 
 def get_config(variant: str = "jsb") -> ConfigDict:
@@ -38,10 +38,22 @@ def get_config(variant: str = "jsb") -> ConfigDict:
                 "weight_dropout": 0.5,
             },
             "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
-            "train": {"steps": STEPS[setting], "eval_every": 100, "checkpoint_every": 500, "log_every": 50},
+            "train": {"steps": 3000, "eval_every": 100, "checkpoint_every": 500, "log_every": 50},
             "seed": 0,
         }
     )
+    if setting in LARGE:
+        config.update(
+            {
+                "model": {
+                    "dropout": 0.3,
+                    "input_dropout": 0.0,
+                    "weight_dropout": 0.2,
+                    "matmul_dtype": "bfloat16",
+                },
+                "optimizer": {"learning_rate": 4e-3, "average": 0.998},
+            }
+        )
     if smoke:
         config.update(
             {

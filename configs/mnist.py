@@ -3,7 +3,8 @@
     python -m experiments.train --config=configs/mnist.py:pixels --workdir=runs/smnist
     python -m experiments.train --config=configs/mnist.py:permuted --workdir=runs/psmnist
 
-Other cells with as many parameters: `:pixels-lstm`, `:pixels-elman`, and the same for permuted. Not yet run.
+Other cells with as many parameters: `:pixels-lstm`, `:pixels-elman`, and the same for permuted. Test accuracy, seed 0:
+pixels in reading order 98.41 %, 70 minutes on one core; permuted not yet run.
 """
 
 from ml_collections import ConfigDict

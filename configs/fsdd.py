@@ -55,9 +55,10 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "warmup_steps": 100,
                 "clip_norm": 1.0,
                 "weight_decay": 1e-2,
+                "average": 0.99 if setting == "loso" else 0.0,
             },
             "train": {
-                "steps": 300 if setting == "loso" else 1500,
+                "steps": 600 if setting == "loso" else 1500,
                 "eval_every": 100,
                 "checkpoint_every": 100,
                 "log_every": 50,

@@ -70,7 +70,13 @@ def hide_spans(frames: np.ndarray, rng: np.random.Generator, count: int, most: i
 
 
 def disturbed(
-    waveform: np.ndarray, rng: np.random.Generator, speed: float, tilt: float, gain_db: float, noise_db: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    speed: float,
+    tilt: float,
+    gain_db: float,
+    noise_db: float,
+    silence: int = 0,
 ) -> np.ndarray:
     """Plays a waveform (N,) as another voice, microphone and room might give it.
 
@@ -81,13 +87,16 @@ def disturbed(
       tilt: the largest |a| of the filter 1 + a z⁻¹.
       gain_db: the most by which it becomes louder or softer.
       noise_db: the level of the loudest white noise above that of the waveform; the noise drawn is up to 30 dB softer.
+      silence: the most samples during which the noise alone is heard before it, and after it.
 
     Returns:
-      (round(N / s),) float32 for the drawn speed s.
+      (round(N / s) + before + after,) float32 for the drawn speed s and stretches of silence.
     """
     faster, colour, louder, noisier = rng.uniform(-1, 1, 4)
     waveform = resampled(waveform, 1 + speed * faster)
     level = np.sqrt(np.mean(np.square(waveform)))
+    if silence:
+        waveform = np.pad(waveform, rng.integers(0, silence + 1, 2))
     noise = rng.standard_normal(len(waveform), np.float32) * level * 10 ** ((noise_db - 15 * (1 + noisier)) / 20)
     waveform = waveform + noise
     before = np.concatenate([waveform[:1], waveform[:-1]])

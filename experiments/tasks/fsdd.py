@@ -46,6 +46,7 @@ class FsddConfig(FinalConfig):
       tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
       gain_db: the most by which it is made louder or softer.
       noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
+      silence: the most seconds during which that noise alone is heard before it, and after it.
     """
 
     name: Literal["fsdd"] = "fsdd"
@@ -56,6 +57,7 @@ class FsddConfig(FinalConfig):
     tilt: Annotated[float, Range(0, 0.9)] = 0.0
     gain_db: NonNegative = 0.0
     noise_db: Annotated[float, Range(-100, 0)] = -100.0
+    silence: Annotated[float, Range(0, 1)] = 0.0
 
     def check(self):
         fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
@@ -93,10 +95,12 @@ class Fsdd(Task):
         rows, edge = self._buckets(seed).batch(step)
         rng = np.random.default_rng((seed, 1, step))
         chosen = [self.trained_on[row] for row in rows]
+        silence = round(config.silence * fsdd.SAMPLE_RATE)
         waveforms = [
-            disturbed(one.samples, rng, config.speed, config.tilt, config.gain_db, config.noise_db) for one in chosen
+            disturbed(one.samples, rng, config.speed, config.tilt, config.gain_db, config.noise_db, silence)
+            for one in chosen
         ]
-        return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)))
+        return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)) + 2 * silence)
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:
         return self._buckets(seed).batch(step)[0]

@@ -85,3 +85,19 @@ def test_a_waveform_is_disturbed_within_its_bounds():
     first = disturbed(waveform, np.random.default_rng(1), 0.1, 0.5, 10, -20)
     np.testing.assert_array_equal(first, disturbed(waveform, np.random.default_rng(1), 0.1, 0.5, 10, -20))
     assert first.dtype == np.float32
+
+
+def test_silence_stands_before_and_after_a_waveform_and_holds_the_noise_alone():
+    waveform, rng = np.sin(0.5 + np.arange(1000) * 0.3).astype(np.float32), np.random.default_rng(0)
+    befores, afters = [], []
+    for _ in range(50):
+        longer = disturbed(waveform, rng, 0, 0, 0, -300, silence=40)
+        before = int(np.flatnonzero(abs(longer) > 1e-3)[0])
+        befores.append(before)
+        afters.append(len(longer) - 1000 - before)
+        np.testing.assert_allclose(longer[before : before + 1000], waveform, atol=1e-6)
+        assert abs(np.delete(longer, np.s_[before : before + 1000])).max(initial=0) < 1e-6
+    assert min(befores + afters) < 3
+    assert 37 < max(befores + afters) <= 40
+    noisy = disturbed(waveform, np.random.default_rng(3), 0, 0, 0, -20, silence=40)
+    assert (noisy != 0).all()

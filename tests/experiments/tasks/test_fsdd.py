@@ -65,8 +65,9 @@ def test_batches_hold_recordings_of_similar_length_with_their_digits(make):
     assert 2 <= len(shapes) <= BUCKETS
 
 
-def test_disturbed_recordings_fit_their_bucket_and_hold_a_frame(make):
-    task = make(batch_size=64, speed=0.3, tilt=0.5, gain_db=10.0, noise_db=-10.0)
+@pytest.mark.parametrize("silence", [0.0, 0.25])
+def test_disturbed_recordings_fit_their_bucket_and_hold_a_frame(make, silence):
+    task = make(batch_size=64, speed=0.3, tilt=0.5, gain_db=10.0, noise_db=-10.0, silence=silence)
     for step in range(10):
         batch = task.train_batch(1, step)
         assert batch["lengths"].max() <= batch["waveforms"].shape[1]

@@ -38,6 +38,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "tilt": 0.7,
                 "gain_db": 10.0,
                 "noise_db": -10.0,
+                "silence": 0.25 if setting == "loso" else 0.0,
                 "train_on_validation": setting != "held_out" and not smoke,
             },
             "model": {

@@ -6,8 +6,8 @@
 `:final` also trains on the validation speakers and takes the last parameters, as published figures do. Other cells with
 as many parameters: `:held_out-lstm`, `:held_out-elman`, and the same for final.
 
-Test word error rate 6.1 %, character error rate 2.4 % (beam of 16, no language model), seed 0; half an hour on one
-core that has nothing else to do. `:final` is not yet run.
+Test word error rate 6.1 %, character error rate 2.4 % (LSTM 4.8 and 1.9; beam of 16, no language model), seed 0; half
+an hour on one core that has nothing else to do. `:final` is not yet run.
 """
 
 from ml_collections import ConfigDict

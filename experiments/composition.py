@@ -9,14 +9,14 @@ import numpy as np
 from flax import nnx
 
 from experiments.data.piano_rolls import LOWEST_NOTE
-from experiments.models.tagger import Tagger
+from experiments.models.polyphony import Polyphony
 from experiments.pictures import png
 
 TICKS_PER_BEAT = 480
 VELOCITY = 80
 
 
-def compose(model: Tagger, opening: np.ndarray, length: int, temperature: float, key: jax.Array) -> np.ndarray:
+def compose(model: Polyphony, opening: np.ndarray, length: int, temperature: float, key: jax.Array) -> np.ndarray:
     """Goes on from an opening, each drawn step fed back to the model.
 
     Args:
@@ -33,10 +33,8 @@ def compose(model: Tagger, opening: np.ndarray, length: int, temperature: float,
 
     @jax.jit
     def draw(params: Any, x: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-        logits, state = nnx.merge(graph, params)(x[None, None], state)
-        logits = logits[0, 0]
-        drawn = jax.random.bernoulli(key, jax.nn.sigmoid(logits / temperature)) if temperature > 0 else logits > 0
-        return drawn.astype(jnp.float32), state
+        drawn, state = nnx.merge(graph, params).draw(x[None], state, temperature, key)
+        return drawn[0], state
 
     steps, state = [np.asarray(step, np.float32) for step in opening], model.initial_state(1)
     for place in range(len(opening) + length - 1):

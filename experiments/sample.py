@@ -17,7 +17,7 @@ from flax import nnx
 from experiments import atomic, command_line, composition, trained
 from experiments.data.text import Vocabulary
 from experiments.models.language_model import LanguageModel
-from experiments.models.tagger import Tagger
+from experiments.models.polyphony import Polyphony
 from experiments.schema import ConfigError
 from experiments.tasks.char_lm import CharLM
 from experiments.tasks.music import Music
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     sys.stdout.write("\n")
 
 
-def write_music(task: Music, model: Tagger, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:
+def write_music(task: Music, model: Polyphony, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:
     """Composes as the flags say; returns the MIDI file and the picture."""
     pieces = task.pieces["validation"]
     opening = pieces[SEED.value % len(pieces)][: OPENING.value]

@@ -2,7 +2,9 @@
 
 Four collections as piano rolls with splits of their own: JSB Chorales, Nottingham, MuseData and Piano-midi.de. The
 metric is the negative log-likelihood in nats a step: the Bernoulli cross-entropy summed over the 88 keys, for steps 2
-to T of each piece given those before, over the number of such steps in the split (as Bai et al. 2018 count).
+to T of each piece given those before, over the number of such steps in the split (as Bai et al. 2018 count). Where the
+model takes keys in order (`model.chord`), each is also given those below it at its own step; the sum is then still the
+negative logarithm of the probability of the step.
 
 Most pieces, as published, are transposed to C major or C minor. They differ in length: training batches come from
 buckets of similar length and are padded to their bucket's, and what stands in the padding has no effect on anything.
@@ -24,7 +26,7 @@ from flax import nnx
 
 from experiments.data import piano_rolls
 from experiments.data.batching import Buckets, bucket_edges, every_example_once, pad
-from experiments.models.tagger import Tagger, TaggerConfig
+from experiments.models.polyphony import Polyphony, PolyphonyConfig
 from experiments.schema import Checked, Count, Range
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
 
@@ -55,7 +57,7 @@ class MusicConfig(Checked):
 class Music(Task):
     """Prediction of each next step."""
 
-    Config, ModelConfig = MusicConfig, TaggerConfig
+    Config, ModelConfig = MusicConfig, PolyphonyConfig
     metric, mode = "nll", "min"
     result_metrics = ("nll",)
 
@@ -76,8 +78,8 @@ class Music(Task):
         """How long a step is played, where one is written as MIDI: chorales step in quarters; eighths for the rest."""
         return 1.0 if self.config.collection == "jsb" else 0.5
 
-    def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
-        return Tagger(config, piano_rolls.KEYS, piano_rolls.KEYS, rngs)
+    def model(self, config: PolyphonyConfig, rngs: nnx.Rngs) -> Polyphony:
+        return Polyphony(config, piano_rolls.KEYS, rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         rows, length = Buckets(self.lengths, self.edges, self.batch_size, seed).batch(step)
@@ -102,8 +104,9 @@ class Music(Task):
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
         rolls, lengths = batch["rolls"].astype(jnp.float32), batch["lengths"]
-        logits, _ = model(rolls[:, :-1], lengths=lengths, key=key)
-        losses = optax.sigmoid_binary_cross_entropy(logits, rolls[:, 1:]).sum(axis=-1)
+        following = rolls[:, 1:]
+        logits, _ = model(rolls[:, :-1], following, lengths=lengths, key=key)
+        losses = optax.sigmoid_binary_cross_entropy(logits, following).sum(axis=-1)
         real = jnp.arange(losses.shape[1])[None] < lengths[:, None]
         weights = jnp.where(real, batch["weights"][:, None], 0.0)
         return {"loss": (jnp.where(weights > 0, losses, 0.0).sum(), weights.sum())}, carry

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from experiments import composition
-from experiments.models.tagger import Tagger, TaggerConfig
+from experiments.models.polyphony import Polyphony, PolyphonyConfig
 
 ROLL = np.zeros((4, 88), np.uint8)
 ROLL[0:2, 39] = 1  # middle C for two steps
@@ -42,15 +42,16 @@ def test_a_picture_is_drawn_of_any_roll():
 
 @pytest.fixture(scope="module")
 def model():
-    return Tagger(TaggerConfig(hidden_size=8), 88, 88, nnx.Rngs(0))
+    return Polyphony(PolyphonyConfig(hidden_size=8, chord="ordered", chord_size=100), 88, nnx.Rngs(0))
 
 
 def test_a_composition_goes_on_from_its_opening_by_what_the_model_predicts(model):
     roll = composition.compose(model, ROLL[:3], 5, 0.0, jax.random.key(0))
     assert roll.shape == (8, 88)
     np.testing.assert_array_equal(roll[:3], ROLL[:3])
-    logits, _ = model(jnp.asarray(roll[None], jnp.float32))
-    np.testing.assert_array_equal(roll[3:], np.asarray(logits)[0, 2:-1] > 0)
+    rolls = jnp.asarray(roll[None], jnp.float32)
+    logits, _ = model(rolls[:, :-1], rolls[:, 1:])
+    np.testing.assert_array_equal(roll[3:], np.asarray(logits)[0, 2:] > 0)
 
 
 def test_draws_follow_the_key_and_the_probabilities(model):
@@ -59,6 +60,7 @@ def test_draws_follow_the_key_and_the_probabilities(model):
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    logits, _ = model(jnp.asarray(first[None], jnp.float32))
-    expected = np.asarray(jax.nn.sigmoid(logits))[0, :-1].mean()
+    rolls = jnp.asarray(first[None], jnp.float32)
+    logits, _ = model(rolls[:, :-1], rolls[:, 1:])
+    expected = np.asarray(jax.nn.sigmoid(logits))[0].mean()
     assert first[1:].mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / (30 * 88)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.models.tagger import TaggerConfig
+from experiments.models.polyphony import PolyphonyConfig
 from experiments.tasks.music import Music, MusicConfig
 
 
@@ -43,14 +43,16 @@ def test_transposition_moves_whole_pieces(data_dir):
     assert len(shifts) > 3
 
 
-def test_the_loss_is_the_cross_entropy_of_the_keys_and_ignores_the_padding(task):
-    model = task.model(TaggerConfig(hidden_size=5), nnx.Rngs(0))
+@pytest.mark.parametrize("chord", ["independent", "ordered"])
+def test_the_loss_is_the_cross_entropy_of_the_keys_and_ignores_the_padding(task, chord):
+    model = task.model(PolyphonyConfig(hidden_size=5, chord=chord), nnx.Rngs(0))
     batch = task.train_batch(0, 0)
     batch["weights"][2] = 0
     loss = jax.jit(jax.value_and_grad(lambda m, b: task.loss(m, b, (), None)[0]["loss"][0]))
     steps = task.loss(model, batch, (), None)[0]["loss"][1]
     value, gradient = loss(model, batch)
-    logits = np.asarray(model(batch["rolls"][:, :-1].astype(np.float32))[0], np.float64)
+    rolls = batch["rolls"].astype(np.float32)
+    logits = np.asarray(model(rolls[:, :-1], rolls[:, 1:])[0], np.float64)
     expected, count = 0.0, 0
     for b, length in enumerate(batch["lengths"]):
         if b != 2:

@@ -87,7 +87,7 @@ def disturbed(
       tilt: the largest |a| of the filter 1 + a z⁻¹.
       gain_db: the most by which it becomes louder or softer.
       noise_db: the level of the loudest white noise above that of the waveform; the noise drawn is up to 30 dB softer.
-      silence: the most samples during which the noise alone is heard before it, and after it.
+      silence: the most samples during which the noise alone is heard before it, and after it, each at even odds.
 
     Returns:
       (round(N / s) + before + after,) float32 for the drawn speed s and stretches of silence.
@@ -96,7 +96,7 @@ def disturbed(
     waveform = resampled(waveform, 1 + speed * faster)
     level = np.sqrt(np.mean(np.square(waveform)))
     if silence:
-        waveform = np.pad(waveform, rng.integers(0, silence + 1, 2))
+        waveform = np.pad(waveform, rng.integers(0, silence + 1, 2) * rng.integers(0, 2, 2))
     noise = rng.standard_normal(len(waveform), np.float32) * level * 10 ** ((noise_db - 15 * (1 + noisier)) / 20)
     waveform = waveform + noise
     before = np.concatenate([waveform[:1], waveform[:-1]])

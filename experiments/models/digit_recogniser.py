@@ -1,7 +1,7 @@
 """A classifier of waveforms that may come in pieces: log-mel frames, recurrent layers, one answer at any time."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,14 @@ class DigitRecogniserConfig(RecurrentConfig):
       prior_frames: the weight, in frames, of the learnt mean spectrum in what each frame is compared with.
       hidden_bands: in training, the most neighbouring mel bands that are hidden.
       delta_frames: D, over how many frames each frame's change is heard beside it; 0 for no changes.
+      pooling: what an output of the recurrent layers counts for in the answer: "mean", as much as any; "gated", as much
+        as a gate on it lets through, so that silence may count for nothing.
     """
 
     prior_frames: Positive = 10.0
     hidden_bands: Natural = 0
     delta_frames: Natural = 0
+    pooling: Literal["mean", "gated"] = "mean"
 
 
 class Heard(NamedTuple):
@@ -36,7 +39,8 @@ class Heard(NamedTuple):
       level: (B, M), the sum of their log-mel spectra.
       recent: (B, D, M), the last D of them, as compared with their mean.
       state: of the recurrent layers.
-      output: (B, H), the sum of the highest layer's outputs.
+      output: (B, H), the weighted sum of the highest layer's outputs.
+      weight: (B,), the sum of their weights.
     """
 
     count: jax.Array
@@ -44,6 +48,7 @@ class Heard(NamedTuple):
     recent: jax.Array
     state: Any
     output: jax.Array
+    weight: jax.Array
 
 
 class DigitRecogniser(nnx.Module):
@@ -55,7 +60,8 @@ class DigitRecogniser(nnx.Module):
         x̂_t = (x_t - (P m + Σ_{s≤t} x_s) / (P + t)) / 2
 
     The recurrent layers hear x̂_t and its change 2 (x̂_t - x̂_{t-D}), x̂ before the first frame being 0; without changes
-    x̂_t alone. The answer is read from the mean of the recurrent layers' outputs.
+    x̂_t alone. The answer is read from the mean of the recurrent layers' outputs y_t, weighted by σ(a · y_t + b) where
+    pooling is gated.
     """
 
     def __init__(self, config: DigitRecogniserConfig, front: LogMel, classes: int, rngs: nnx.Rngs):
@@ -64,6 +70,8 @@ class DigitRecogniser(nnx.Module):
         self.mean = nnx.Param(jnp.full((front.bands,), -8.0))
         self.recurrent = recurrent(config, front.bands * (2 if config.delta_frames else 1), rngs)
         self.readout = nnx.Linear(config.hidden_size, classes, rngs=rngs)
+        gated = config.pooling == "gated"
+        self.gate = nnx.Linear(config.hidden_size, 1, kernel_init=nnx.initializers.zeros, rngs=rngs) if gated else None
 
     def __call__(self, waveforms: jax.Array, lengths: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """Classifies whole waveforms.
@@ -86,6 +94,7 @@ class DigitRecogniser(nnx.Module):
             jnp.zeros((rows, self.config.delta_frames, self.front.bands)),
             self.recurrent.initial_state((rows,)),
             jnp.zeros((rows, self.config.hidden_size)),
+            jnp.zeros((rows,)),
         )
 
     def hear(self, heard: Heard, frames: jax.Array, counts: jax.Array, *, key: jax.Array | None = None) -> Heard:
@@ -102,14 +111,16 @@ class DigitRecogniser(nnx.Module):
         xs = jnp.where(live, self.front(jnp.where(live, frames, 0.0)), 0.0)
         sums = heard.level[:, None] + jnp.cumsum(xs, axis=1)
         P = self.config.prior_frames
-        weights = P + heard.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
-        compared = (xs - (P * self.mean[...][None, None] + sums) / weights[..., None]) / 2
+        seen = P + heard.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
+        compared = (xs - (P * self.mean[...][None, None] + sums) / seen[..., None]) / 2
         compared = hide_bands(compared, self.config.hidden_bands, key_bands)
         latest = jnp.concatenate([heard.recent, compared], axis=1)
         features = with_changes(latest, self.config.delta_frames) if self.config.delta_frames else compared
         ys, state = self.recurrent(features, heard.state, lengths=counts, rngs=key_layers)
+        weights = live * (1.0 if self.gate is None else jax.nn.sigmoid(self.gate(ys)))
+        output, weight = heard.output + (weights * ys).sum(axis=1), heard.weight + weights[..., 0].sum(axis=1)
         recent = jax.vmap(self._recent)(latest, counts)
-        return Heard(heard.count + counts, sums[:, -1], recent, state, heard.output + ys.sum(axis=1))
+        return Heard(heard.count + counts, sums[:, -1], recent, state, output, weight)
 
     def _recent(self, latest: jax.Array, count: jax.Array) -> jax.Array:
         """Takes the last D frames (D, M) of the D before and `count` new ones; what follows them is padding."""
@@ -117,7 +128,7 @@ class DigitRecogniser(nnx.Module):
 
     def answer(self, heard: Heard, *, key: jax.Array | None = None) -> jax.Array:
         """Returns the logits (B, O) of what has been heard, at least one frame."""
-        mean = heard.output / jnp.maximum(heard.count, 1)[:, None]
+        mean = heard.output / jnp.where(heard.weight > 0, heard.weight, 1.0)[:, None]
         return self.readout(gru_jax.dropout(mean, self.config.dropout, key))
 
 

@@ -46,7 +46,7 @@ class FsddConfig(FinalConfig):
       tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
       gain_db: the most by which it is made louder or softer.
       noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
-      silence: the most seconds during which that noise alone is heard before it, and after it.
+      silence: the most seconds during which that noise alone is heard before it, and after it, each at even odds.
     """
 
     name: Literal["fsdd"] = "fsdd"

@@ -23,9 +23,9 @@ def sounds(samples, rows=2):
     return jax.random.normal(jax.random.key(1), (rows, samples)) * 0.1
 
 
-@pytest.mark.parametrize("delta_frames", [0, 3])
-def test_padding_changes_neither_answer_nor_gradient(delta_frames):
-    graph, params = nnx.split(make(delta_frames=delta_frames))
+@pytest.mark.parametrize("options", [{}, {"delta_frames": 3}, {"pooling": "gated"}])
+def test_padding_changes_neither_answer_nor_gradient(options):
+    graph, params = nnx.split(make(**options))
     waveforms, lengths = sounds(1000), jnp.array([1000, 555])
 
     @jax.jit
@@ -43,7 +43,9 @@ def test_padding_changes_neither_answer_nor_gradient(delta_frames):
     np.testing.assert_allclose(alone, clean[1][1:], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"cell": "gru"}, {"cell": "lstm"}, {"delta_frames": 3}, {"delta_frames": 10}])
+@pytest.mark.parametrize(
+    "options", [{"cell": "gru"}, {"cell": "lstm"}, {"delta_frames": 3}, {"delta_frames": 10}, {"pooling": "gated"}]
+)
 def test_hearing_in_pieces_is_hearing_the_whole(options):
     model = make(**options)
     frames = FRONT.frames(sounds(1640))
@@ -55,6 +57,26 @@ def test_hearing_in_pieces_is_hearing_the_whole(options):
     pieces = hear(pieces, frames[:, 16:], jnp.array([3, 0]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, pieces)
     assert whole.count.tolist() == [19, 14]
+
+
+def test_a_gate_weighs_outputs_by_what_they_are_and_a_fresh_one_all_alike():
+    gated, plain = make(pooling="gated"), make()  # the same but for the gate
+    frames = FRONT.frames(sounds(1000))
+    heard, outputs = plain.silence(2), []
+    hear = jax.jit(lambda heard, frame: plain.hear(heard, frame, jnp.array([1, 1])))
+    for t in range(frames.shape[1]):
+        after = hear(heard, frames[:, t : t + 1])
+        outputs.append(after.output - heard.output)
+        heard = after
+    ys = np.stack(outputs, axis=1, dtype=np.float64)
+    assert gated.gate is not None
+    for kernel in (np.zeros(6), np.linspace(-30, 40, 6)):
+        gated.gate.kernel[...] = jnp.asarray(kernel, jnp.float32)[:, None]
+        weights = 1 / (1 + np.exp(-ys @ kernel))[..., None]
+        mean = (weights * ys).sum(axis=1) / weights.sum(axis=1)
+        expected = mean @ np.asarray(plain.readout.kernel[...]) + np.asarray(plain.readout.bias[...])
+        np.testing.assert_allclose(gated(sounds(1000), jnp.array([1000, 1000])), expected, rtol=1e-3, atol=1e-5)
+    assert weights.min() < 0.3 < 0.7 < weights.max()
 
 
 def test_changes_are_those_over_so_many_frames():

@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/mnist.py:permuted --workdir=runs/psmnist
 
 Other cells with as many parameters: `:pixels-lstm`, `:pixels-elman`, and the same for permuted. Test accuracy, seed 0:
-pixels in reading order 98.41 %, 70 minutes on one core; permuted not yet run.
+pixels in reading order 98.41 %, 70 minutes on one core; permuted 92.69 %, 86 minutes on a busy one.
 """
 
 from ml_collections import ConfigDict

@@ -52,7 +52,7 @@ class Copying(Generated):
     """Classification of every step."""
 
     Config, ModelConfig = CopyingConfig, TaggerConfig
-    metric, mode = "loss", "min"
+    metric, mode = "loss_ratio", "min"
     eval_batch_size = 100
     result_metrics = ("loss_ratio",)
 

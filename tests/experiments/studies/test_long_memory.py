@@ -1,9 +1,13 @@
 """The study's runs are as many as stated, alike but for what they compare, and summed up as they ended."""
 
+import json
+import shutil
+
 import jax
 import pytest
 from flax import nnx
 
+from experiments.run_folder import RunFolder
 from experiments.studies import long_memory
 from experiments.tasks import find
 
@@ -29,14 +33,34 @@ def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_paramete
     assert max(counts.values()) < 1.03 * min(counts.values())
 
 
+def test_no_other_seed_is_run_where_the_first_has_failed(tmp_path):
+    def ended(seed, *values):
+        trial = long_memory.Trial("adding", 50, "lstm", seed)
+        folder = RunFolder(tmp_path / trial.name)
+        folder.path.mkdir()
+        rows = [{"step": 200 * (i + 1), "split": "validation", "mse": value} for i, value in enumerate(values)]
+        folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folder.summary.write_text(json.dumps({"parameters": 1, "minutes": 0.1}))
+
+    second = long_memory.Trial("adding", 50, "lstm", 1)
+    assert long_memory.state(second, tmp_path) == "to do"
+    ended(0, 0.2, 0.1)
+    assert long_memory.state(second, tmp_path) == "needless"
+    assert long_memory.state(long_memory.Trial("adding", 50, "lstm", 0), tmp_path) == "finished"
+    shutil.rmtree(tmp_path / "adding_50_lstm_0")
+    ended(0, 0.2, 0.01, 0.02)
+    assert long_memory.state(second, tmp_path) == "to do"
+    assert long_memory.solved_at(long_memory.Trial("adding", 50, "lstm", 0), tmp_path) == 400
+
+
 def test_the_table_by_hand():
     def trial(length, seed, solved_at):
         made = {"task": "adding", "length": length, "kind": "gru chrono", "seed": seed}
-        return made | {"parameters": 7393, "solved_at": solved_at}
+        return made | {"parameters": 7393, "solved_at": solved_at, "curve": [(200, 0.164), (400, 0.12), (600, 0.13)]}
 
     found = [trial(50, 0, 200), trial(50, 1, 400), trial(100, 0, 1000), trial(100, 1, None), trial(200, 0, None)]
     line = long_memory.steps_table(found).splitlines()[-1]
     assert line == (
-        "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | 0 of 1 "
+        "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | no, 0.12 "
         "| not yet run | not yet run | 50 |"
     )

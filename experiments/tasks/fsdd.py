@@ -4,7 +4,8 @@ The standard split tests on each speaker's recordings 0 to 4 of each digit (300)
 the other 2,400 to train. All speakers are in all parts. With `speaker` named, the test is on all 500 recordings of that
 speaker, who is not heard in training, and validation is on recordings 0 to 4 of the five others (250), or, with
 `validation_speaker`, on all of another speaker, which leaves four to train. In training, recordings are played faster
-or slower, which also moves their formants, louder or softer, duller or brighter, and with noise.
+or slower, which also moves their formants, louder or softer, duller or brighter, with noise, and as other microphones
+and rooms would give them.
 
 Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
 """
@@ -47,6 +48,7 @@ class FsddConfig(FinalConfig):
       gain_db: the most by which it is made louder or softer.
       noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
       silence: the most seconds during which that noise alone is heard before it, and after it, each at even odds.
+      colour: how much the impulse response that it is played through departs from a click; 0 for none.
     """
 
     name: Literal["fsdd"] = "fsdd"
@@ -58,6 +60,7 @@ class FsddConfig(FinalConfig):
     gain_db: NonNegative = 0.0
     noise_db: Annotated[float, Range(-100, 0)] = -100.0
     silence: Annotated[float, Range(0, 1)] = 0.0
+    colour: NonNegative = 0.0
 
     def check(self):
         fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
@@ -96,10 +99,8 @@ class Fsdd(Task):
         rng = np.random.default_rng((seed, 1, step))
         chosen = [self.trained_on[row] for row in rows]
         silence = round(config.silence * fsdd.SAMPLE_RATE)
-        waveforms = [
-            disturbed(one.samples, rng, config.speed, config.tilt, config.gain_db, config.noise_db, silence)
-            for one in chosen
-        ]
+        levels = (config.speed, config.tilt, config.gain_db, config.noise_db)
+        waveforms = [disturbed(one.samples, rng, *levels, silence, config.colour) for one in chosen]
         return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)) + 2 * silence)
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:

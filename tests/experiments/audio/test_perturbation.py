@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.audio.mel import hertz, mel
-from experiments.audio.perturbation import disturbed, hide_spans, resampled, span, spectral_change
+from experiments.audio.perturbation import disturbed, hide_spans, impulse_response, resampled, span, spectral_change
 
 BANK = {"coefficients": 13, "bands": 40, "low_hz": 130.0, "high_hz": 6800.0}
 
@@ -104,3 +104,24 @@ def test_silence_stands_before_or_after_a_waveform_at_even_odds_and_holds_the_no
     noisy = disturbed(waveform, np.random.default_rng(6), 0, 0, 0, -20, silence=40)
     assert len(noisy) > 1000
     assert (noisy != 0).all()
+
+
+def test_an_impulse_response_is_the_sound_itself_and_fading_echoes_of_energy_1():
+    rng = np.random.default_rng(8)
+    drawn = np.stack([impulse_response(rng, 0.5) for _ in range(4000)])
+    np.testing.assert_allclose((drawn**2).sum(axis=1), 1)
+    echoes = (drawn / drawn[:, :1])[:, 1:]  # over the sound itself, as drawn
+    np.testing.assert_allclose(echoes.std(axis=0), 0.5 * 0.85 ** np.arange(16), rtol=0.06)
+    np.testing.assert_array_equal(impulse_response(rng, 0.0), [1.0] + [0.0] * 16)
+
+
+def test_colour_convolves_with_a_drawn_impulse_response_and_keeps_the_length():
+    click = np.zeros(40, np.float32)
+    click[3] = 1.0
+    heard = disturbed(click, np.random.default_rng(9), 0, 0, 0, -300, colour=0.5)
+    assert heard.shape == click.shape
+    assert heard.dtype == np.float32
+    np.testing.assert_allclose(heard[:3], 0, atol=1e-6)
+    np.testing.assert_allclose((heard**2).sum(), 1, rtol=1e-5)
+    assert (abs(heard[4:20]) > 0).all()  # 16 echoes, and nothing after them
+    np.testing.assert_allclose(heard[20:], 0, atol=1e-6)

@@ -9,16 +9,16 @@ task.validation_speaker; the others train on those too. Other cells with as many
 `:standard-elman`, and the same for the rest.
 
 Test accuracy 99.1 % (98.7, 99.7, 99.0; LSTM 99.0), four minutes on one core; without one speaker 80.5 % (68.8 to 87.8),
-a minute and a half each, with the settings before gates, silence and colour. With five speakers to learn from, networks soon
-know those by heart, and what they make of another changes by ten points from one evaluation to the next: with averaged
-parameters (optimizer.average) it no longer does. Speakers also differ in how long they are silent before and after a
-digit: an answer from the outputs that a gate lets through (model.pooling) and up to a quarter of a second of silence,
-at even odds, around recordings (task.silence) raise the mean over all six speakers, each held out in turn, from 82.3 to
-84.4 after 800 steps: one gains 19 points, one loses 7. Playing recordings through random impulse responses as well
-(task.colour) makes it 85.1. Silence around every recording, and no gate, had 80.8. On three
-speakers, dropping recurrent weights or larger changes of speed gained nothing; before, and without averages, hearing
-each frame's change (model.delta_frames) gained five points; fewer mel bands, cepstra with changes, a floor relative to
-the loudest frame, and larger changes of speed, noise and dropout gained less or nothing.
+a minute and a half each, with the settings before gates, silence and colour. With five speakers to learn from, networks
+soon know those by heart, and what they make of another changes by ten points from one evaluation to the next: with
+averaged parameters (optimizer.average) it no longer does. Speakers also differ in how long they are silent before and
+after a digit: an answer from the outputs that a gate lets through (model.pooling) and up to a quarter of a second of
+silence, at even odds, around recordings (task.silence) raise the mean over all six speakers, each held out in turn,
+from 82.3 to 84.4 after 800 steps: one gains 19 points, one loses 7. Playing recordings through random impulse responses
+as well (task.colour) makes it 85.1. Silence around every recording, and no gate, had 80.8. On three speakers, dropping
+recurrent weights or larger changes of speed gained nothing; before, and without averages, hearing each frame's change
+(model.delta_frames) gained five points; fewer mel bands, cepstra with changes, a floor relative to the loudest frame,
+and larger changes of speed, noise and dropout gained less or nothing.
 """
 
 from ml_collections import ConfigDict

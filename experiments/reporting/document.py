@@ -1,4 +1,4 @@
-"""RESULTS.md, section by section."""
+"""RESULTS.md, section by section, and the README's table."""
 
 import importlib.util
 import pathlib
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from experiments.reporting import tables
 from experiments.reporting.goals import GOALS, Goal
 from experiments.reporting.records import Group
+from experiments.schema import ConfigError
 
 PICTURE = "experiments/results/results.svg"
 INTRODUCTION = """\
@@ -19,6 +20,8 @@ run. A target is met by the mean of the GRU's runs. Configurations that end in `
 many parameters as the GRU has. Figures marked "reported" are quoted at second hand. A commit marked "-dirty" had
 changes that were not yet committed.
 """
+MARKS = ("<!-- results: made by python -m experiments.report -->\n\n", "\n\n<!-- end of results -->")
+"""What stands before and after the README's table."""
 SECTIONS = (
     "experiments.studies.long_memory",
     "experiments.studies.gradient_flow",
@@ -50,6 +53,24 @@ def text(groups: Sequence[Group], results: pathlib.Path, goals: Sequence[Goal] =
     parts.append("## Every task")
     parts += [tables.details(task, goals, groups) for task in dict.fromkeys(goal.task for goal in begun)]
     return "\n\n".join(parts) + "\n"
+
+
+def readme(before: str, groups: Sequence[Group], goals: Sequence[Goal] = GOALS) -> str:
+    """Returns the README with its table as the records have it.
+
+    Args:
+      before: the whole README.
+      groups: from `records.grouped`.
+      goals: what to measure against.
+
+    Raises:
+      ConfigError: the README has not one place for the table.
+    """
+    begin, end = MARKS
+    if before.count(begin) != 1 or before.partition(begin)[2].count(end) != 1:
+        raise ConfigError(f"README.md: expected one {begin.strip()}, and then one {end.strip()}, around its table")
+    head, _, rest = before.partition(begin)
+    return f"{head}{begin}{tables.headlines(goals, groups)}{end}{rest.partition(end)[2]}"
 
 
 def _without_goal(groups: Sequence[Group], goals: Sequence[Goal]) -> list[Goal]:

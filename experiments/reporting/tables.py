@@ -35,6 +35,24 @@ def overview(goals: Sequence[Goal], groups: Sequence[Group]) -> str:
     return table(("task", "metric", "GRU", "LSTM", "Elman", "published GRU", "target", "met"), rows)
 
 
+def headlines(goals: Sequence[Goal], groups: Sequence[Group]) -> str:
+    """Returns the README's table: a row for each goal that is a headline and has runs, and how to repeat it."""
+    rows = []
+    for goal in goals:
+        found = [default(goal, groups, cell) for cell in CELLS]
+        if not goal.headline or found[0] is None:
+            continue
+        scores = ["" if group is None else score(goal, group) for group in found]
+        rows.append((goal.title, goal.measure, *scores, published(goal), f"`--config={found[0].config}`"))
+    return table(("task", "metric", "GRU", "LSTM", "Elman", "published", "`python -m experiments.train`"), rows)
+
+
+def published(goal: Goal) -> str:
+    """Quotes a published GRU, or the first other model, with its name; empty where there is none."""
+    first = min(goal.figures, key=lambda figure: not figure.model.startswith("GRU"), default=None)
+    return "" if first is None else f"{first.model} {quoted(goal, first)}"
+
+
 def details(task: str, goals: Sequence[Goal], groups: Sequence[Group]) -> str:
     """Returns the section of one task: for each metric every group of runs, then the commands that repeat them."""
     mine = [goal for goal in goals if goal.task == task]

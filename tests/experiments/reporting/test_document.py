@@ -39,13 +39,19 @@ def test_results_md_is_what_the_records_say():
 def test_a_stale_document_or_picture_is_refused(tmp_path):
     picture = tmp_path / document.PICTURE
     shutil.copytree(ROOT / picture.parent.relative_to(tmp_path), picture.parent)
+    readme = pathlib.Path(shutil.copy(ROOT / "README.md", tmp_path))
     with pytest.raises(ConfigError, match=r"RESULTS.md is not what the records say, from line 1 on"):
         report.check(tmp_path)
-    results, _ = report.write(tmp_path)
+    results = report.write(tmp_path)[0]
     report.check(tmp_path)
     line = results.read_text().splitlines().index("## Overview") + 1
     results.write_text(results.read_text().replace("## Overview", "## overview"))
     with pytest.raises(ConfigError, match=rf"from line {line} on"):
+        report.check(tmp_path)
+    report.write(tmp_path)
+    line = readme.read_text().splitlines().index(document.MARKS[0].strip()) + 5
+    readme.write_text(readme.read_text().replace("| Digits, 64", "| digits, 64"))
+    with pytest.raises(ConfigError, match=rf"README.md is not what the records say, from line {line} on"):
         report.check(tmp_path)
     report.write(tmp_path)
     picture.write_text("<svg/>")
@@ -69,6 +75,20 @@ def test_the_overview_by_hand(tmp_path):
         "| GRU | 1,000 | 8.40 ± 0.14 | 0, 1 | yes | 2.0 | two cores | 0123456-dirty | `configs/music.py:jsb` |" in text
     )
     assert "Not yet run" not in text
+
+
+def test_the_table_of_the_readme_by_hand():
+    goals = [GOAL, dataclasses.replace(GOAL, metric="bits", headline=False), dataclasses.replace(GOAL, task="other")]
+    groups = [group(), group(metric="bits"), group("elman", (9.0,)), group("lstm", task="other")]
+    before = "# title\n\n{}what there was{}\nmore".format(*document.MARKS)
+    made = document.readme(before, groups, goals)
+    assert made == f"# title\n\n{document.MARKS[0]}{tables.headlines(goals, groups)}{document.MARKS[1]}\nmore"
+    assert tables.headlines(goals, groups).splitlines()[2:] == [
+        "| Chorales | nats | 8.40 ± 0.14 |  | 9.00 | GRU 8.43 | `--config=configs/music.py:jsb` |"
+    ]
+    for broken in ("# title", before.replace(document.MARKS[1], ""), before + before):
+        with pytest.raises(ConfigError, match=r"README.md: expected one <!-- results"):
+            document.readme(broken, groups, goals)
 
 
 def test_a_goal_without_records_is_said_to_be_waiting(tmp_path):

@@ -24,7 +24,13 @@ def get_config(variant: str = "t200") -> ConfigDict:
             "task": {"name": "adding", "length": 200, "batch_size": 64},
             "model": {"cell": cell, "hidden_size": WIDTHS[cell]},
             "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 100},
-            "train": {"steps": 4000, "eval_every": 200, "checkpoint_every": 200, "log_every": 50},
+            "train": {
+                "steps": 4000,
+                "eval_every": 200,
+                "checkpoint_every": 200,
+                "log_every": 50,
+                "on_nonfinite": "skip",
+            },
             "seed": 0,
         }
     )

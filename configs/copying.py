@@ -4,7 +4,8 @@
     python -m experiments.train --config=configs/copying.py:t1000 --workdir=runs/copying_1000
 
 Other cells with as many parameters: `:t200-lstm`, `:t200-elman`, and the same for t1000. Test loss over that of the
-memoryless baseline, seed 0: T = 200 0.081, four minutes on one core; T = 1000 0.469, 22 minutes.
+memoryless baseline, seed 0: T = 200 0.081 (LSTM 0.80, Elman 0.97), four minutes on one core; T = 1000 0.469, 22
+minutes.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,13 @@ def get_config(variant: str = "t200") -> ConfigDict:
             "task": {"name": "copying", "length": length, "batch_size": 32},
             "model": {"cell": cell, "hidden_size": WIDTHS[cell], "longest_delay": 0 if cell == "elman" else length},
             "optimizer": {"name": "adam", "learning_rate": 1e-2, "schedule": "warmup_cosine", "warmup_steps": 100},
-            "train": {"steps": 15000, "eval_every": 250, "checkpoint_every": 250, "log_every": 50},
+            "train": {
+                "steps": 15000,
+                "eval_every": 250,
+                "checkpoint_every": 250,
+                "log_every": 50,
+                "on_nonfinite": "skip",
+            },
             "seed": 0,
         }
     )

@@ -27,7 +27,13 @@ def get_config(variant: str = "pixels") -> ConfigDict:
                 "matmul_dtype": "bfloat16",
             },
             "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "warmup_cosine", "warmup_steps": 200},
-            "train": {"steps": 11000, "eval_every": 550, "checkpoint_every": 275, "log_every": 50},
+            "train": {
+                "steps": 11000,
+                "eval_every": 550,
+                "checkpoint_every": 275,
+                "log_every": 50,
+                "on_nonfinite": "skip",
+            },
             "seed": 0,
         }
     )

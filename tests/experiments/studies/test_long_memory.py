@@ -1,5 +1,6 @@
 """The study's runs are as many as stated, alike but for what they compare, and summed up as they ended."""
 
+import dataclasses
 import json
 import shutil
 
@@ -33,24 +34,47 @@ def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_paramete
     assert max(counts.values()) < 1.03 * min(counts.values())
 
 
-def test_no_other_seed_is_run_where_the_first_has_failed(tmp_path):
-    def ended(seed, *values):
-        trial = long_memory.Trial("adding", 50, "lstm", seed)
+def test_no_other_seed_is_run_where_the_first_has_failed_at_length(tmp_path):
+    def ended(seed, *values, length=400):
+        trial = long_memory.Trial("adding", length, "lstm", seed)
         folder = RunFolder(tmp_path / trial.name)
         folder.path.mkdir()
         rows = [{"step": 200 * (i + 1), "split": "validation", "mse": value} for i, value in enumerate(values)]
         folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
         folder.summary.write_text(json.dumps({"parameters": 1, "minutes": 0.1}))
 
-    second = long_memory.Trial("adding", 50, "lstm", 1)
+    second = long_memory.Trial("adding", 400, "lstm", 1)
     assert long_memory.state(second, tmp_path) == "to do"
     ended(0, 0.2, 0.1)
     assert long_memory.state(second, tmp_path) == "needless"
-    assert long_memory.state(long_memory.Trial("adding", 50, "lstm", 0), tmp_path) == "finished"
-    shutil.rmtree(tmp_path / "adding_50_lstm_0")
+    assert long_memory.state(long_memory.Trial("adding", 400, "lstm", 0), tmp_path) == "finished"
+    shutil.rmtree(tmp_path / "adding_400_lstm_0")
     ended(0, 0.2, 0.01, 0.02)
     assert long_memory.state(second, tmp_path) == "to do"
-    assert long_memory.solved_at(long_memory.Trial("adding", 50, "lstm", 0), tmp_path) == 400
+    assert long_memory.solved_at(long_memory.Trial("adding", 400, "lstm", 0), tmp_path) == 400
+    ended(0, 0.2, length=200)
+    assert long_memory.state(long_memory.Trial("adding", 200, "lstm", 1), tmp_path) == "to do"
+
+
+def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkeypatch, capsys):
+    trial = long_memory.Trial("copying", 50, "gru", 0)
+    config = trial.config()
+    unstable = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, hidden_size=4),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=3e38, clip_norm=0.0, warmup_steps=0),
+        train=dataclasses.replace(config.train, steps=40, eval_every=5, checkpoint_every=20),
+    )
+    monkeypatch.setattr(long_memory.Trial, "config", lambda self: unstable)
+    monkeypatch.setattr(long_memory, "trials", lambda: iter([trial]))
+    long_memory.do(trial, tmp_path, 1)
+    assert "copying_50_gru_0: step" in capsys.readouterr().out
+    assert long_memory.state(trial, tmp_path) == "finished"
+    assert long_memory.solved_at(trial, tmp_path) is None
+    (found,) = long_memory.collected(tmp_path)
+    assert 10 <= found["diverged_at"] <= 20
+    assert "parameters" not in found
+    assert long_memory.picture([found])
 
 
 def test_the_table_by_hand():
@@ -59,8 +83,10 @@ def test_the_table_by_hand():
         return made | {"parameters": 7393, "solved_at": solved_at, "curve": [(200, 0.164), (400, 0.12), (600, 0.13)]}
 
     found = [trial(50, 0, 200), trial(50, 1, 400), trial(100, 0, 1000), trial(100, 1, None), trial(200, 0, None)]
+    diverged = {"diverged_at": 900, "curve": [(200, 0.5), (400, 0.4)]}
+    found.append({name: value for name, value in trial(1000, 0, None).items() if name != "parameters"} | diverged)
     line = long_memory.steps_table(found).splitlines()[-1]
     assert line == (
-        "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | no, 0.12 "
-        "| not yet run | not yet run | 50 |"
+        "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | best 0.12, 0 of 1 "
+        "| not yet run | best 0.40, 0 of 1, 1 diverged | 50 |"
     )

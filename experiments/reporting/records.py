@@ -23,7 +23,10 @@ FOLDS = ("task.speaker",)
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, a seed or a part of the data each, and one metric of theirs.
+    """Runs of one configuration, each of its own seed or with its own part of the data left out, and one metric.
+
+    Where every seed has left out the same parts, all runs of a seed are one repetition, and so is what they average;
+    else each run is one.
 
     Attributes:
       task, metric, cell, config: as the records have them.
@@ -48,8 +51,19 @@ class Group:
         return self.config.partition(":")[2].partition("-")[0]
 
     @property
+    def repetitions(self) -> dict[str, list[float]]:
+        """The values of each, by what tells it from the others: its seed, or the part that it left out."""
+        seeds: dict[str, dict[tuple[str, ...], float]] = {}
+        for record in self.records:
+            seeds.setdefault(str(record["seed"]), {})[tuple(_fold(record).values())] = record["value"]
+        parts = {frozenset(folds) for folds in seeds.values()}
+        if len(parts) == 1 and len(next(iter(parts))) > 1:
+            return {seed: list(folds.values()) for seed, folds in seeds.items()}
+        return {" ".join([*_fold(record).values(), str(record["seed"])]): [record["value"]] for record in self.records}
+
+    @property
     def values(self) -> list[float]:
-        return [record["value"] for record in self.records]
+        return [statistics.fmean(values) for values in self.repetitions.values()]
 
     @property
     def mean(self) -> float:
@@ -57,17 +71,13 @@ class Group:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation over the runs (of a sample); None for a single run."""
+        """The standard deviation over the repetitions (of a sample); None for a single one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def runs(self) -> list[str]:
-        """What tells the runs from each other: the seed, or the part that is left out, and then a seed but for 0."""
-        names = []
-        for record in self.records:
-            fold, seed = list(_fold(record).values()), record["seed"]
-            names.append(" ".join([*fold, str(seed)] if seed or not fold else fold))
-        return names
+        """Names the repetitions, with the number of their runs where that is not one: "0 (6)"."""
+        return [f"{name} ({len(found)})" if len(found) > 1 else name for name, found in self.repetitions.items()]
 
     @property
     def minutes(self) -> float:
@@ -84,7 +94,7 @@ class Group:
             return " ".join([f"python -m {STUDIES[self.cell]}", *words])
         if first["seed"] or len(self.distinct("seed")) > 1:
             words.append(f"--config.seed={first['seed']}")
-        name = "_".join([self.task, self.cell, *self.runs[0].split()])
+        name = "_".join([self.task, self.cell, *_fold(first).values(), str(first["seed"])])
         return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{name}"])
 
     def distinct(self, key: str) -> list[str]:

@@ -61,13 +61,27 @@ def test_runs_that_leave_another_speaker_out_are_one_group(tmp_path):
         {"overrides": ["model.cell=gru", "task.speaker="], "value": 1.0},
     )
     group, other = records.grouped(records.read(folder))
-    assert (group.overrides, group.runs) == (("model.cell=gru",), ["lucas", "lucas 3", "theo"])
+    assert (group.overrides, group.runs) == (("model.cell=gru",), ["lucas 0", "lucas 3", "theo 0"])
     assert group.values == [7.0, 8.0, 9.0]
     assert group.command == (
         "python -m experiments.train --config=configs/music.py:jsb --config.model.cell=gru --config.task.speaker=lucas "
-        "--config.seed=0 --workdir=runs/jsb_gru_lucas"
+        "--config.seed=0 --workdir=runs/jsb_gru_lucas_0"
     )
     assert other.values == [1.0]
+
+
+def test_all_runs_of_a_seed_are_one_value_where_each_seed_left_the_same_speakers_out(tmp_path):
+    values = {(0, "lucas"): 1.0, (0, "theo"): 3.0, (1, "lucas"): 4.0, (1, "theo"): 8.0}
+    lines = [{"overrides": [f"task.speaker={s}"], "seed": n, "value": v} for (n, s), v in values.items()]
+    (group,) = records.grouped(records.read(written(tmp_path, *lines)))
+    assert (group.runs, group.values, group.mean) == (["0 (2)", "1 (2)"], [2.0, 6.0], 4.0)
+    assert group.deviation == pytest.approx(8**0.5)
+    assert group.command.endswith("--config.task.speaker=lucas --config.seed=0 --workdir=runs/jsb_gru_lucas_0")
+    (group,) = records.grouped(records.read(written(tmp_path, *lines[:2])))
+    assert (group.runs, group.values, group.deviation) == (["0 (2)"], [2.0], None)
+    lines[3]["overrides"] = ["task.speaker=george"]
+    (group,) = records.grouped(records.read(written(tmp_path, *lines)))
+    assert group.values == [8.0, 1.0, 4.0, 3.0]
 
 
 def test_other_overrides_or_another_config_make_another_group(tmp_path):

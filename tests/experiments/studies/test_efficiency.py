@@ -33,7 +33,7 @@ def test_the_table_and_the_picture_compare_with_the_gru():
 
 def test_recorded_runs_stand_beside_the_gru_of_their_own_setting():
     def group(cell, config, value):
-        runs = ({"seed": 0, "value": value, "minutes": 2.0, "parameters": 5},)
+        runs = ({"seed": 0, "overrides": [], "value": value, "minutes": 2.0, "parameters": 5},)
         return Group("jsb", "nll", cell, config, (), runs)
 
     groups = [

@@ -1,4 +1,4 @@
-"""The Elman network: the traditional recurrent layer that the gated ones are compared with.
+"""The Elman network, its step and its hand-derived gradient: the traditional layer that gated ones are compared with.
 
 Reference: Elman, "Finding Structure in Time", 1990.
 """
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from gru_jax.cells import initializers
-from gru_jax.cells.matmul import matmul
+from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
+from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
 from gru_jax.types import Array, DType
@@ -88,11 +89,64 @@ class Elman:
 
     def step(self, params: ElmanParams, state: Array, drive: Array, matmul_dtype: DType | None = None) -> Array:
         """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
-        return jnp.tanh(drive + jnp.broadcast_to(params.b, drive.shape) + matmul(state, params.U, matmul_dtype))
+        return self.record(params, state, drive, matmul_dtype)[0]
 
     def output(self, state: Array) -> Array:
         """Returns the state itself."""
         return state
+
+    # The gradient. With g the cotangent of h', that of the pre-activation is a = g (1 - h'²); a Uᵀ goes on to h.
+
+    def arrange(self, params: ElmanParams, rows: int, platform: str) -> ElmanParams:
+        """The parameters with U laid out for the products of `record`."""
+        return params._replace(U=lay_out(params.U, rows, platform))
+
+    def record(
+        self, params: ElmanParams, state: Array, drive: Array, matmul_dtype: DType | None = None
+    ) -> tuple[Array, None]:
+        """The step; its derivative needs nothing but its result. `params` may be as they are, or arranged."""
+        recurrent = multiply(state, params.U, matmul_dtype)
+        return jnp.tanh(drive + jnp.broadcast_to(params.b, drive.shape) + recurrent), None
+
+    def replay(self, params: ElmanParams, before: Array, drive: Array, matmul_dtype: DType | None = None) -> None:
+        """Nothing was kept."""
+        return None
+
+    def linearize(self, params: ElmanParams, before: Array, after: Array, drive: Array, record: None) -> Array:
+        """1 - h'², in bulk."""
+        return 1 - after * after
+
+    def transpose(self, params: ElmanParams, rows: int, platform: str) -> Laid:
+        """Uᵀ, laid out for the product of `pullback`."""
+        return lay_out_transpose(params.U, rows, platform)
+
+    def pullback(
+        self, transposed: Laid, coefficients: Array, cotangent: Array, matmul_dtype: DType | None = None
+    ) -> tuple[Array, Array]:
+        """One step back through time: (..., H) -> (..., H), and the cotangent of the pre-activation."""
+        a = cotangent * coefficients
+        return transposed.product(a, matmul_dtype), a
+
+    def gradients(
+        self,
+        params: ElmanParams,
+        xs: Array,
+        before: Array,
+        coefficients: Array,
+        trace: Array,
+        matmul_dtype: DType | None = None,
+    ) -> tuple[ElmanParams, Array]:
+        """The cotangents of the parameters and of the inputs, in bulk."""
+        gradient = ElmanParams(
+            W=matmul_weight_gradient(xs, trace, matmul_dtype),
+            U=matmul_weight_gradient(before, trace, matmul_dtype),
+            b=trace.sum(tuple(range(trace.ndim - 1))),
+        )
+        return gradient, matmul_input_gradient(trace, params.W, matmul_dtype)
+
+    def assemble(self, gradient: ElmanParams) -> ElmanParams:
+        """Returns the gradient as it is."""
+        return gradient
 
 
 def elman_step(params: ElmanParams, h: Array, x: Array, *, matmul_dtype: DType | None = None) -> Array:

@@ -188,7 +188,7 @@ def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
         locator = matplotlib.dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper right", ncols=4, frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     atomic.write_bytes(path, picture.getvalue())

@@ -2,6 +2,7 @@
 
 python -m experiments.studies.long_memory --workdir=runs/long_memory            # goes on where it stopped
 python -m experiments.studies.long_memory --workdir=runs/long_memory --list     # the runs, and which are finished
+python -m experiments.studies.long_memory --workdir=runs/long_memory --task=adding   # beside --task=copying elsewhere
 
 GRU, LSTM and Elman, three seeds each; the gated cells with biases that know of no delay, and with chrono
 initialisation (`model.longest_delay` = T). Every run is one of `experiments.train`, in a folder of its own, with the
@@ -127,6 +128,9 @@ def define_flags() -> None:
     results.define_folder()
     flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1)
     flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
+    flags.DEFINE_enum(
+        "task", None, list(PROBLEMS), "Whose runs to do, beside a process that does the other's; else all."
+    )
     flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.")
 
 
@@ -134,12 +138,13 @@ def main(arguments: Sequence[str]) -> None:
     """Does what is not finished, or lists it; writes what there is."""
     del arguments
     folder = pathlib.Path(flags.FLAGS.workdir)
+    chosen = [trial for trial in trials() if flags.FLAGS.task in (None, trial.task)]
     if flags.FLAGS.list:
-        for trial in trials():
+        for trial in chosen:
             print(f"{state(trial, folder):<8} {trial.name}")
         return
     devices.request_cpu_devices(32, flags.FLAGS.devices)
-    for trial in itertools.islice((t for t in trials() if state(t, folder) == "to do"), flags.FLAGS.most):
+    for trial in itertools.islice((t for t in chosen if state(t, folder) == "to do"), flags.FLAGS.most):
         do(trial, folder, flags.FLAGS.devices)
         write(folder)
     print(write(folder))

@@ -11,6 +11,7 @@ from flax import nnx
 from experiments.run_folder import RunFolder
 from experiments.studies import long_memory
 from experiments.tasks import find
+from tests.experiments.programs import programs
 
 
 def test_every_trial_has_a_name_of_its_own_and_the_first_seeds_come_first():
@@ -90,3 +91,9 @@ def test_the_table_by_hand():
         "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | best 0.12, 0 of 1 "
         "| not yet run | best 0.40, 0 of 1, 1 diverged | 50 |"
     )
+
+
+def test_two_processes_can_share_the_study_by_task(tmp_path):
+    with programs() as run:
+        listed = run.run("studies.long_memory", f"--workdir={tmp_path}", "--list", "--task=copying").splitlines()
+    assert listed == [f"to do    {trial.name}" for trial in long_memory.trials() if trial.task == "copying"]

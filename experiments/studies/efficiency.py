@@ -36,10 +36,10 @@ PICTURE = "experiments/results/studies/efficiency.svg"
 FINDINGS = """\
 What it shows: the 4 : 3 of gates is measured as it is counted, and a little more of it in time. With as many
 parameters the LSTM is narrower and does as many operations, and a step of it still takes longer than the GRU's; the
-Elman network, then the widest, takes longest, since all of its product has to wait for the step before. Memory is not a
-matter of gates alone: what a short sequence leaves in one block is kept, what is cut into blocks is partly worked out
-again, and the LSTM's larger state is cut sooner. What it does not show: other shapes, and accelerators, where a step is
-bound by its launch and a wider one may cost nothing."""
+Elman network, then the widest, has no gates to work out: it takes about as long at the smaller shape and less at the
+larger one. Memory is not a matter of gates alone: what a short sequence leaves in one block is kept, what is cut into
+blocks is partly worked out again, and the LSTM's larger state is cut sooner. What it does not show: other shapes, and
+accelerators, where a step is bound by its launch and a wider one may cost nothing."""
 
 
 def define_flags() -> None:

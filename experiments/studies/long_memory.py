@@ -189,13 +189,19 @@ def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
 
 
 def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns what each finished trial's validation showed, and what it cost or at which step it diverged."""
+    """Returns what each finished trial's validation showed, the greatest mean of its gradient's norm over the steps
+    between two rows, and what it cost or at which step it diverged."""
     found = []
     for trial in trials():
         if not ended(trial, folder):
             continue
         own = RunFolder(folder / trial.name)
-        measured: dict[str, Any] = {"curve": curve(trial, folder), "solved_at": solved_at(trial, folder)}
+        norms = [row["grad_norm"] for row in read_rows(own.metrics) if "grad_norm" in row]
+        measured: dict[str, Any] = {
+            "curve": curve(trial, folder),
+            "solved_at": solved_at(trial, folder),
+            "steepest": max(norms, default=None),
+        }
         if (summary := own.read_summary()) is not None:
             measured |= {"parameters": summary["parameters"], "minutes": summary["minutes"]}
         else:
@@ -239,6 +245,19 @@ def _cell(runs: Sequence[dict[str, Any]]) -> str:
         diverged = sum("diverged_at" in trial for trial in runs)
         return ", ".join([*best, f"0 of {len(runs)}", *([f"{diverged} diverged"] if diverged else [])])
     return f"{sum(solved) / len(solved):.0f} steps, {len(solved)} of {len(runs)}"
+
+
+def steepest(found: Sequence[dict[str, Any]]) -> str:
+    """Returns the greatest gradient norm of each task and cell: "adding: GRU 1.8, LSTM 3.4; copying: GRU 1e+08"."""
+    tasks = []
+    for task in PROBLEMS:
+        norms: dict[str, float] = {}
+        for trial in found:
+            if trial["task"] == task and trial["steepest"] is not None:
+                cell = NAMES[trial["kind"].partition(" ")[0]]
+                norms[cell] = max(norms.get(cell, 0.0), trial["steepest"])
+        tasks.append(f"{task}: " + ", ".join(f"{cell} {norm:.2g}" for cell, norm in norms.items()))
+    return "; ".join(tasks)
 
 
 def label(kind: str) -> str:
@@ -286,6 +305,8 @@ def section(folder: pathlib.Path) -> str:
             "mean over the seeds that did; where none did, the best that one reached. From T = 400 no other is run "
             "where the first fails:",
             steps_table(found["trials"]),
+            "Greatest norm of the gradient before clipping, as a mean over 200 steps, in all runs of a cell: "
+            f"{steepest(found['trials'])}.",
             f"![Validation curves of every run; dashed: the criterion; a cross: the run diverged]({PICTURE})",
             FINDINGS,
         ]

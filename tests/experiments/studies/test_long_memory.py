@@ -64,7 +64,7 @@ def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkey
         config,
         model=dataclasses.replace(config.model, hidden_size=4),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=3e38, clip_norm=0.0, warmup_steps=0),
-        train=dataclasses.replace(config.train, steps=40, eval_every=5, checkpoint_every=20),
+        train=dataclasses.replace(config.train, steps=40, eval_every=5, checkpoint_every=20, log_every=5),
     )
     monkeypatch.setattr(long_memory.Trial, "config", lambda self: unstable)
     monkeypatch.setattr(long_memory, "trials", lambda: iter([trial]))
@@ -75,6 +75,7 @@ def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkey
     (found,) = long_memory.collected(tmp_path)
     assert 10 <= found["diverged_at"] <= 20
     assert "parameters" not in found
+    assert found["steepest"] > 0
     assert long_memory.picture([found])
 
 
@@ -91,6 +92,15 @@ def test_the_table_by_hand():
         "| adding | GRU, chrono | 7,393 | 300 steps, 2 of 2 | 1000 steps, 1 of 2 | best 0.12, 0 of 1 "
         "| not yet run | best 0.40, 0 of 1, 1 diverged | 50 |"
     )
+
+
+def test_the_greatest_gradient_of_each_cell_whatever_its_biases():
+    def trial(task, kind, norm):
+        return {"task": task, "kind": kind, "steepest": norm}
+
+    found = [trial("adding", "gru", 2.0), trial("adding", "gru chrono", 31.4), trial("adding", "elman", None)]
+    found += [trial("copying", "lstm", 1e8), trial("copying", "lstm chrono", 3.0), trial("copying", "elman", 0.25)]
+    assert long_memory.steepest(found) == "adding: GRU 31; copying: LSTM 1e+08, Elman 0.25"
 
 
 def test_two_processes_can_share_the_study_by_task(tmp_path):

@@ -16,9 +16,10 @@ from experiments.training.processes import HEARTBEAT, Cluster, ProcessError
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXT = "So long as men can breathe, or eyes can see,\nSo long lives this, and this gives life to thee.\n" * 40
-# Plain gradient descent: Adam divides by the gradient's size, and so makes much of a sum taken in another order.
+# Plain gradient descent by small steps: Adam divides by the gradient's size, and so makes much of a sum taken in
+# another order; at a rate of 0.3 a difference in the eighth digit after 20 steps is one in the fifth after 100.
 OPTIONS = ["--config=configs/char_lm.py:smoke", "--config.model.dropout=0.0", "--devices=1"]
-OPTIONS += ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.3"]
+OPTIONS += ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.02"]
 # Generous limits: a machine with two cores, busy with other things, takes its time to start four processes.
 pytestmark = pytest.mark.timeout(1500)
 LONG = ["--config.train.steps=100000", "--config.train.log_every=1000", "--config.train.eval_every=100000"]

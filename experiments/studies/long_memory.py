@@ -109,7 +109,6 @@ class Trial:
                     "checkpoint_every": 500,
                     "log_every": 200,
                     "goal": problem.criterion,
-                    "on_nonfinite": "skip",
                 },
                 "seed": self.seed,
             }

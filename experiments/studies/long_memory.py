@@ -155,8 +155,10 @@ def state(trial: Trial, folder: pathlib.Path) -> str:
     if ended(trial, folder):
         return "finished"
     first = dataclasses.replace(trial, seed=SEEDS[0])
-    decided = trial.length > CHEAP and ended(first, folder) and solved_at(first, folder) is None
-    return "needless" if decided else "to do"
+    decided = trial.length > CHEAP and ended(first, folder)
+    if decided and solved_at(first, read_rows(RunFolder(folder / first.name).metrics)) is None:
+        return "needless"
+    return "to do"
 
 
 def ended(trial: Trial, folder: pathlib.Path) -> bool:
@@ -165,16 +167,15 @@ def ended(trial: Trial, folder: pathlib.Path) -> bool:
     return own.read_summary() is not None or own.nonfinite.exists()
 
 
-def curve(trial: Trial, folder: pathlib.Path) -> list[tuple[int, float]]:
-    """Returns the steps of a trial's evaluations, with the validation metric at each."""
-    rows = read_rows(RunFolder(folder / trial.name).metrics)
+def curve(trial: Trial, rows: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Returns the steps of a trial's evaluations, with the validation metric at each, from the rows of its metrics."""
     return [(row["step"], row[PROBLEMS[trial.task].metric]) for row in rows if row["split"] == "validation"]
 
 
-def solved_at(trial: Trial, folder: pathlib.Path) -> int | None:
+def solved_at(trial: Trial, rows: Sequence[dict[str, Any]]) -> int | None:
     """Returns the first step whose validation metric reached the criterion, or None."""
     criterion = PROBLEMS[trial.task].criterion
-    return next((step for step, value in curve(trial, folder) if value <= criterion), None)
+    return next((step for step, value in curve(trial, rows) if value <= criterion), None)
 
 
 def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
@@ -196,11 +197,11 @@ def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
         if not ended(trial, folder):
             continue
         own = RunFolder(folder / trial.name)
-        norms = [row["grad_norm"] for row in read_rows(own.metrics) if "grad_norm" in row]
+        rows = read_rows(own.metrics)
         measured: dict[str, Any] = {
-            "curve": curve(trial, folder),
-            "solved_at": solved_at(trial, folder),
-            "steepest": max(norms, default=None),
+            "curve": curve(trial, rows),
+            "solved_at": solved_at(trial, rows),
+            "steepest": max((row["grad_norm"] for row in rows if "grad_norm" in row), default=None),
         }
         if (summary := own.read_summary()) is not None:
             measured |= {"parameters": summary["parameters"], "minutes": summary["minutes"]}

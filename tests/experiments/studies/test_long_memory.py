@@ -52,7 +52,9 @@ def test_no_other_seed_is_run_where_the_first_has_failed_at_length(tmp_path):
     shutil.rmtree(tmp_path / "adding_400_lstm_0")
     ended(0, 0.2, 0.01, 0.02)
     assert long_memory.state(second, tmp_path) == "to do"
-    assert long_memory.solved_at(long_memory.Trial("adding", 400, "lstm", 0), tmp_path) == 400
+    (found,) = long_memory.collected(tmp_path)
+    assert found["solved_at"] == 400
+    assert found["curve"] == [(200, 0.2), (400, 0.01), (600, 0.02)]
     ended(0, 0.2, length=200)
     assert long_memory.state(long_memory.Trial("adding", 200, "lstm", 1), tmp_path) == "to do"
 
@@ -71,9 +73,9 @@ def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkey
     long_memory.do(trial, tmp_path, 1)
     assert "copying_50_gru_0: step" in capsys.readouterr().out
     assert long_memory.state(trial, tmp_path) == "finished"
-    assert long_memory.solved_at(trial, tmp_path) is None
     (found,) = long_memory.collected(tmp_path)
     assert 10 <= found["diverged_at"] <= 20
+    assert found["solved_at"] is None
     assert "parameters" not in found
     assert found["steepest"] > 0
     assert long_memory.picture([found])

@@ -236,6 +236,19 @@ def test_program_options():
     assert_all_close(expected, jax.tree.leaves(again.call(xs)))
 
 
+def test_programs_take_a_matmul_dtype():
+    cell = gru_jax.GRU()
+    params = cell.init(jax.random.key(0), I, H)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
+    expected, last = gru_jax.unroll(cell, params, xs, matmul_dtype=jnp.bfloat16)
+    assert np.abs(expected - gru_jax.unroll(cell, params, xs)[0]).max() > 1e-4
+    assert_all_close((expected, last), unroll_program(cell, params, matmul_dtype=jnp.bfloat16).call(xs))
+    step, state = step_program(cell, params, matmul_dtype=jnp.bfloat16), jnp.zeros((2, H))
+    for t in range(6):
+        state, y = step.call(state, xs[:, t])
+        np.testing.assert_allclose(y, expected[:, t], rtol=1e-6, atol=1e-6)
+
+
 def test_a_stream_has_one_direction():
     stack = gru_jax.Stack(gru_jax.GRU(), bidirectional=True)
     with pytest.raises(ValueError, match=r"^cell: expected one direction, for a stream has no end to begin at, got"):

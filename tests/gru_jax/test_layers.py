@@ -1,7 +1,7 @@
 """Stacks of layers and directions against the NumPy loop, and dropout between layers."""
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 
 import jax
 import jax.numpy as jnp
@@ -216,6 +216,24 @@ def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
     ys, _ = unroll(stack, params, xs, key=key)
     np.testing.assert_allclose(ys, unroll(cell, dropped[0], xs)[0], rtol=1e-6, atol=1e-7)
     assert np.abs(ys - unroll(stack, params, xs)[0]).max() > 1e-3
+
+
+def test_layers_and_directions_are_drawn_apart_and_so_are_their_dropped_weights():
+    stack = Stack(GRU(), num_layers=2, bidirectional=True, merge="sum", weight_dropout=0.5)
+    params = stack.init(jax.random.key(0), 8, 8)
+    dropped = []
+
+    def run(cell, params, xs, h0, *, reverse):
+        dropped.append(params)
+        return xs, h0
+
+    stack.compose(run, params, jnp.ones((1, 2, 8)), stack.initial_state(8, (1,)), reverse=False, key=jax.random.key(2))
+    whole = [np.asarray(cell.U) for layer in params for cell in layer]
+    masks = [np.asarray(cell.U) != 0 for cell in dropped]
+    assert len(whole) == len(masks) == 4
+    for one, other in combinations(range(4), 2):
+        assert not np.array_equal(whole[one], whole[other])
+        assert not np.array_equal(masks[one], masks[other])
 
 
 class Weightless(Minimal):

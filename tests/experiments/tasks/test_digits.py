@@ -37,6 +37,16 @@ def test_layouts_read_the_same_image_by_pixel_and_by_row():
     np.testing.assert_array_equal(pixels["xs"].reshape(180, 64), rows["xs"].reshape(180, 64))
 
 
+def test_an_epoch_of_training_reads_every_image_of_the_train_split_once():
+    task = Digits(DigitsConfig(layout="pixels", batch_size=419), None)  # three batches an epoch
+    batches = [task.train_batch(5, step) for step in range(3)]
+    rows = np.concatenate([task.batch_indices(5, step) for step in range(3)])
+    images, labels = load_splits()["train"]
+    np.testing.assert_array_equal(np.sort(rows), np.arange(1257))
+    np.testing.assert_array_equal(np.concatenate([b["xs"] for b in batches]), images[rows].reshape(1257, 64, 1))
+    np.testing.assert_array_equal(np.concatenate([b["labels"] for b in batches]), labels[rows])
+
+
 def test_shifting_moves_an_image_and_lets_nothing_in():
     image = np.zeros((200, 8, 8), np.float32)
     image[:, 3, 4] = 1.0

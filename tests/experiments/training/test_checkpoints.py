@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import atomic
 from experiments.training.checkpoints import CheckpointError, Checkpoints, Progress
 
 TEMPLATE = {"W": jnp.zeros((3, 4)), "deep": ({"b": jnp.zeros(5)}, jnp.zeros((), jnp.int32))}
@@ -69,6 +70,21 @@ def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path):
     assert_restores(checkpoints, 10)
     save(checkpoints, 20)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_20"]
+
+
+def test_what_is_still_being_written_is_no_checkpoint(monkeypatch, tmp_path):
+    checkpoints, seen = Checkpoints(tmp_path), []
+    save(checkpoints, 10)
+    write_json = atomic.write_json
+
+    def write(path, value):
+        seen.append(checkpoints.steps())
+        write_json(path, value)
+
+    monkeypatch.setattr(atomic, "write_json", write)
+    save(checkpoints, 20)
+    assert seen == [[10], [10]]
+    assert checkpoints.steps() == [10, 20]
 
 
 def test_errors_in_writing_are_said_in_the_systems_words(monkeypatch, tmp_path):

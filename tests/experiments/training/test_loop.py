@@ -1,14 +1,22 @@
-"""Which evaluation counts as the best."""
+"""Which evaluation counts as the best, and that its parameters are kept."""
 
 import dataclasses
+import io
 import math
 from types import SimpleNamespace
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
-from experiments.config import TrainConfig
+from experiments.config import TrainConfig, resolve
+from experiments.run_folder import RunFolder
+from experiments.tasks.adding import Adding
+from experiments.training import devices, loop
 from experiments.training.checkpoints import Progress
+from experiments.training.display import Display
+from experiments.training.evaluation import Evaluator
 from experiments.training.loop import judged
 
 
@@ -51,3 +59,29 @@ def test_a_goal_ends_training_where_it_is_reached_or_passed(mode, values):
 
 def test_a_goal_is_not_reached_by_what_is_no_number():
     assert not judge([math.nan], goal=0.2).finished
+
+
+def test_the_best_parameters_are_kept_and_come_back_with_the_run(tmp_path, monkeypatch):
+    config = resolve(
+        {
+            "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 8},
+            "model": {"hidden_size": 3},
+            "optimizer": {"learning_rate": 0.1},
+            "train": {"steps": 6, "log_every": 6, "eval_every": 2, "checkpoint_every": 6},
+        }
+    )
+    folder, task, mesh = RunFolder(tmp_path), Adding(config.task, None), devices.make_mesh(4, 1)
+    scored = []
+
+    def score(self, params, split):
+        scored.append(jax.device_get(params))
+        return {"mse": (0.3, 0.1, 0.2)[len(scored) - 1]}
+
+    monkeypatch.setattr(Evaluator, "__call__", score)
+    end = loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()))
+    again = loop.load(config, task, folder, mesh)
+    for run in (end, again):
+        assert (run.progress.best_step, run.progress.best_value) == (4, 0.1)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.best), scored[1])
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.state.params), scored[2])
+    assert not np.array_equal(*(jax.tree.leaves(params)[0] for params in scored[1:]))

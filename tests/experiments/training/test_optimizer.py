@@ -56,6 +56,23 @@ def test_adam_first_steps_by_the_learning_rate(name):
     np.testing.assert_allclose(updates["W"], [[-0.1, 0.0]], rtol=1e-5)
 
 
+def test_what_is_clipped_is_the_gradient_and_not_adams_step():
+    updates = first_update(name="adam", learning_rate=0.1, clip_norm=1e-3)
+    np.testing.assert_allclose(updates["W"], [[-0.1, 0.0]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_takes_its_moments_decays_and_epsilon(name):
+    config = OptimizerConfig(name=name, learning_rate=1.0, clip_norm=0.0, beta1=0.5, beta2=0.75, epsilon=2.0)
+    optimizer = make_optimizer(config, steps=10)
+    state = optimizer.init(PARAMS)
+    _, state = optimizer.update(GRADIENT, state, PARAMS)
+    updates, _ = optimizer.update({"W": jnp.zeros((1, 2)), "b": jnp.array([0.0])}, state, PARAMS)
+    # For b, gradients 4 and 0: m = 0.5·2, v = 0.75·4; their corrections divide by 1 - 0.5² and 1 - 0.75².
+    expected = -(1.0 / 0.75) / (np.sqrt(3.0 / 0.4375) + 2.0)
+    np.testing.assert_allclose(updates["b"], [expected], rtol=1e-5)
+
+
 def test_rmsprop_divides_by_the_root_mean_square():
     # The mean of squares starts at zero, so that after one step it is (1 - 0.99) g².
     updates = first_update(name="rmsprop", learning_rate=0.1, beta2=0.99, clip_norm=0.0)

@@ -56,6 +56,30 @@ def test_takes_the_gradient_of_the_weighted_mean(device_count):
     assert float(sums["learning_rate"][0]) == 0.5
 
 
+def test_every_step_drops_out_anew_and_the_same_step_the_same():
+    config = resolve(
+        {
+            "task": {"name": "adding", "length": 7, "batch_size": 8},
+            "model": {"hidden_size": 16, "dropout": 0.5},
+            "optimizer": {"name": "sgd", "learning_rate": 1e-30, "clip_norm": 0.0},
+        }
+    )
+    mesh, optimizer = devices.make_mesh(8, 1), make_optimizer(config.optimizer, 10)
+    batch = TASK.train_batch(0, 0)
+
+    def losses(count):
+        graph, state = initial_state(TASK, config, optimizer)
+        step = make_train_step(TASK, graph, optimizer, learning_rate(config.optimizer, 10), mesh, config.seed)
+        state = devices.replicate(state, mesh)
+        for _ in range(count):
+            state, sums = step(state, devices.spread(batch, mesh))
+            yield float(sums["loss"][0])
+
+    first = list(losses(3))
+    assert first == list(losses(3))
+    assert len(set(first)) == 3
+
+
 def test_gradients_are_added_over_devices_once_and_not_at_every_step_through_time():
     mesh = devices.make_mesh(TASK.batch_size, 4)
     optimizer = make_optimizer(CONFIG.optimizer, 10)

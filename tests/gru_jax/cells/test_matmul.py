@@ -67,7 +67,7 @@ def products(jaxpr):
                 yield from products(inner.jaxpr)
 
 
-@pytest.mark.parametrize("cell", [GRU(), GRU("after"), LSTM()])
+@pytest.mark.parametrize("cell", [GRU(), GRU("after"), LSTM(), Elman()])
 def test_every_product_of_the_fused_gradient_takes_bfloat16(cell):
     params = cell.init(jax.random.key(0), 2, 3)
 

@@ -44,16 +44,27 @@ REFUSALS = (
 def define_config() -> flags.FlagHolder:
     """Defines `--config=<file>[:variant]` and `--config.<key>=<value>`. Keys are checked later, by `resolve`."""
     help_string = "configs/<name>.py, with :<variant> where it has any, or the config.json of a run."
-    return config_flags.DEFINE_config_file("config", None, help_string, lock_config=False, accept_new_attributes=True)
+    try:
+        return config_flags.DEFINE_config_file(
+            "config", None, help_string, lock_config=False, accept_new_attributes=True
+        )
+    except flags.Error as error:  # it reads a --flagfile at once
+        _refuse(str(error).removeprefix("ERROR:: "))
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) -> NoReturn:
     """Runs an entry point. A refusal is printed as one line, with exit status 1; a flag that cannot be, with 2.
 
     A file or a disk that cannot be used is a refusal too; a signal has the status that `Interrupted` says.
+
+    Args:
+      main: is given the program's name, and the words that belong to no flag.
+      takes_words: whether there may be any; else they are refused, for a flag that lost its "--" or "=" is one.
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
+        if len(arguments) > 1 and not takes_words:
+            _refuse(f"expected flags alone, such as --config.seed=1, got the word {arguments[1]!r} beside them")
         logging.set_verbosity(logging.FATAL)  # libraries raise what they also log
         warnings.showwarning = _show_warning
         sys.excepthook = _show_exception
@@ -95,10 +106,9 @@ def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]
     """Returns what the command line asks for: the configuration, the config file as named, and its overrides."""
     if flag.value is None:
         raise ConfigError("--config: expected a config file such as configs/digits.py, got nothing")
-    named = next(_after_equals(i, a) for i, a in enumerate(sys.argv) if a.split("=")[0] in ("--config", "-config"))
-    overrides = [
-        argument.lstrip("-").removeprefix("config.") for argument in sys.argv[1:] if argument.startswith("--config.")
-    ]
+    parsed = flags.FLAGS["config"]
+    named = config_flags.get_config_filename(parsed).removeprefix(f"{SAVED}:")
+    overrides = [f"{key}={value}" for key, value in config_flags.get_override_values(parsed).items()]
     return resolve(flag.value), named, overrides
 
 
@@ -114,13 +124,9 @@ def _show_exception(kind: type[BaseException], error: BaseException, trace: Any)
         sys.__excepthook__(kind, error, trace)
 
 
-def _after_equals(index: int, argument: str) -> str:
-    return argument.split("=", 1)[1] if "=" in argument else sys.argv[index + 1]
-
-
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags; whatever goes wrong in it, a config file's own errors included, becomes one line."""
-    rewritten = list(arguments)
+    rewritten = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
     for index, argument in enumerate(rewritten):
         flag, equals, value = argument.partition("=")
         if flag in ("--config", "-config"):

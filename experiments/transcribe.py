@@ -110,4 +110,4 @@ def is_known(name: str, known: dict) -> bool:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, takes_words=True)

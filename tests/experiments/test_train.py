@@ -12,7 +12,7 @@ import pytest
 from experiments.catalogue import catalogue
 from tests.experiments.programs import ROOT, SONG, programs
 
-OPTIONS = ["--config=configs/char_lm.py:smoke", "--config.train.steps=60", "--config.train.eval_every=25"]
+OPTIONS = ["--config=configs/char_lm.py:smoke", "-config.train.steps=60", "--config.train.eval_every", "25"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def test_a_run_folder_holds_what_is_promised(finished):
     best = min((row for row in rows if row["split"] == "validation"), key=lambda row: row["nats_per_char"])
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["validation"] == {"metric": "nats_per_char", "value": best["nats_per_char"], "step": best["step"]}
-    assert summary["overrides"][:2] == ["train.steps=60", "train.eval_every=25"]
+    assert summary["config"] == "configs/char_lm.py:smoke"
+    assert summary["overrides"][:2] == ["train.steps=60", "train.eval_every=25"]  # however the flags were written
     (first,) = json.loads((folder / "environment.json").read_text())
     assert first["from_step"] == 0
     assert first["versions"]["jax"]
@@ -131,6 +132,9 @@ REFUSED = [
     ("configs/adding.py --config.model.hiden_size=3", 1, "error: model.hiden_size: unknown key (did you mean"),
     ("configs/adding.py --config.modle.hidden_size=3", 2, "error: modle: unknown key (did you mean 'model'?)"),
     ("configs/adding.py --config.model.hidden_size=big", 2, "error: flag --config.model.hidden_size=big: "),
+    ("configs/adding.py --config.model.bidirectional False", 2, "error: expected flags alone, such as --config.seed=1"),
+    ("configs/adding.py --config.model.hidden_size=10000000", 1, "error: model: expected parameters that fit into "),
+    ("configs/adding.py --flagfile=none", 2, "error: Unable to open flagfile: "),
     ("configs/adding.py --devices=3", 1, "error: devices: expected a number that divides the batch size 64, got 3"),
 ]
 
@@ -144,6 +148,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
         error = run.finish(process, status)
         assert error.startswith(message)
         assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()  # so that the corrected command may have it
 
 
 def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path):

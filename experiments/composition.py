@@ -65,7 +65,8 @@ def midi(roll: np.ndarray, beats_per_step: float) -> bytes:
 def picture(roll: np.ndarray, opening: int) -> bytes:
     """Draws a roll as a PNG: time to the right, pitch upwards; what comes after `opening` steps is the model's."""
 
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
         axes.imshow(roll.T, aspect="auto", origin="lower", cmap="Greys", interpolation="nearest")
         axes.axvline(opening - 0.5, color="tab:red", linewidth=1, label="from here on composed")
         played = np.flatnonzero(roll.any(axis=0))

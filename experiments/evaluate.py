@@ -34,10 +34,15 @@ def main(arguments: Sequence[str]) -> None:
     if run.progress.step == 0:
         raise RunFolderError(f"{folder.path} holds no checkpoint yet")
     best = PARAMETERS.value == "best"
+    if best and run.progress.best_value is None:
+        raise RunFolderError(
+            f"{folder.path} holds no evaluated parameters yet; --parameters=latest scores the last ones"
+        )
     params, step = (run.best, run.progress.best_step) if best else (evaluated(run.state), run.progress.step)
     split = cast(Split, SPLIT.value)
     metrics = Evaluator(task, run.graph, mesh)(params, split)
-    title = f"{task.result_name}, {split} split, parameters of step {step}"
+    known = ", which was trained on," if split == "train" or (split == "validation" and not task.selects) else ","
+    title = f"{task.result_name}, {split} split{known} parameters of step {step}"
     print(summary.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
 
 

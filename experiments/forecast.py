@@ -11,6 +11,7 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -18,6 +19,7 @@ from flax import nnx
 
 from experiments import atomic, command_line, trained
 from experiments.data.series import Scaling, Series, SeriesError, read_csv
+from experiments.pictures import png
 from experiments.schema import ConfigError, nearest
 from experiments.tasks.forecasting import Forecasting, forecast
 from experiments.training.summary import table
@@ -164,34 +166,31 @@ def write_csv(made: Forecast, path: pathlib.Path) -> None:
 def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
     """Draws the last `past` rows, the median and the intervals, and what came where it is known."""
     import matplotlib.dates
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     start, end = max(made.origin - past, 0), made.origin + len(made.quantiles)
     dates = made.series.dates
     places = np.array([row if dates is None else dates(row) for row in range(start, end)])
     before, after = places[: made.origin - start], places[made.origin - start :]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.plot(before, made.history[start : made.origin], color="black", linewidth=1, label="known")
-    if len(made.truth):
-        axes.plot(after, made.truth, color="black", linewidth=1, linestyle=":", label="what came")
-    for low in range(made.levels.index(0.5)):
-        high = len(made.levels) - 1 - low
-        share = 100 * (made.levels[high] - made.levels[low])
-        band = (made.quantiles[:, low], made.quantiles[:, high])
-        axes.fill_between(after, *band, color="C0", alpha=0.25, linewidth=0, label=f"{share:.0f} % interval")
-    axes.plot(after, made.median, color="C0", label="median")
-    axes.set(ylabel=made.column)
-    if dates is not None:
-        locator = matplotlib.dates.AutoDateLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
-    figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    atomic.write_bytes(path, picture.getvalue())
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.plot(before, made.history[start : made.origin], color="black", linewidth=1, label="known")
+        if len(made.truth):
+            axes.plot(after, made.truth, color="black", linewidth=1, linestyle=":", label="what came")
+        for low in range(made.levels.index(0.5)):
+            high = len(made.levels) - 1 - low
+            share = 100 * (made.levels[high] - made.levels[low])
+            band = (made.quantiles[:, low], made.quantiles[:, high])
+            axes.fill_between(after, *band, color="C0", alpha=0.25, linewidth=0, label=f"{share:.0f} % interval")
+        axes.plot(after, made.median, color="C0", label="median")
+        axes.set(ylabel=made.column)
+        if dates is not None:
+            locator = matplotlib.dates.AutoDateLocator()
+            axes.xaxis.set_major_locator(locator)
+            axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
+        figure.legend(loc="outside upper right", ncols=4, frameon=False)
+
+    atomic.write_bytes(path, png((9, 3.5), paint))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ import numpy as np
 
 
 def png(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
-    """Returns the picture of one set of axes.
+    """Returns a picture.
 
     Args:
       size: width and height in inches.
-      draw: draws on matplotlib's axes.
+      draw: draws on a matplotlib figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure, file = Figure(figsize=size, layout="constrained"), io.BytesIO()
     FigureCanvasAgg(figure)
-    draw(figure.subplots())
+    draw(figure)
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
@@ -27,7 +27,8 @@ def png(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
 def heat_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> bytes:
     """Draws weights (T, S) as a PNG: the source from left to right, the translation from top to bottom."""
 
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
         axes.imshow(weights, cmap="gray", vmin=0, vmax=1)
         axes.xaxis.tick_top()
         axes.set_xticks(range(len(source)), source, rotation=90)

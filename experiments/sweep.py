@@ -28,6 +28,7 @@ from experiments.sweeps.grid import Member, Point
 from experiments.tasks.base import Task
 from experiments.training import devices, environment, loop, run, summary
 from experiments.training.interruption import Interrupted, Interruption
+from experiments.training.memory import refuse_too_large
 
 CONFIG = command_line.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The sweep's folder; it is made, or the sweep in it goes on.")
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     failures: Failures = {}
     for point in chosen:
         failures |= train_point(point, config_file)
-    task = tasks.find(config.task.name)
+    first = points[0].members[0].config
+    task = tasks.find(first.task.name)(first.task, DATA_DIR.value)
     rows = [table.row(point, task) for point in points]
     atomic.write_json(workdir / "sweep.json", table.plain(rows, task))
     print(table.text(rows, task))
@@ -89,10 +91,11 @@ def train_point(point: Point, config_file: str) -> Failures:
                 return failures | train_together(members, task, config_file)
             except together.ShapesDifferError as error:
                 print(f"{point.name}: one seed after the other, for {error}")
+        mesh = run.prepare(members[0].config, task, DEVICES.value)
         for member in members:
             with reported(failures, [member]), member.folder.claimed(member.config):
                 print(f"{member.name}:")
-                run.run(member.config, task, member.folder, DEVICES.value, origin(member, config_file))
+                run.run(member.config, task, member.folder, mesh, origin(member, config_file))
     return failures
 
 
@@ -100,6 +103,7 @@ def train_together(members: Sequence[Member], task: Task, config_file: str) -> F
     """Trains runs that differ in the seed alone, those that stand at the same step side by side."""
     failures: Failures = {}
     one = together.make_mesh(1, task.batch_size, 1)
+    refuse_too_large(task, members[0].config.model, one)
     standing: dict[int, list[tuple[Member, loop.Run]]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
         for member in members:

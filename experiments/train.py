@@ -22,7 +22,7 @@ from experiments.config import ExperimentConfig
 from experiments.run_folder import RunFolder
 from experiments.schema import ConfigError
 from experiments.training import devices, processes, summary
-from experiments.training.run import run
+from experiments.training.run import prepare, run
 
 CONFIG = command_line.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
@@ -67,11 +67,12 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
     devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
     if not processes.of_first(finished is not None):
+        mesh = prepare(config, task, DEVICES.value, MODEL_PARALLEL.value)
         with processes.own_folder(folder, config) as own:
-            finished = run(config, task, own, DEVICES.value, origin, MODEL_PARALLEL.value, TENSORBOARD.value)
+            finished = run(config, task, own, mesh, origin, TENSORBOARD.value)
     if finished is None or not processes.is_first():
         return
-    print(summary.closing_table(finished, folder.path))
+    print(summary.closing_table(finished, folder.path, task.selects))
     if RECORD.value:
         print(f"recorded in {summary.record(finished, task.result_metrics)}")
 

@@ -34,7 +34,7 @@ from experiments.studies import results
 from experiments.training import devices
 from experiments.training.metrics import read_rows
 from experiments.training.nonfinite import NonFiniteError
-from experiments.training.run import run
+from experiments.training.run import prepare, run
 
 PICTURE = "experiments/results/studies/long_memory.svg"
 LENGTHS = (50, 100, 200, 400, 1000)
@@ -182,9 +182,10 @@ def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
     """Runs a trial to its end, from where it stopped if it was begun; one that diverges has failed."""
     config, own = trial.config(), RunFolder(folder / trial.name)
     task = tasks.find(config.task.name)(config.task, None)
+    mesh = prepare(config, task, device_count)
     with own.claimed(config):
         try:
-            run(config, task, own, device_count, {"config": f"configs/{trial.task}.py", "overrides": []})
+            run(config, task, own, mesh, {"config": f"configs/{trial.task}.py", "overrides": []})
         except NonFiniteError as error:
             print(f"{trial.name}: {error}")
 

@@ -27,7 +27,7 @@ class Row:
     test: Mapping[str, tuple[float, ...]]
 
 
-def row(point: Point, task: type[Task]) -> Row:
+def row(point: Point, task: Task) -> Row:
     """Reads the finished runs of a combination."""
     summaries = [s for member in point.members if (s := member.folder.read_summary()) is not None]
     return Row(
@@ -59,11 +59,16 @@ def shown(values: Sequence[float]) -> str:
     return f"{mean:.5g}" if math.isnan(deviation) else f"{mean:.5g} ± {deviation:.2g}"
 
 
-def text(rows: Sequence[Row], task: type[Task]) -> str:
+def chosen_of(rows: Sequence[Row], task: Task) -> Row | None:
+    """Returns the best by validation; None where the validation split was trained on, and can choose nothing."""
+    return best(rows, task.mode) if task.selects else None
+
+
+def text(rows: Sequence[Row], task: Task) -> str:
     """Lays the rows out in columns; the best by validation is marked."""
     metrics = task.result_metrics
     head = ["", "configuration", "seeds", f"validation {task.metric}", *(f"test {metric}" for metric in metrics)]
-    chosen = best(rows, task.mode)
+    chosen = chosen_of(rows, task)
     lines = [head]
     for row in rows:
         finished = f"{len(row.validation)}/{row.seeds}"
@@ -71,13 +76,16 @@ def text(rows: Sequence[Row], task: type[Task]) -> str:
         lines.append(["*" if row is chosen else "", row.name, finished, shown(row.validation), *scores])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    foot = f"* the best by validation {task.metric}" if chosen else "no configuration has all its seeds finished"
+    if not task.selects:
+        foot = "none is chosen, for the validation split was trained on"
+    else:
+        foot = f"* the best by validation {task.metric}" if chosen else "no configuration has all its seeds finished"
     return "\n".join([*table, f"{foot}; mean ± standard deviation over seeds; the test split chose nothing"])
 
 
-def plain(rows: Sequence[Row], task: type[Task]) -> dict[str, Any]:
+def plain(rows: Sequence[Row], task: Task) -> dict[str, Any]:
     """Returns the table as plain data."""
-    chosen = best(rows, task.mode)
+    chosen = chosen_of(rows, task)
     return {
         "metric": task.metric,
         "best": None if chosen is None else chosen.name,

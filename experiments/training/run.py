@@ -19,13 +19,30 @@ from experiments.training.state import parameter_count
 from experiments.training.tensorboard import EventFiles
 
 
+def prepare(config: ExperimentConfig, task: Task, device_count: int | None, model_parallel: int = 1) -> Mesh:
+    """Lays out the devices of a run; what cannot be is refused here, before the run claims a folder.
+
+    Args:
+      config: the whole experiment's.
+      task: made from it.
+      device_count: how many devices to use; None for as many as divide the batch.
+      model_parallel: over how many devices wide matrices are cut.
+
+    Raises:
+      DeviceError: there are no such devices.
+      ConfigError: the task has no such model, or it is more than their memory.
+    """
+    mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
+    refuse_too_large(task, config.model, mesh)
+    return mesh
+
+
 def run(
     config: ExperimentConfig,
     task: Task,
     folder: RunFolder,
-    device_count: int | None,
+    mesh: Mesh,
     origin: dict[str, Any],
-    model_parallel: int = 1,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Trains to the end and writes the folder's files.
@@ -34,16 +51,13 @@ def run(
       config: the whole experiment's.
       task: made from it.
       folder: claimed for it.
-      device_count: how many devices to use; None for as many as divide the batch.
+      mesh: from `prepare`.
       origin: "config" and "overrides", as the command line named them.
-      model_parallel: over how many devices wide matrices are cut.
       tensorboard: whether to write event files.
 
     Returns:
       the contents of summary.json.
     """
-    mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
-    refuse_too_large(task, config.model, mesh)
     start = loop.load(config, task, folder, mesh)
     step = start.progress.step
     environment.append(folder.environment, step, environment.describe(mesh.size))
@@ -74,7 +88,8 @@ def conclude(
     if end.progress.best_value is None:
         raise loop.NonFiniteError(f"no evaluation gave a finite {task.metric}, so there is nothing to test")
     scores = Evaluator(task, end.graph, mesh)(end.best, "test")
-    plots.learning_curve(read_rows(folder.metrics), task.metric, end.progress.best_step, folder.learning_curve)
+    chosen = end.progress.best_step if task.selects else None
+    plots.learning_curve(read_rows(folder.metrics), task.metric, chosen, folder.learning_curve)
     result = {
         "task": task.result_name,
         **origin,

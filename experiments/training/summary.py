@@ -1,10 +1,11 @@
 """The end of a run: summary.json, the closing table, and the line that a results table quotes."""
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from experiments import atomic
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
 
@@ -16,13 +17,14 @@ def table(rows: Sequence[tuple[str, str]], title: str) -> str:
     return "\n".join([title, *lines])
 
 
-def closing_table(summary: Mapping[str, Any], folder: pathlib.Path) -> str:
-    """Returns what `train` prints last."""
+def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: bool) -> str:
+    """Returns what `train` prints last; `selects` as the task says."""
     validation = summary["validation"]
+    chosen = f"best at step {validation['step']}" if selects else "trained on too, so the last step counts"
     rows = [
         ("model", f"{summary['cell']}, {summary['parameters']:,} parameters"),
         ("trained", f"{summary['steps']} steps in {summary['minutes']:.1f} minutes on {summary['machine']}"),
-        ("validation", f"{validation['metric']} {validation['value']:.5g}, best at step {validation['step']}"),
+        ("validation", f"{validation['metric']} {validation['value']:.5g}, {chosen}"),
         *((f"test {name}", f"{value:.5g}") for name, value in summary["test"].items() if name != "loss"),
         *(
             (name, str(folder / name))
@@ -45,15 +47,13 @@ def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.
     """
     path = results / f"{summary['task']}.jsonl"
     results.mkdir(parents=True, exist_ok=True)
-    there = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
     kept = ("task", "config", "overrides", "cell", "parameters", "seed")
     last = ("steps", "minutes", "machine", "versions", "commit")
-    with open(path, "a") as file:
-        for metric in metrics:
-            score = {"split": "test", "metric": metric, "value": summary["test"][metric]}
-            line = json.dumps({k: summary[k] for k in kept} | score | {k: summary[k] for k in last})
-            if line not in there:
-                file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    for metric in metrics:
+        score = {"split": "test", "metric": metric, "value": summary["test"][metric]}
+        line = json.dumps({k: summary[k] for k in kept} | score | {k: summary[k] for k in last})
+        if line not in lines:
+            lines.append(line)
+    atomic.write_bytes(path, "".join(line + "\n" for line in lines).encode())
     return path

@@ -14,7 +14,7 @@ from experiments.config import resolve
 from experiments.reporting.goals import GOALS
 from experiments.run_folder import RunFolder
 from experiments.tasks import find
-from experiments.training.run import run
+from experiments.training.run import prepare, run
 from tests.experiments.config_files import GENERATED, NAMES
 
 WITH_WIDTHS = [name for name in NAMES if hasattr(load(name), "WIDTHS")]
@@ -34,7 +34,7 @@ def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
     folder = RunFolder(tmp_path)
     origin = {"config": f"configs/{name}.py:smoke", "overrides": []}
     with folder.claimed(config):
-        summary = run(config, task, folder, 1, origin)
+        summary = run(config, task, folder, prepare(config, task, 1), origin)
     assert json.loads(folder.summary.read_text()) == summary
     assert set(task.result_metrics) <= set(summary["test"])
     assert all(math.isfinite(summary["test"][metric]) for metric in task.result_metrics)

@@ -139,6 +139,12 @@ def test_trained_on_a_csv_and_forecast_as_a_person_does(tmp_path):
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert "mine_uni_6: finished" in trained.stdout
+    swept = start(
+        "sweep", "--config=configs/forecasting.py:smoke", f"--workdir={tmp_path}/sweep", "--grid=model.cell=gru,lstm",
+        "--config.task.dataset=csv", f"--config.task.csv_file={path}", "--config.task.column=OT",
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stdout.splitlines()[-4].split()[-6:] == ["test", "mse", "test", "mae", "test", "coverage"]
     done = start("forecast", f"--workdir={runs}", f"--csv={path}", "--column=OT", "--backtest")
     assert done.returncode == 0, done.stderr
     assert "OT of" in done.stdout

@@ -6,8 +6,10 @@ import pytest
 
 from experiments.sweeps import table
 from experiments.sweeps.table import Row
-from experiments.tasks.adding import Adding
+from experiments.tasks.adding import Adding, AddingConfig
+from experiments.tasks.char_lm import CharLM, CharLMConfig
 
+ADDING = Adding(AddingConfig(), None)
 GOOD = Row("good", 3, (1.0, 2.0, 3.0), {"mse": (9.0, 9.0, 9.0)})
 BAD = Row("bad", 3, (2.0, 3.0, 4.0), {"mse": (0.0, 0.0, 0.0)})
 CUT_SHORT = Row("cut short", 3, (0.0, 0.0), {"mse": (0.0, 0.0)})
@@ -27,10 +29,20 @@ def test_the_best_is_so_on_validation_and_has_all_its_seeds():
 
 
 def test_the_table_marks_it():
-    lines = table.text([BAD, GOOD, CUT_SHORT], Adding).splitlines()
+    lines = table.text([BAD, GOOD, CUT_SHORT], ADDING).splitlines()
     assert lines[0].split() == ["configuration", "seeds", "validation", "mse", "test", "mse"]
     assert lines[1].split() == ["bad", "3/3", "3", "±", "1", "0", "±", "0"]
     assert lines[2].split() == ["*", "good", "3/3", "2", "±", "1", "9", "±", "0"]
     assert lines[3].split()[:3] == ["cut", "short", "2/3"]
     assert lines[4].startswith("* the best by validation mse")
-    assert table.plain([BAD, GOOD], Adding)["best"] == "good"
+    assert table.plain([BAD, GOOD], ADDING)["best"] == "good"
+
+
+def test_none_is_chosen_by_what_was_trained_on(tmp_path):
+    (tmp_path / "mine.txt").write_text("to be or not to be " * 100)
+    task = CharLM(CharLMConfig(text_file=str(tmp_path / "mine.txt"), train_on_validation=True), None)
+    rows = [Row("one", 1, (1.0,), {metric: (2.0,) for metric in task.result_metrics})]
+    lines = table.text(rows, task).splitlines()
+    assert not any(line.startswith("*") for line in lines)
+    assert lines[-1].startswith("none is chosen, for the validation split was trained on")
+    assert table.plain(rows, task)["best"] is None

@@ -33,8 +33,11 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
             rate, samples = wavfile.read(path)
     except OSError as error:
         raise AudioError(f"{path}: expected a readable file ({error.strerror})") from None
-    except ValueError as error:
-        raise AudioError(f"{path}: expected a WAV file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # scipy trusts a damaged header, and fails in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise AudioError(f"{path}: expected a WAV file ({reason})") from None
+    if rate <= 0:
+        raise AudioError(f"{path}: expected a positive sample rate, got {rate}")
     if samples.size == 0:
         raise AudioError(f"{path}: expected at least one sample, got none")
     waveform = scaled(samples)

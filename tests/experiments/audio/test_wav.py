@@ -1,5 +1,8 @@
 """WAV files of every common form give the same waveform."""
 
+import contextlib
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.io import wavfile
@@ -44,6 +47,16 @@ def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.wav").write_text("this is no sound")
     with pytest.raises(AudioError, match=r"text.wav: expected a WAV file \(.*\)$"):
         read_wav(tmp_path / "text.wav", 8000)
+    wavfile.write(tmp_path / "whole.wav", 8000, np.zeros(100, np.int16))
+    whole = (tmp_path / "whole.wav").read_bytes()
+    for number, place in product((0, 1, 255), range(4, 44)):  # every byte of the header
+        (tmp_path / "hurt.wav").write_bytes(whole[:place] + bytes([number]) + whole[place + 1 :])
+        with contextlib.suppress(AudioError):
+            read_wav(tmp_path / "hurt.wav", 8000)
+    for length in range(len(whole)):
+        (tmp_path / "cut.wav").write_bytes(whole[:length])
+        with contextlib.suppress(AudioError):
+            read_wav(tmp_path / "cut.wav", 8000)
     wavfile.write(tmp_path / "empty.wav", 8000, np.zeros(0, np.int16))
     with pytest.raises(AudioError, match=r"empty.wav: expected at least one sample, got none"):
         read_wav(tmp_path / "empty.wav", 8000)

@@ -278,7 +278,13 @@ GOALS: tuple[Goal, ...] = (
         setting="standard",
         figures=_figures("torch-fsdd, demo notebook", {"GRU": 85.5}, "MFCC"),
     ),
-    _accuracy("fsdd_loso", "Free Spoken Digits, an unheard speaker", target=85.0),
+    _accuracy(
+        "fsdd_loso",
+        "Free Spoken Digits, an unheard speaker",
+        target=85.0,
+        note="No run has heard the speaker that tests it; the settings, one for all, were chosen by what they gain on "
+        "average with each of the six held out for validation in turn, so the choice has heard of every speaker.",
+    ),
     Goal(
         "an4",
         "wer",

@@ -94,7 +94,9 @@ class Group:
             return " ".join([f"python -m {STUDIES[self.cell]}", *words])
         if first["seed"] or len(self.distinct("seed")) > 1:
             words.append(f"--config.seed={first['seed']}")
-        name = "_".join([self.task, self.cell, *_fold(first).values(), str(first["seed"])])
+        file, _, variant = self.config.partition(":")
+        changes = [word.rpartition(".")[2].replace("=", "-") for word in (*self.overrides, *fold)]
+        name = "_".join(filter(None, [pathlib.PurePath(file).stem, variant, *changes, str(first["seed"])]))
         return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{name}"])
 
     def distinct(self, key: str) -> list[str]:

@@ -16,12 +16,19 @@ def define_folder() -> None:
     flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
 
 
-def write(study: str, found: Mapping[str, Any], picture: bytes) -> None:
-    """Writes <study>.json, with the command, machine and commit, and <study>.svg to --folder."""
+def write(study: str, found: Mapping[str, Any], picture: bytes, options: str = "") -> None:
+    """Writes <study>.json, with the command, machine and commit, and <study>.svg to --folder.
+
+    Args:
+      study: its name.
+      found: what it measured.
+      picture: an SVG.
+      options: what the command cannot do without, such as "--workdir=runs/multi30k".
+    """
     folder = pathlib.Path(flags.FLAGS.folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = {
-        "command": f"python -m experiments.studies.{study}",
+        "command": f"python -m experiments.studies.{study} {options}".rstrip(),
         "machine": environment.machine(),
         "commit": environment.commit(),
     }

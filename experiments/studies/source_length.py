@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         "signature": str(metric.get_signature()),
         "columns": columns,
     }
-    results.write("source_length", found, picture(found))
+    results.write("source_length", found, picture(found), "--workdir=runs/multi30k,runs/multi30k_summary")
     print(groups_table(found))
 
 

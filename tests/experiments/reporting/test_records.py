@@ -48,7 +48,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
     assert gru.deviation == 1.0
     assert gru.minutes == pytest.approx(8 / 3)
     assert gru.command == (
-        "python -m experiments.train --config=configs/music.py:jsb --config.seed=0 --workdir=runs/jsb_gru_0"
+        "python -m experiments.train --config=configs/music.py:jsb --config.seed=0 --workdir=runs/music_jsb_0"
     )
 
 
@@ -65,7 +65,7 @@ def test_runs_that_leave_another_speaker_out_are_one_group(tmp_path):
     assert group.values == [7.0, 8.0, 9.0]
     assert group.command == (
         "python -m experiments.train --config=configs/music.py:jsb --config.model.cell=gru --config.task.speaker=lucas "
-        "--config.seed=0 --workdir=runs/jsb_gru_lucas_0"
+        "--config.seed=0 --workdir=runs/music_jsb_cell-gru_speaker-lucas_0"
     )
     assert other.values == [1.0]
 
@@ -76,12 +76,27 @@ def test_all_runs_of_a_seed_are_one_value_where_each_seed_left_the_same_speakers
     (group,) = records.grouped(records.read(written(tmp_path, *lines)))
     assert (group.runs, group.values, group.mean) == (["0 (2)", "1 (2)"], [2.0, 6.0], 4.0)
     assert group.deviation == pytest.approx(8**0.5)
-    assert group.command.endswith("--config.task.speaker=lucas --config.seed=0 --workdir=runs/jsb_gru_lucas_0")
+    assert group.command.endswith(
+        "--config.task.speaker=lucas --config.seed=0 --workdir=runs/music_jsb_speaker-lucas_0"
+    )
     (group,) = records.grouped(records.read(written(tmp_path, *lines[:2])))
     assert (group.runs, group.values, group.deviation) == (["0 (2)"], [2.0], None)
     lines[3]["overrides"] = ["task.speaker=george"]
     (group,) = records.grouped(records.read(written(tmp_path, *lines)))
     assert group.values == [8.0, 1.0, 4.0, 3.0]
+
+
+def test_runs_of_different_groups_have_different_folders(tmp_path):
+    folder = written(
+        tmp_path,
+        {},
+        {"overrides": ["model.chord=independent"]},
+        {"overrides": ["model.cell=lstm"], "cell": "lstm"},
+        {"config": "configs/music.py:jsb-lstm", "cell": "lstm"},
+        {"config": "configs/music.py"},
+    )
+    commands = [group.command for group in records.grouped(records.read(folder))]
+    assert len({command.partition("--workdir=")[2] for command in commands}) == 5
 
 
 def test_other_overrides_or_another_config_make_another_group(tmp_path):

@@ -136,6 +136,15 @@ def test_a_cell_inside_an_rnn(name):
         close(ys[number, :length], expected[number, :length])
 
 
+def test_a_cell_takes_a_matmul_dtype():
+    cell = modules.GRUCell(H, matmul_dtype=jnp.bfloat16)
+    x, h = XS[:, 0], jnp.full((B, H), 0.3)
+    (_, y), variables = cell.init_with_output(jax.random.key(0), h, x)
+    params = variables["params"]["weights"]
+    close(y, gru_jax.gru_step(params, h, x, matmul_dtype=jnp.bfloat16))
+    assert np.abs(y - gru_jax.gru_step(params, h, x)).max() > 1e-4
+
+
 def test_cells_in_both_directions():
     rnn = nn.Bidirectional(nn.RNN(modules.GRUCell(H)), nn.RNN(modules.GRUCell(H)))
     variables = rnn.init(jax.random.key(0), XS)

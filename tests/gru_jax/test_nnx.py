@@ -159,6 +159,9 @@ def test_dropout_acts_where_the_call_gets_rngs():
     key = nnx.Rngs(dropout=7).dropout()
     close(layer(XS, rngs=key)[0], first)
     close(unroll(layer.cell, layer.parameters(), XS, key=key)[0], first)
+    layer = modules.GRU(I, H, weight_dropout=0.5, rngs=nnx.Rngs(0))
+    assert layer.cell == gru_jax.Stack(gru_jax.GRU(), weight_dropout=0.5)
+    assert not np.allclose(layer(XS, rngs=key)[0], layer(XS)[0])
 
 
 def test_a_state_dict_there_and_back():
@@ -192,6 +195,14 @@ def test_a_cell_inside_an_rnn(name):
     close(carry, h_last)
     for number, length in enumerate(lengths):
         close(ys[number, :length], expected[number, :length])
+
+
+def test_a_cell_takes_a_matmul_dtype():
+    cell = modules.GRUCell(I, H, matmul_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x, h = XS[:, 0], jnp.full((B, H), 0.3)
+    _, y = cell(h, x)
+    close(y, gru_jax.gru_step(cell.parameters(), h, x, matmul_dtype=jnp.bfloat16))
+    assert np.abs(y - gru_jax.gru_step(cell.parameters(), h, x)).max() > 1e-4
 
 
 def test_the_gradient_of_a_cell_inside_an_rnn():

@@ -101,6 +101,21 @@ def test_the_state_is_carried_from_batch_to_batch(text_file):
     np.testing.assert_allclose(total, expected["loss"][0], rtol=1e-5)
 
 
+def test_only_weighted_characters_count_and_bits_are_nats_by_the_logarithm_of_two(text_file):
+    task = make(text_file)
+    model = task.model(LanguageModelConfig(hidden_size=6, embedding_size=4), nnx.Rngs(0))
+    batch = task.train_batch(0, 0)
+    first = {name: array[:, :4] for name, array in batch.items()}
+    padded = batch | {"weights": np.repeat([[1.0] * 4 + [0.0] * 6], 4, axis=0).astype(np.float32)}
+    (total, count), (expected, _) = (
+        task.loss(model, b, task.initial_carry(model, 4), None)[0]["loss"] for b in (padded, first)
+    )
+    assert count == 16
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+    found = task.metrics({"loss": (6.0, 2.0)})
+    assert found == {"loss": 3.0, "nats_per_char": 3.0, "bits_per_char": pytest.approx(4.328085)}
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
 def test_streaming_a_symbol_at_a_time_gives_what_unrolling_gives(cell):
     config = LanguageModelConfig(cell=cell, hidden_size=6, embedding_size=4, num_layers=2)

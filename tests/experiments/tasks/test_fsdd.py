@@ -65,6 +65,18 @@ def test_batches_hold_recordings_of_similar_length_with_their_digits(make):
     assert 2 <= len(shapes) <= BUCKETS
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"speed": 0.3}, {"tilt": 0.5}, {"gain_db": 10.0}, {"noise_db": -10.0}, {"silence": 0.25}, {"colour": 1.0}],
+)
+def test_every_disturbance_is_heard_in_training_and_not_in_evaluation(make, options):
+    plain, disturbed = make(batch_size=8), make(batch_size=8, **options)
+    clean, heard = plain.train_batch(1, 2)["waveforms"], disturbed.train_batch(1, 2)["waveforms"]
+    assert clean.shape != heard.shape or np.abs(clean - heard).max() > 1e-3
+    batches = (next(iter(task.eval_batches("validation")))["waveforms"] for task in (plain, disturbed))
+    np.testing.assert_array_equal(*batches)
+
+
 @pytest.mark.parametrize("silence", [0.0, 0.25])
 def test_disturbed_recordings_fit_their_bucket_and_hold_a_frame(make, silence):
     task = make(batch_size=64, speed=0.3, tilt=0.5, gain_db=10.0, noise_db=-10.0, silence=silence)

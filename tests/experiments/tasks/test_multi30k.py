@@ -174,6 +174,10 @@ def test_scores_are_sacrebleus(task, model, monkeypatch):
     assert 90 < scores["bleu"] < 100
     assert 90 < scores["chrf"] < 100
     metrics = sacrebleu_metrics(True)
+    for name, metric in metrics.items():
+        expected = metric.corpus_score([*references[:-1], "a dog ."], [list(references)]).score
+        assert scores[name] == pytest.approx(expected)
+        assert metric.corpus_score(list(references), [[*references[:-1], "a dog ."]]).score != pytest.approx(expected)
     assert metrics["bleu"].corpus_score(list(references), [list(references)]).score == pytest.approx(100)
     assert str(metrics["bleu"].get_signature()).startswith("nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:2")
     cased = sacrebleu_metrics(False)["bleu"]

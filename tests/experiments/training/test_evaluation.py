@@ -28,6 +28,26 @@ class Uneven(Adding):
             yield self.train_batch(7, step) | {"weights": (np.arange(8) < count).astype(np.float32)}
 
 
+class Counting(Uneven):
+    """Its carry counts the batches before, and is its loss."""
+
+    def initial_carry(self, model, rows):
+        return jnp.zeros(rows)
+
+    def loss(self, model, batch, carry, key):
+        sums, _ = super().loss(model, batch, (), key)
+        return sums | {"loss": ((carry * batch["weights"]).sum(), batch["weights"].sum())}, carry + 1
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_carry_goes_from_batch_to_batch(count):
+    task = Counting(CONFIG.task, None)
+    graph, state = initial_state(task, CONFIG, make_optimizer(CONFIG.optimizer, 10))
+    mesh = devices.make_mesh(8, count)
+    scores = Evaluator(task, graph, mesh)(devices.replicate(state.params, mesh), "test")
+    assert scores["mse"] == pytest.approx(1 / 9)  # of nine rows one is in the second batch
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_scores_are_means_over_rows_without_dropout(count):
     task = Uneven(CONFIG.task, None)

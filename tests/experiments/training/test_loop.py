@@ -2,12 +2,14 @@
 
 import dataclasses
 import io
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from experiments.config import TrainConfig, resolve
@@ -18,6 +20,7 @@ from experiments.training.checkpoints import Progress
 from experiments.training.display import Display
 from experiments.training.evaluation import Evaluator
 from experiments.training.loop import judged
+from experiments.training.metrics import read_rows
 
 
 def judge(values, mode="min", selects=True, **settings):
@@ -85,3 +88,29 @@ def test_the_best_parameters_are_kept_and_come_back_with_the_run(tmp_path, monke
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.best), scored[1])
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.state.params), scored[2])
     assert not np.array_equal(*(jax.tree.leaves(params)[0] for params in scored[1:]))
+
+
+def test_the_learning_rate_of_a_step_is_that_of_its_row(tmp_path, monkeypatch):
+    """The length of a step of plain gradient descent is the learning rate times the gradient's norm."""
+    config = resolve(
+        {
+            "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 8},
+            "model": {"hidden_size": 3},
+            "optimizer": {"name": "sgd", "learning_rate": 0.5, "clip_norm": 0.0, "schedule": "warmup_cosine"},
+            "train": {"steps": 4, "log_every": 1, "eval_every": 1, "checkpoint_every": 4},
+        }
+    )
+    folder, task, mesh = RunFolder(tmp_path), Adding(config.task, None), devices.make_mesh(4, 1)
+    start = loop.load(config, task, folder, mesh)
+    passed = [jax.device_get(start.state.params)]
+
+    def score(self, params, split):
+        passed.append(jax.device_get(params))
+        return {"mse": 1.0}
+
+    monkeypatch.setattr(Evaluator, "__call__", score)
+    loop.train(config, task, folder, start, mesh, Display(4, 0, io.StringIO()))
+    rows = [row for row in read_rows(folder.metrics) if row["split"] == "train"]
+    lengths = [optax.tree.norm(optax.tree.sub(b, a)) for a, b in itertools.pairwise(passed)]
+    np.testing.assert_allclose(lengths, [row["learning_rate"] * row["grad_norm"] for row in rows], rtol=1e-4)
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], [0.5, 0.426777, 0.25, 0.073223], rtol=1e-4)

@@ -1,5 +1,7 @@
 """One training step against the same done by hand, on one device and on several."""
 
+import dataclasses
+
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from experiments.tasks.adding import Adding
 from experiments.training import devices
 from experiments.training.evaluation import Evaluator
 from experiments.training.optimizer import learning_rate, make_optimizer
-from experiments.training.state import initial_state
+from experiments.training.state import initial_state, place
 from experiments.training.step import make_train_step
 
 CONFIG = resolve(
@@ -78,6 +80,39 @@ def test_every_step_drops_out_anew_and_the_same_step_the_same():
     first = list(losses(3))
     assert first == list(losses(3))
     assert len(set(first)) == 3
+
+
+class Counting(Adding):
+    """Its carry counts the steps before."""
+
+    def initial_carry(self, model, rows):
+        return jnp.zeros(rows)
+
+    def loss(self, model, batch, carry, key):
+        return super().loss(model, batch, (), key)[0], carry + 1
+
+
+def test_the_carry_goes_from_step_to_step_but_not_from_one_that_is_not_finite():
+    task, mesh = Counting(CONFIG.task, None), devices.make_mesh(8, 4)
+    optimizer = make_optimizer(CONFIG.optimizer, 10)
+    graph, state = initial_state(task, CONFIG, optimizer)
+    step = make_train_step(task, graph, optimizer, learning_rate(CONFIG.optimizer, 10), mesh, CONFIG.seed)
+    state = place(state, mesh)
+    for number, weight in enumerate((1, 1, np.nan, 1)):
+        batch = task.train_batch(0, number) | {"weights": np.full(8, weight, np.float32)}
+        state, _ = step(state, devices.spread(batch, mesh))
+    np.testing.assert_array_equal(state.carry, np.full(8, 3.0))
+    assert int(state.step) == 3
+
+
+def test_fresh_parameters_follow_the_seed():
+    first, again, other = (
+        initial_state(TASK, dataclasses.replace(CONFIG, seed=seed), make_optimizer(CONFIG.optimizer, 10))[1].params
+        for seed in (1, 1, 2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    differing = [(np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True)]
+    assert sum(differing) >= 3  # W, U and the readout; biases start at zero
 
 
 def test_gradients_are_added_over_devices_once_and_not_at_every_step_through_time():

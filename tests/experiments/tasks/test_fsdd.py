@@ -72,7 +72,8 @@ def test_batches_hold_recordings_of_similar_length_with_their_digits(make):
 def test_every_disturbance_is_heard_in_training_and_not_in_evaluation(make, options):
     plain, disturbed = make(batch_size=8), make(batch_size=8, **options)
     clean, heard = plain.train_batch(1, 2)["waveforms"], disturbed.train_batch(1, 2)["waveforms"]
-    assert clean.shape != heard.shape or np.abs(clean - heard).max() > 1e-3
+    shorter = min(clean.shape[1], heard.shape[1])
+    assert np.abs(clean[:, :shorter] - heard[:, :shorter]).max() > 1e-3
     batches = (next(iter(task.eval_batches("validation")))["waveforms"] for task in (plain, disturbed))
     np.testing.assert_array_equal(*batches)
 

@@ -58,7 +58,8 @@ def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Ar
 
     Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", 2018.
     """
-    return jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, max(longest_delay - 1.0, 1.0)))
+    wide = jnp.promote_types(dtype, jnp.float32)  # float16 ends at 65504
+    return jnp.log(jax.random.uniform(key, (hidden_size,), wide, 1.0, max(longest_delay - 1.0, 1.0))).astype(dtype)
 
 
 def check(

@@ -104,6 +104,8 @@ def unroll(
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
         arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
         arguments.in_range("lengths", given, 0, T)
+        if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
+            lengths = jnp.clip(lengths, 0, T)  # What int32 does not hold would wrap.
         lengths = lengths.astype(jnp.int32)  # A narrower dtype might not count to T.
     if resets is not None:
         resets = arguments.as_array("resets", resets)
@@ -116,8 +118,8 @@ def unroll(
     try:
         return _unroll(cell, options, params, xs, h0, lengths, resets, key)
     except TypeError as error:
-        if "custom_vjp" in str(error):
-            message = 'backend: forward-mode differentiation (jvp, jacfwd, linearize) needs backend="scan"'
+        if backend != "scan" and "custom_vjp" in str(error):
+            message = 'backend: forward-mode differentiation (jvp, jacfwd) needs backend="scan"'
             raise TypeError(f"{message}, got {backend!r}") from error
         raise
 
@@ -129,7 +131,7 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, key):
     Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
     """
     reverse, time_major, backend, matmul_dtype, memory, block_length = options
-    params, xs, h0, lengths, resets = vary_alike((params, xs, h0, lengths, resets))
+    params, xs, h0, lengths, resets, key = vary_alike((params, xs, h0, lengths, resets, key))
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)
         resets = None if resets is None else jnp.moveaxis(resets, -1, 0)

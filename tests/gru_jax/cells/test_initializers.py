@@ -121,6 +121,14 @@ def test_chrono_for_the_shortest_delays_is_zero(longest):
     assert not GRU(b_init="chrono", longest_delay=longest).init(jax.random.key(0), 3, 4).b.any()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_chrono_knows_delays_that_sixteen_bits_do_not(dtype):
+    b = GRU(b_init="chrono", longest_delay=10**6).init(jax.random.key(0), 3, 1000, dtype).b
+    assert b.dtype == dtype
+    _, b_z, _ = np.split(np.asarray(b, np.float64), 3)
+    assert -np.log(1e6) - 0.1 <= b_z.min() < -np.log(9e5)
+
+
 def test_the_same_key_draws_the_same_and_another_another(kind):
     cell, _ = kind
     first, again = (cell().init(jax.random.key(7), 3, 4) for _ in range(2))

@@ -184,6 +184,15 @@ def test_lengths_of_any_integer_dtype_count_to_the_end(dtype, backend):
     np.testing.assert_array_equal(np.asarray(ys).any(-1).sum(1), [100, 7])
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("dtype", "length"), [(np.uint32, 2**31 + 5), (np.int64, 2**32 + 1), (np.uint64, 2**63 + 1)])
+def test_traced_lengths_past_the_end_are_the_end_in_any_integer_dtype(dtype, length):
+    cell = CELLS["gru_before"]
+    params, xs = cell.init(jax.random.key(0), 2, 3), jnp.ones((1, 4, 2), jnp.float32)
+    ys, _ = jax.jit(lambda lengths: unroll(cell, params, xs, lengths=lengths))(np.array([length], dtype))
+    np.testing.assert_array_equal(ys, unroll(cell, params, xs)[0])
+
+
 def test_lengths_known_while_tracing():
     cell = CELLS["gru_before"]
     params, xs, lengths = cell.init(jax.random.key(0), 2, 3), jnp.ones((2, 4, 2)), jnp.array([4, 1])

@@ -64,6 +64,21 @@ def test_shard_map_over_members_of_an_ensemble(mesh, backend):
     assert_close(shared(ensemble, XS, LENGTHS), jax.jit(on_each)(ensemble, XS, LENGTHS))
 
 
+@pytest.mark.parametrize("make_keys", [jax.random.split, lambda key, n: jax.random.key_data(jax.random.split(key, n))])
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_a_dropout_key_alone_differs_by_device(mesh, backend, make_keys):
+    stack = Stack(GRU(), 2, dropout=0.5, weight_dropout=0.5)
+    params, keys = stack.init(jax.random.key(0), 2, 3), make_keys(jax.random.key(1), 4)
+
+    def on_each(params, xs, keys):
+        return unroll(stack, params, xs, key=keys[0], backend=backend)[0][None]
+
+    specs = {"in_specs": (PartitionSpec(), PartitionSpec(), BATCH), "out_specs": BATCH}
+    found = jax.jit(jax.shard_map(on_each, mesh=mesh, **specs))(params, XS, keys)
+    for one, key in zip(found, keys, strict=True):
+        np.testing.assert_allclose(one, unroll(stack, params, XS, key=key)[0], rtol=1e-5, atol=1e-6)
+
+
 def test_sharded_arrays_under_jit(mesh):
     """The compiler shares the work out by itself: the same numbers, and outputs that stay where their inputs are."""
     params = CELLS["gru"].init(jax.random.key(0), 2, 3)

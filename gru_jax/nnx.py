@@ -87,7 +87,8 @@ class Recurrent(nnx.Module):
         Returns:
           ys (..., T, H) and the final state.
         """
-        key = rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+        dropped = self.cell.dropout > 0 or self.cell.weight_dropout > 0
+        key = None if not dropped else rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
         return unroll(
             self.cell,
             self.parameters(),

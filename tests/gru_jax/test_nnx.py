@@ -164,6 +164,13 @@ def test_dropout_acts_where_the_call_gets_rngs():
     assert not np.allclose(layer(XS, rngs=key)[0], layer(XS)[0])
 
 
+def test_a_stream_of_randomness_is_not_asked_for_where_nothing_is_dropped():
+    layer, rngs = modules.GRU(I, H, rngs=nnx.Rngs(0)), nnx.Rngs(dropout=7)
+    close(layer(XS, rngs=rngs), layer(XS))
+    assert rngs.dropout.count[...] == 0
+    close(layer(XS, rngs=nnx.Rngs(params=0)), layer(XS))
+
+
 def test_a_state_dict_there_and_back():
     layer, other = (modules.LSTM(I, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(seed)) for seed in range(2))
     state = nnx.state(layer)

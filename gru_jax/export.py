@@ -51,15 +51,17 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
       >>> cell, params = load_weights("gru.safetensors")
     """
     with needing("safetensors", "to write weights"):
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
     description = _describe(cell)
     cell.check(params)
     arrays = {}
     for prefix, part in _named(cell, params):
         arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
+    # Hyperparameters may be NumPy's numbers, which JSON does not know.
+    metadata = {"gru_jax": json.dumps(description, default=lambda number: number.item())}
     with written_whole(path) as temporary:
-        save_file(arrays, temporary, metadata={"gru_jax": json.dumps(description)})
+        temporary.write_bytes(save(arrays, metadata))
 
 
 def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:

@@ -45,8 +45,8 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
     numbered = {}
     for module in params:
         number = re.search(r"_(\d+)$", str(module).removesuffix("/linear"))
-        numbered[int(number.group(1)) if number else 0] = module
-        if "vanilla_rnn" in str(module):
+        numbered[int(number.group(1)) if number and len(params) > 1 else 0] = module
+        if str(module).removesuffix("/linear").rpartition("/")[2].startswith("vanilla_rnn"):
             raise ValueError(f"params: {module}: expected a GRU or an LSTM, got a VanillaRNN, which is a ReLU network")
     if sorted(numbered) != list(range(len(params))) or not params:
         raise ValueError(

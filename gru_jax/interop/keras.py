@@ -48,6 +48,7 @@ def from_weights(
 
     Example:
       >>> layer = keras.layers.Bidirectional(keras.layers.GRU(128, return_sequences=True))
+      >>> layer.build((None, None, 64))
       >>> stack, params = from_weights(layer.get_weights(), bidirectional=True)
     """
     arguments.positive_int("num_layers", num_layers)

@@ -62,10 +62,6 @@ class Leaves:
         warn_of_nan(f"{self.source}: {key}", array)
         return array
 
-    def take_if_there(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray | None:
-        """`take`, or None where there is no such array."""
-        return self.take(key, shape) if key in self else None
-
     def finish(self) -> None:
         """Raises if an array was not asked for."""
         extra = [key for key in self._arrays if key not in self._taken]

@@ -26,11 +26,6 @@ class Parts(NamedTuple):
     def directions(self) -> int:
         return len(self.layers[0])
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """I and H."""
-        return self.cell.check(self.layers[0][0])[:2]
-
 
 def take_apart(cell: Any, params: Params) -> Parts:
     """Takes what `to_*` functions are given, a cell or a stack of one kind that others know; checked."""

@@ -110,6 +110,15 @@ def test_a_core_inside_a_module():
     assert_close(ys, run.apply(theirs, xs)[0], "float32", "outputs")
 
 
+@pytest.mark.parametrize("module", ["gru_1", "encoder/~/gru_7", "vanilla_rnn_model/gru"])
+def test_a_module_alone_may_have_any_name(module):
+    params = to_params(gru_jax.GRU(), gru_jax.GRU().init(jax.random.key(0), I, H))
+    (arrays,) = params.values()
+    cell, read = from_params({module: arrays})
+    assert cell == gru_jax.GRU()
+    np.testing.assert_array_equal(read.W, from_params(params)[1].W)
+
+
 def test_what_haiku_does_not_have():
     for name, line in (("gru_after", 'Haiku has no GRU but reset="before"'), ("elman", "Haiku has no tanh network")):
         with pytest.raises(ValueError, match=f"^cell: {line}"):

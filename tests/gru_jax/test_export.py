@@ -84,6 +84,21 @@ def refused(path, line, error=ValueError):
     assert str(caught.value) == f"{path}: {line}"
 
 
+def test_hyperparameters_may_be_numpys_numbers(tmp_path):
+    cell = gru_jax.Stack(
+        gru_jax.LSTM(forget_bias=np.float32(0.5)), np.int64(2), np.bool_(True), dropout=np.float32(0.25)
+    )
+    save_weights(tmp_path / "w.safetensors", cell, cell.init(jax.random.key(0), I, H))
+    read, _ = load_weights(tmp_path / "w.safetensors")
+    assert read == gru_jax.Stack(gru_jax.LSTM(forget_bias=0.5), 2, bidirectional=True, dropout=0.25)
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path):
+    cell = gru_jax.GRU()
+    with pytest.raises(FileNotFoundError, match=r"none"):
+        save_weights(tmp_path / "none" / "w.safetensors", cell, cell.init(jax.random.key(0), I, H))
+
+
 def test_damaged_files_are_refused(saved):
     path, _, _ = saved
     whole = path.read_bytes()

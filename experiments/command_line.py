@@ -106,7 +106,7 @@ def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]
     """Returns what the command line asks for: the configuration, the config file as named, and its overrides."""
     if flag.value is None:
         raise ConfigError("--config: expected a config file such as configs/digits.py, got nothing")
-    parsed = flags.FLAGS["config"]
+    parsed = flags.FLAGS[flag.name]
     named = config_flags.get_config_filename(parsed).removeprefix(f"{SAVED}:")
     overrides = [f"{key}={value}" for key, value in config_flags.get_override_values(parsed).items()]
     return resolve(flag.value), named, overrides

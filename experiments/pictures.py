@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 
-def png(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
+def png(size: tuple[float, float] | None, draw: Callable[[Any], None], dpi: int = 120) -> bytes:
     """Returns a picture.
 
     Args:
-      size: width and height in inches.
+      size: width and height in inches; None where `draw` sets it.
       draw: draws on a matplotlib figure.
+      dpi: dots an inch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ def png(size: tuple[float, float], draw: Callable[[Any], None]) -> bytes:
     figure, file = Figure(figsize=size, layout="constrained"), io.BytesIO()
     FigureCanvasAgg(figure)
     draw(figure)
-    figure.savefig(file, format="png", dpi=120)
+    figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
 
 

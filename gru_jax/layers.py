@@ -58,6 +58,11 @@ class Stack:
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped where there is a key."""
+        return self.dropout > 0 or self.weight_dropout > 0
+
     def output_size(self, hidden_size: int) -> int:
         """The width of a layer's output: H, or 2H for two directions side by side."""
         return hidden_size * (self.directions if self.merge == "concat" else 1)

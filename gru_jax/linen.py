@@ -68,8 +68,7 @@ class Recurrent(nn.Module):
         """
         stack = self.stack()
         params = self.param("layers", stack.init, xs.shape[-1], self.features, self.param_dtype)
-        dropped = self.dropout > 0 or self.weight_dropout > 0
-        key = self.make_rng("dropout") if dropped and self.has_rng("dropout") else None
+        key = self.make_rng("dropout") if stack.drops and self.has_rng("dropout") else None
         return unroll(stack, params, xs, h0, backend=self.backend, matmul_dtype=self.matmul_dtype, key=key, **options)
 
 

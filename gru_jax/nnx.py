@@ -87,8 +87,9 @@ class Recurrent(nnx.Module):
         Returns:
           ys (..., T, H) and the final state.
         """
-        dropped = self.cell.dropout > 0 or self.cell.weight_dropout > 0
-        key = None if not dropped else rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
+        key = None
+        if self.cell.drops:
+            key = rngs.dropout() if isinstance(rngs, nnx.Rngs) else rngs
         return unroll(
             self.cell,
             self.parameters(),

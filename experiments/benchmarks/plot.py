@@ -1,31 +1,20 @@
 """A suite's results as a picture."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import atomic
 from experiments.benchmarks.measurement import Measurement
 from experiments.benchmarks.ours import OURS
 from experiments.benchmarks.results import Results, groups
+from experiments.pictures import png
 
 
 def draw(results: Results, path: pathlib.Path) -> None:
     """Draws a suite's results into a PNG file: lines along T or H where that varies, else bars."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
-    if results.suite == "long":
-        _lines_over_time(figure, results.measurements)
-    elif results.suite == "step":
-        _lines_over_width(figure, results.measurements)
-    else:
-        _bars(figure, results.measurements)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    paint = {"long": _lines_over_time, "step": _lines_over_width}.get(results.suite, _bars)
+    atomic.write_bytes(path, png(None, lambda figure: paint(figure, results.measurements), dpi=110))
 
 
 def _bars(figure: Any, measurements: Sequence[Measurement]) -> None:

@@ -196,18 +196,24 @@ def test_dropout_leaves_the_padding_empty():
     assert not ys[np.arange(50)[None] >= np.asarray(lengths)[:, None]].any()
 
 
-@pytest.mark.parametrize("cell", [GRU(), LSTM()])
-def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
-    stack = Stack(cell, weight_dropout=0.5)
-    params = stack.init(jax.random.key(0), 2, 8)
-    xs, key = jax.random.normal(jax.random.key(1), (3, 6, 2)), jax.random.key(2)
+def dropped_weights(stack, params, xs, key):
+    """The parameters that each layer and direction of a stack is run with."""
     dropped = []
 
     def run(cell, params, xs, h0, *, reverse):
         dropped.append(params)
         return xs, h0
 
-    stack.compose(run, params, xs, stack.initial_state(8, (3,)), reverse=False, key=key)
+    stack.compose(run, params, xs, stack.initial_state(8, xs.shape[:1]), reverse=False, key=key)
+    return dropped
+
+
+@pytest.mark.parametrize("cell", [GRU(), LSTM()])
+def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
+    stack = Stack(cell, weight_dropout=0.5)
+    params = stack.init(jax.random.key(0), 2, 8)
+    xs, key = jax.random.normal(jax.random.key(1), (3, 6, 2)), jax.random.key(2)
+    dropped = dropped_weights(stack, params, xs, key)
     U, whole = np.asarray(dropped[0].U), np.asarray(params[0][0].U)
     assert 0.3 < (U == 0).mean() < 0.7
     np.testing.assert_allclose(U[U != 0], 2 * whole[U != 0], rtol=1e-6)
@@ -221,13 +227,7 @@ def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
 def test_layers_and_directions_are_drawn_apart_and_so_are_their_dropped_weights():
     stack = Stack(GRU(), num_layers=2, bidirectional=True, merge="sum", weight_dropout=0.5)
     params = stack.init(jax.random.key(0), 8, 8)
-    dropped = []
-
-    def run(cell, params, xs, h0, *, reverse):
-        dropped.append(params)
-        return xs, h0
-
-    stack.compose(run, params, jnp.ones((1, 2, 8)), stack.initial_state(8, (1,)), reverse=False, key=jax.random.key(2))
+    dropped = dropped_weights(stack, params, jnp.ones((1, 2, 8)), jax.random.key(2))
     whole = [np.asarray(cell.U) for layer in params for cell in layer]
     masks = [np.asarray(cell.U) != 0 for cell in dropped]
     assert len(whole) == len(masks) == 4

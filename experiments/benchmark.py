@@ -47,7 +47,9 @@ DEVICES = flags.DEFINE_integer(
     "devices", None, "Over how many devices to spread a batch; else one a core.", lower_bound=1
 )
 QUICK = flags.DEFINE_bool("quick", False, "Whether to try everything at seconds' size, where times mean nothing.")
-WORKDIR = flags.DEFINE_string("workdir", "runs/benchmarks", "Where <suite>.json and <suite>.png are written.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/benchmarks", "Where <suite>.json and <suite>.png are written, on a GPU <suite>_gpu."
+)
 RECORD = flags.DEFINE_bool("record", False, "Whether to write them to experiments/results/benchmarks instead.")
 
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
             seconds=0.05 if QUICK.value else seconds,
             least_rounds=2 if QUICK.value else 5,
             devices=min(devices, len(jax.devices())),
-            resident=not QUICK.value,
+            resident=not QUICK.value and jax.default_backend() == "cpu",
             say=lambda line: print(line, flush=True),
         )
         environment = results.describe(settings.devices, settings.seconds)

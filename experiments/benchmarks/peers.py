@@ -17,6 +17,7 @@ import numpy as np
 import gru_jax
 from experiments.benchmarks.problem import BenchmarkError, Precision, Problem, mean_square
 from experiments.benchmarks.program import Outcome, Program, compile_program, gradients, outputs
+from experiments.benchmarks.torch_device import torch_device, wait
 from experiments.training.devices import available_cores
 
 
@@ -194,6 +195,7 @@ class Torch(Peer):
         self.torch = importlib.import_module("torch")
         self.interop = importlib.import_module("gru_jax.interop.torch")
         self.torch.set_num_threads(available_cores())
+        self.device = torch_device()
         arrays = self.interop.to_state_dict(problem.cell, problem.params)
         self.state = {name: self.torch.tensor(array) for name, array in arrays.items()}
 
@@ -210,26 +212,30 @@ class Torch(Peer):
         dtype = torch.bfloat16 if precision == "bfloat16" and not autocast else torch.float32
         layer = torch.nn.GRU(problem.sizes.I, problem.sizes.H)
         layer.load_state_dict(self.state)
-        layer.to(dtype)
-        xs = torch.tensor(problem.xs).to(dtype)
+        layer.to(self.device, dtype)
+        layer.flatten_parameters()  # What cuDNN reads lies in one piece, which a change of dtype undoes.
+        xs = torch.tensor(problem.xs).to(self.device, dtype)
 
         def run():
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            with torch.autocast(self.device, torch.bfloat16, enabled=autocast):
                 return layer(xs)[0]
 
         def forward():
             with torch.inference_mode():
-                return run()
+                ys = run()
+            wait(self.device)
+            return ys
 
         def backward():
             layer.zero_grad()
             mean_square(run()).backward()
+            wait(self.device)
 
         def outcome():
             if problem.work == "forward":
-                return outputs(forward().float())
+                return outputs(forward().float().cpu())
             backward()
-            arrays = {name: weight.grad.float().numpy().copy() for name, weight in layer.named_parameters()}
+            arrays = {name: weight.grad.float().cpu().numpy().copy() for name, weight in layer.named_parameters()}
             # Both parts of the biases of r and z receive the gradient of their sum.
             arrays["bias_hh_l0"][: 2 * problem.sizes.H] = 0
             return gradients(self.interop.from_state_dict(arrays)[1])
@@ -238,7 +244,7 @@ class Torch(Peer):
 
 
 class OnnxRuntime(Peer):
-    """The operator GRU of ONNX, run by onnxruntime, which computes no gradients."""
+    """The operator GRU of ONNX, run by onnxruntime on a CPU, which computes no gradients."""
 
     package, resets, works = "onnxruntime", ("after", "before"), ("forward",)
 
@@ -251,6 +257,9 @@ class OnnxRuntime(Peer):
         self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def programs(self, problem: Problem) -> list[Program]:
+        if jax.default_backend() != "cpu":
+            return []
+
         def call():
             return self.session.run(["ys"], {"xs": problem.xs})[0]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import gru_jax
 from experiments.benchmarks.problem import Precision
+from experiments.training.devices import compiler_options
 
 Outcome = dict[str, np.ndarray]
 """What a program computed, in our own form: "ys" (T, B, H), or the gradients "W", "U", "b" and "b_hn"."""
@@ -53,7 +54,7 @@ def compile_program(
     outcome: Callable[[Any], Outcome],
     devices: int = 1,
 ) -> Program:
-    """Compiles a JAX function for its arguments.
+    """Compiles a JAX function for its arguments, whosever it is with the same options.
 
     Args:
       library: see `Program`.
@@ -64,7 +65,7 @@ def compile_program(
       devices: how many it runs on.
     """
     start = time.perf_counter()
-    executable = jax.jit(function).lower(*arguments).compile()
+    executable = jax.jit(function, compiler_options=compiler_options()).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     memory = executable.memory_analysis()
     return Program(

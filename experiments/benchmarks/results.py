@@ -36,6 +36,12 @@ class Results:
     environment: dict[str, Any]
     measurements: tuple[Measurement, ...]
 
+    @property
+    def name(self) -> str:
+        """What its files are called: "layer", of a GPU "layer_gpu"."""
+        backend = self.environment["jax_backend"]
+        return self.suite if backend == "cpu" else f"{self.suite}_{backend}"
+
     def title(self) -> str:
         """One line on where the numbers come from."""
         found = self.environment
@@ -68,9 +74,9 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def path(folder: pathlib.Path, suite: str) -> pathlib.Path:
-    """Where a suite's results lie in a folder."""
-    return folder / f"{suite}.json"
+def path(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Where results lie in a folder."""
+    return folder / f"{name}.json"
 
 
 def write(folder: pathlib.Path, results: Results) -> pathlib.Path:
@@ -81,17 +87,17 @@ def write(folder: pathlib.Path, results: Results) -> pathlib.Path:
         "environment": results.environment,
         "measurements": [dataclasses.asdict(row) for row in results.measurements],
     }
-    atomic.write_json(path(folder, results.suite), value)
-    return path(folder, results.suite)
+    atomic.write_json(path(folder, results.name), value)
+    return path(folder, results.name)
 
 
-def read(folder: pathlib.Path, suite: str) -> Results | None:
-    """Reads a suite's results; None where there are none.
+def read(folder: pathlib.Path, name: str) -> Results | None:
+    """Reads results by their name; None where there are none.
 
     Raises:
       BenchmarkError: the file is not what `write` writes.
     """
-    file = path(folder, suite)
+    file = path(folder, name)
     if not file.exists():
         return None
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import gru_jax
 from experiments.benchmarks.measurement import Candidate, Measurement, measure
 from experiments.benchmarks.ours import OURS
-from experiments.benchmarks.problem import Problem, Sizes, make_problem
+from experiments.benchmarks.problem import BenchmarkError, Problem, Sizes, make_problem
 from experiments.benchmarks.program import Outcome, Program
 from experiments.benchmarks.settings import Settings
 from experiments.training.devices import available_cores
@@ -26,6 +26,8 @@ Step = Callable[[Any], Any]
 
 def run(settings: Settings) -> list[Measurement]:
     """Measures every width, reset="after"; each step waits for its result, as a stream that answers has to."""
+    if jax.default_backend() != "cpu":
+        raise BenchmarkError(f"--suite=step: expected a CPU, where the peers' steps run, got {jax.default_backend()}")
     rows = []
     for sizes in settings.shapes or SHAPES:
         settings.say(f"step {sizes}: one streaming step, reset=after")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.program import Outcome, Program
+from experiments.benchmarks.torch_device import torch_device
 from experiments.config import OptimizerConfig
 from experiments.training.devices import available_cores
 
@@ -56,7 +57,7 @@ def training_step(
     """
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(available_cores())
-    autocast = library == AUTOCAST
+    device, autocast = torch_device(), library == AUTOCAST
     V, I = weights["embedding.weight"].shape
     H = weights["softmax.weight"].shape[1]
     model = torch.nn.ModuleDict(
@@ -67,8 +68,9 @@ def training_step(
         }
     )
     model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    model.to(device)
     if one_bias:
-        still = (torch.arange(3 * H) >= 2 * H).float()
+        still = (torch.arange(3 * H, device=device) >= 2 * H).float()
         for layer in range(layers):
             getattr(model["gru"], f"bias_hh_l{layer}").register_hook(lambda gradient: gradient * still)
     rule = torch.optim.Adam(
@@ -78,13 +80,13 @@ def training_step(
         eps=optimizer.epsilon,
         fused=True,
     )
-    inputs, targets = (torch.tensor(batch[name]).long() for name in ("inputs", "targets"))
-    carry = torch.zeros(layers, inputs.shape[0], H)
+    inputs, targets = (torch.tensor(batch[name]).long().to(device) for name in ("inputs", "targets"))
+    carry = torch.zeros(layers, inputs.shape[0], H, device=device)
 
     def step() -> float:
         nonlocal carry
         rule.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
             ys, carry = model["gru"](model["embedding"](inputs), carry)
             logits = model["softmax"](ys)
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -1,5 +1,6 @@
 """What computes something else is not timed."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,6 +40,13 @@ def test_tolerance_is_that_of_the_precision():
     assert check(program(off, "bfloat16"), REFERENCE) == pytest.approx(0.01)
     with pytest.raises(BenchmarkError, match=r"peer float32: expected b_r within 0\.0001 .* not timed"):
         check(program(off), REFERENCE)
+
+
+def test_a_gpu_rounds_the_operands_of_float32_products(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert check(program({**REFERENCE, "b_r": np.array([1.005])}), REFERENCE) == pytest.approx(0.005)
+    with pytest.raises(BenchmarkError, match=r"expected b_r within 0\.006 "):
+        check(program({**REFERENCE, "b_r": np.array([1.01])}), REFERENCE)
 
 
 def test_nothing_is_timed_where_one_computes_something_else():

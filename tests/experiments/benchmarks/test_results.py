@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "versions": {"jax": "0.10.2"},
     "commit": "0123456789abcdef",
     "command": ["python", "-m", "experiments.benchmark", "--suite=layer"],
+    "jax_backend": "cpu",
 }
 
 
@@ -34,6 +35,13 @@ def test_a_file_holds_what_was_measured(tmp_path):
     assert results.read(path.parent, "layer") == found
     assert results.read(path.parent, "train") is None
     assert [file.name for file in path.parent.iterdir()] == ["layer.json"]
+
+
+def test_what_a_gpu_did_lies_beside_what_a_cpu_did(tmp_path):
+    of_gpu = Results("layer", ENVIRONMENT | {"jax_backend": "gpu"}, (ROW,))
+    assert results.write(tmp_path, of_gpu).name == "layer_gpu.json"
+    assert results.read(tmp_path, "layer_gpu") == of_gpu
+    assert results.read(tmp_path, "layer") is None
 
 
 def test_a_broken_file_is_named(tmp_path):

@@ -7,4 +7,10 @@ from ml_collections import ConfigDict
 
 
 def get_config(path: str) -> ConfigDict:
-    return ConfigDict(json.loads(pathlib.Path(path).read_text()))
+    try:
+        values = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the configuration of a run, got no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected the configuration of a run, a JSON object, got {json.dumps(values)[:40]}")
+    return ConfigDict(values)

@@ -57,32 +57,28 @@ def main(arguments: Sequence[str]) -> int:
     """Reads the flags, measures, prints the table, writes the files."""
     del arguments
     suite = SUITES[SUITE.value]
-    try:
-        shapes = tuple(map(Sizes.parse, SHAPES.value)) if SHAPES.value else None
-        if RECORD.value and (QUICK.value or shapes):
-            raise BenchmarkError("--record: expected a whole suite at its own sizes, got --quick or --shapes")
-        seconds = suite.seconds if SECONDS.value is None else SECONDS.value
-        devices = DEVICES.value or available_cores()
-        request_cpu_devices(devices, devices)
-        settings = Settings(
-            shapes=shapes or (suite.quick if QUICK.value else None),
-            peers=installed(PEERS.value),
-            seconds=0.05 if QUICK.value else seconds,
-            least_rounds=2 if QUICK.value else 5,
-            devices=min(devices, len(jax.devices())),
-            resident=not QUICK.value and jax.default_backend() == "cpu",
-            say=lambda line: print(line, flush=True),
-        )
-        environment = results.describe(settings.devices, settings.seconds)
-        found = results.Results(SUITE.value, environment, tuple(suite.run(settings)))
-        folder = results.FOLDER if RECORD.value else pathlib.Path(WORKDIR.value)
-        print(f"\n{table(found.measurements)}\n\n{found.title()}")
-        written = results.write(folder, found)
-        plot.draw(found, written.with_suffix(".png"))
-        print(f"written: {written} and {written.with_suffix('.png')}")
-    except BenchmarkError as error:
-        print(f"error: {error}")
-        return 1
+    shapes = tuple(map(Sizes.parse, SHAPES.value)) if SHAPES.value else None
+    if RECORD.value and (QUICK.value or shapes):
+        raise BenchmarkError("--record: expected a whole suite at its own sizes, got --quick or --shapes")
+    seconds = suite.seconds if SECONDS.value is None else SECONDS.value
+    devices = DEVICES.value or available_cores()
+    request_cpu_devices(devices, devices)
+    settings = Settings(
+        shapes=shapes or (suite.quick if QUICK.value else None),
+        peers=installed(PEERS.value),
+        seconds=0.05 if QUICK.value else seconds,
+        least_rounds=2 if QUICK.value else 5,
+        devices=min(devices, len(jax.devices())),
+        resident=not QUICK.value and jax.default_backend() == "cpu",
+        say=lambda line: print(line, flush=True),
+    )
+    environment = results.describe(settings.devices, settings.seconds)
+    found = results.Results(SUITE.value, environment, tuple(suite.run(settings)))
+    folder = results.FOLDER if RECORD.value else pathlib.Path(WORKDIR.value)
+    print(f"\n{table(found.measurements)}\n\n{found.title()}")
+    written = results.write(folder, found)
+    plot.draw(found, written.with_suffix(".png"))
+    print(f"written: {written} and {written.with_suffix('.png')}")
     return 0
 
 

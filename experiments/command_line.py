@@ -142,6 +142,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         sys.exit(0)  # --help was asked for and given; absl would call that a failure
     except KeyError as error:
         _refuse(f"{error}: the config file has no such part, so nothing in it can be overridden")
+    except (ImportError, NameError, SyntaxError) as error:
+        _refuse(f"--config: expected a config file that runs, got {type(error).__name__}: {error}")
     except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
         _refuse(str(error).strip().splitlines()[-1])
 

@@ -12,6 +12,15 @@ from experiments.config import ExperimentConfig, differences, resolve
 from experiments.lock import locked
 from experiments.schema import ConfigError
 
+SUMMARY = (
+    *("task", "config", "overrides", "cell", "parameters", "seed"),
+    *("test", "validation", "steps", "minutes", "machine", "versions", "commit"),
+)
+"""What summary.json says."""
+
+NAMES = {dict: "object", list: "array"}
+"""What JSON calls them."""
+
 
 class RunFolderError(Exception):
     """A folder that cannot be used as asked; the message is one line that says why."""
@@ -113,11 +122,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """Returns config.json as plain data."""
         try:
-            return json.loads(self.config.read_text())
+            return _read(self.config, dict)
         except OSError as error:
             raise RunFolderError(f"{self.path} is no run folder: {error.strerror}: {self.config}") from None
-        except ValueError as error:
-            raise RunFolderError(f"{self.config} is damaged: {error}") from None
 
     def load_config(self) -> ExperimentConfig:
         """Returns the run's configuration; a key that came later than the run has its default."""
@@ -129,8 +136,32 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any] | None:
         """Returns summary.json, or None for an unfinished run."""
         try:
-            return json.loads(self.summary.read_text())
+            summary = _read(self.summary, dict)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{self.summary} cannot be read: {error}") from None
+        missing = [name for name in SUMMARY if name not in summary]
+        if missing:
+            raise RunFolderError(f"{self.summary} is damaged: it lacks {', '.join(missing)}")
+        return summary
+
+    def read_environment(self) -> list[dict[str, Any]]:
+        """Returns what environment.json says of every start; nothing of a run that has not begun."""
+        try:
+            return _read(self.environment, list)
+        except FileNotFoundError:
+            return []
+
+
+def _read(path: pathlib.Path, kind: type) -> Any:
+    """Returns a JSON file's contents.
+
+    Raises:
+      RunFolderError: it is not one, or holds something of another type.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, kind):
+        raise RunFolderError(f"{path} is damaged: expected a JSON {NAMES[kind]}, got {json.dumps(value)[:40]}")
+    return value

@@ -64,17 +64,17 @@ def main(arguments: Sequence[str]) -> int:
     for point in chosen:
         failures |= train_point(point, config_file)
     first = points[0].members[0].config
-    task = tasks.find(first.task.name)(first.task, DATA_DIR.value)
-    rows = [table.row(point, task) for point in points]
-    atomic.write_json(workdir / "sweep.json", table.plain(rows, task))
-    print(table.text(rows, task))
+    scoring = tasks.find(first.task.name).scoring(first.task)
+    rows = [table.row(point, scoring) for point in points]
+    atomic.write_json(workdir / "sweep.json", table.plain(rows, scoring))
+    print(table.text(rows, scoring))
     for name, line in failures.items():
         print(f"failed: {name}: {line}")
     if RECORD.value:
         for member in (member for point in chosen for member in point.members):
             finished = member.folder.read_summary()
             if finished is not None:
-                summary.record(finished, task.result_metrics)
+                summary.record(finished, scoring.reported)
     return 1 if failures else 0
 
 
@@ -131,7 +131,7 @@ def train_same(members: Sequence[Member], task: Task, starts: Sequence[loop.Run]
     )
     print(f"seeds {seeds} side by side", flush=True)
     for member in members:
-        environment.append(member.folder.environment, step, environment.describe(mesh.size))
+        environment.append(member.folder, step, environment.describe(mesh.size))
     with Interruption() as stop:
         ends = together.train(members, task, starts, mesh, stop)
     for member, end in zip(members, ends, strict=True):

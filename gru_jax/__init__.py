@@ -12,14 +12,12 @@ from gru_jax.cells import (
     gru_step,
     lstm_step,
 )
-from gru_jax.compilation import CUDA_GRAPHS
 from gru_jax.dropout import dropout
 from gru_jax.layers import Stack
 from gru_jax.unroll import unroll
 from gru_jax.version import __version__
 
 __all__ = [
-    "CUDA_GRAPHS",
     "GRU",
     "LSTM",
     "Elman",

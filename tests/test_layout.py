@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module may import what stands in its own row or above, never what stands below.
 ROWS = (
-    ("gru_jax.types", "gru_jax.arguments", "gru_jax.compilation", "gru_jax.version"),
+    ("gru_jax.types", "gru_jax.arguments", "gru_jax.version"),
     ("gru_jax.cells",),
     ("gru_jax.unroll",),
     ("gru_jax.dropout", "gru_jax.layers"),

@@ -187,7 +187,7 @@ class Keras(JaxPeer):
 
 
 class Torch(Peer):
-    """`torch.nn.GRU` in float32, wholly in bfloat16, and under automatic mixed precision."""
+    """`torch.nn.GRU` in float32, wholly in bfloat16, and on a CPU under automatic mixed precision."""
 
     package = "torch"
 
@@ -200,11 +200,9 @@ class Torch(Peer):
         self.state = {name: self.torch.tensor(array) for name, array in arrays.items()}
 
     def programs(self, problem: Problem) -> list[Program]:
-        return [
-            self.program(problem, "torch", "float32"),
-            self.program(problem, "torch", "bfloat16"),
-            self.program(problem, "torch autocast", "bfloat16"),
-        ]
+        found = [self.program(problem, "torch", "float32"), self.program(problem, "torch", "bfloat16")]
+        # On a GPU its gradients in this form were far from the reference's (0.3 to 1.0 of its norm at PyTorch 2.11).
+        return found if self.device == "cuda" else [*found, self.program(problem, "torch autocast", "bfloat16")]
 
     def program(self, problem: Problem, library: str, precision: Precision) -> Program:
         """Makes one program: `library` "torch", or "torch autocast" for automatic mixed precision."""

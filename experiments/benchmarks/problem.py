@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import gru_jax
+from experiments.schema import ConfigError
 
 Work: TypeAlias = Literal["forward", "gradient", "step", "training step"]
 """What is timed: the outputs; the gradients of mean(ys**2) in all parameters; one step; one step of training."""
@@ -15,7 +16,7 @@ Precision: TypeAlias = Literal["float32", "bfloat16"]
 """Of the matrix products' operands."""
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(ConfigError):
     """What cannot be measured as asked; the message is one line."""
 
 

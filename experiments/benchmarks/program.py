@@ -10,7 +10,6 @@ import numpy as np
 
 import gru_jax
 from experiments.benchmarks.problem import Precision
-from experiments.training.devices import compiler_options
 
 Outcome = dict[str, np.ndarray]
 """What a program computed, in our own form: "ys" (T, B, H), or the gradients "W", "U", "b" and "b_hn"."""
@@ -54,7 +53,7 @@ def compile_program(
     outcome: Callable[[Any], Outcome],
     devices: int = 1,
 ) -> Program:
-    """Compiles a JAX function for its arguments, whosever it is with the same options.
+    """Compiles a JAX function for its arguments.
 
     Args:
       library: see `Program`.
@@ -65,7 +64,7 @@ def compile_program(
       devices: how many it runs on.
     """
     start = time.perf_counter()
-    executable = jax.jit(function, compiler_options=compiler_options()).lower(*arguments).compile()
+    executable = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     memory = executable.memory_analysis()
     return Program(

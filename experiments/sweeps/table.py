@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.sweeps.grid import Point
-from experiments.tasks.base import Task
+from experiments.tasks.base import Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Row:
     test: Mapping[str, tuple[float, ...]]
 
 
-def row(point: Point, task: Task) -> Row:
+def row(point: Point, scoring: Scoring) -> Row:
     """Reads the finished runs of a combination."""
     summaries = [s for member in point.members if (s := member.folder.read_summary()) is not None]
     return Row(
         point.name,
         len(point.members),
         tuple(summary["validation"]["value"] for summary in summaries),
-        {metric: tuple(summary["test"][metric] for summary in summaries) for metric in task.result_metrics},
+        {metric: tuple(summary["test"][metric] for summary in summaries) for metric in scoring.reported},
     )
 
 
@@ -59,16 +59,16 @@ def shown(values: Sequence[float]) -> str:
     return f"{mean:.5g}" if math.isnan(deviation) else f"{mean:.5g} ± {deviation:.2g}"
 
 
-def chosen_of(rows: Sequence[Row], task: Task) -> Row | None:
+def chosen_of(rows: Sequence[Row], scoring: Scoring) -> Row | None:
     """Returns the best by validation; None where the validation split was trained on, and can choose nothing."""
-    return best(rows, task.mode) if task.selects else None
+    return best(rows, scoring.mode) if scoring.selects else None
 
 
-def text(rows: Sequence[Row], task: Task) -> str:
+def text(rows: Sequence[Row], scoring: Scoring) -> str:
     """Lays the rows out in columns; the best by validation is marked."""
-    metrics = task.result_metrics
-    head = ["", "configuration", "seeds", f"validation {task.metric}", *(f"test {metric}" for metric in metrics)]
-    chosen = chosen_of(rows, task)
+    metrics = scoring.reported
+    head = ["", "configuration", "seeds", f"validation {scoring.metric}", *(f"test {metric}" for metric in metrics)]
+    chosen = chosen_of(rows, scoring)
     lines = [head]
     for row in rows:
         finished = f"{len(row.validation)}/{row.seeds}"
@@ -76,18 +76,18 @@ def text(rows: Sequence[Row], task: Task) -> str:
         lines.append(["*" if row is chosen else "", row.name, finished, shown(row.validation), *scores])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    if not task.selects:
+    if not scoring.selects:
         foot = "none is chosen, for the validation split was trained on"
     else:
-        foot = f"* the best by validation {task.metric}" if chosen else "no configuration has all its seeds finished"
+        foot = f"* the best by validation {scoring.metric}" if chosen else "no configuration has all its seeds finished"
     return "\n".join([*table, f"{foot}; mean ± standard deviation over seeds; the test split chose nothing"])
 
 
-def plain(rows: Sequence[Row], task: Task) -> dict[str, Any]:
+def plain(rows: Sequence[Row], scoring: Scoring) -> dict[str, Any]:
     """Returns the table as plain data."""
-    chosen = chosen_of(rows, task)
+    chosen = chosen_of(rows, scoring)
     return {
-        "metric": task.metric,
+        "metric": scoring.metric,
         "best": None if chosen is None else chosen.name,
         "configurations": [dataclasses.asdict(row) for row in rows],
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -37,6 +37,22 @@ class FinalConfig(Checked):
     train_on_validation: bool = False
 
 
+class Scoring(NamedTuple):
+    """What a task's scores are called, and which of them chooses.
+
+    Attributes:
+      metric: the name, among those of `Task.metrics`, by which checkpoints are selected on the validation split.
+      mode: whether less ("min") or more ("max") of it is better.
+      reported: the metrics of the test split that results report.
+      selects: whether the validation split is held out, and chooses among checkpoints; else the last one counts.
+    """
+
+    metric: str
+    mode: str
+    reported: tuple[str, ...]
+    selects: bool
+
+
 class Task(Protocol):
     """A data set or generator, the model it takes, its loss and its metrics.
 
@@ -44,10 +60,9 @@ class Task(Protocol):
       Config: the dataclass of the keys under `task`; its `name` is the task's.
       ModelConfig: the dataclass of the keys under `model`.
       config: of the first kind, with a `batch_size`.
-      metric: the name, among those of `metrics`, by which checkpoints are selected on the validation split.
-      mode: whether less ("min") or more ("max") of it is better.
+      metric, mode: see `Scoring`.
       result_name: the task's name in the results, where one task file serves several: "adding_600".
-      result_metrics: the metrics that results report.
+      result_metrics: what is `reported`, see `Scoring`.
       batch_size: rows in a training batch.
     """
 
@@ -76,10 +91,16 @@ class Task(Protocol):
     def batch_size(self) -> int:
         return self.config.batch_size
 
+    @classmethod
+    def scoring(cls, config: Any) -> Scoring:
+        """Says how runs of a configuration are scored, without the data."""
+        selects = not (isinstance(config, FinalConfig) and config.train_on_validation)
+        return Scoring(cls.metric, cls.mode, cls.result_metrics, selects)
+
     @property
     def selects(self) -> bool:
-        """Whether the validation split is held out, and chooses among checkpoints; else the last one counts."""
-        return not (isinstance(self.config, FinalConfig) and self.config.train_on_validation)
+        """Whether the validation split is held out; see `Scoring`."""
+        return self.scoring(self.config).selects
 
     def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
         """Makes the model, with fresh parameters."""

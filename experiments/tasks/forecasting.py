@@ -33,7 +33,7 @@ from experiments.data.batching import epoch_batch
 from experiments.data.series import Scaling, Series, SeriesError, read_csv, read_table, windows
 from experiments.models.forecaster import Forecaster, ForecasterConfig
 from experiments.schema import Checked, ConfigError, Count, Rate, nearest, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean, padded_batches
 
 CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
 ETT_ROWS = (8640, 11520, 14400)
@@ -109,9 +109,14 @@ class Forecasting(Task):
             name += f"_{_slug(self.config.column)}"
         return f"{name}_{self.config.horizon}"
 
+    @classmethod
+    def scoring(cls, config: ForecastingConfig) -> Scoring:
+        reported = ("rse", "corr") if config.dataset == "exchange_rate" else ("mse", "mae")
+        return Scoring(cls.metric, cls.mode, (*reported, "coverage"), selects=True)
+
     @property
     def result_metrics(self) -> tuple[str, ...]:
-        return ("rse", "corr", "coverage") if self.config.dataset == "exchange_rate" else ("mse", "mae", "coverage")
+        return self.scoring(self.config).reported
 
     def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
         whole = self.config.window % config.segment == 0

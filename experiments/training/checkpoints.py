@@ -187,6 +187,8 @@ def damage(folder: pathlib.Path) -> str | None:
         found = digests(folder)
     except (OSError, ValueError) as error:
         return f"{folder} cannot be read ({error})"
+    if not isinstance(recorded, dict) or "progress.json" not in recorded:
+        return f"{folder} has a damaged manifest.json"
     for name in recorded:
         if name not in found:
             return f"{folder} lacks {name}"

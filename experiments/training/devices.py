@@ -18,8 +18,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-import gru_jax
-
 DATA, MODEL = "data", "model"
 """The mesh axes: over the one a batch's rows are spread, over the other wide matrices are cut."""
 
@@ -89,11 +87,6 @@ def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1
         )
     chosen = np.array([devices[:count] for _, devices in sorted(of_process.items())])
     return Mesh(chosen.reshape(-1, model_parallel), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def compiler_options() -> dict[str, Any] | None:
-    """Returns what programs with a loop over time are compiled with: on an NVIDIA GPU `gru_jax.CUDA_GRAPHS`."""
-    return dict(gru_jax.CUDA_GRAPHS) if "NVIDIA" in jax.devices()[0].device_kind else None
 
 
 def divided(rows: int, mesh: Mesh) -> bool:

@@ -1,7 +1,6 @@
 """What must be known to repeat a run: versions, devices, commit."""
 
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -13,6 +12,7 @@ import jax
 
 import gru_jax
 from experiments import atomic
+from experiments.run_folder import RunFolder
 from experiments.training.devices import available_cores
 
 PACKAGES = (
@@ -47,10 +47,14 @@ def describe(devices: int) -> dict[str, Any]:
     }
 
 
-def append(path: pathlib.Path, step: int, environment: dict[str, Any]) -> None:
+def append(folder: RunFolder, step: int, environment: dict[str, Any]) -> None:
     """Adds a start, from `step` on, to environment.json, which is a list of them."""
-    starts = json.loads(path.read_text()) if path.exists() else []
-    atomic.write_json(path, [*starts, {"from_step": step, **environment}])
+    atomic.write_json(folder.environment, [*folder.read_environment(), {"from_step": step, **environment}])
+
+
+def machines(folder: RunFolder) -> str:
+    """Returns the machine of a run; of one that went on elsewhere all of them, in their order."""
+    return ", then ".join(dict.fromkeys(start["machine"] for start in folder.read_environment()))
 
 
 def versions() -> dict[str, str]:

@@ -60,7 +60,7 @@ def run(
     """
     start = loop.load(config, task, folder, mesh)
     step = start.progress.step
-    environment.append(folder.environment, step, environment.describe(mesh.size))
+    environment.append(folder, step, environment.describe(mesh.size))
     display = Display(config.train.steps, step)
     display.line(f"{opening(config, task, start, mesh)}, in {folder.path}, {begun(step)}")
     rows = [row for row in read_rows(folder.metrics) if row["step"] <= step]
@@ -100,7 +100,7 @@ def conclude(
         "validation": {"metric": task.metric, "value": end.progress.best_value, "step": end.progress.best_step},
         "steps": end.progress.step,
         "minutes": round(end.progress.seconds / 60, 3),
-        "machine": environment.machine(),
+        "machine": environment.machines(folder),
         "versions": environment.versions(),
         "commit": environment.commit(),
     }

@@ -64,9 +64,9 @@ def make_train_step(
         return laid_out(after, mesh), sums
 
     if mesh.shape[MODEL] > 1:
-        return compiled(step_of_all, donate_argnums=0)
+        return jax.jit(step_of_all, donate_argnums=0)
     specs = (STATE_SPECS, P(DATA))
-    return compiled(
+    return jax.jit(
         jax.shard_map(step_of_rows, mesh=mesh, in_specs=specs, out_specs=(STATE_SPECS, P())), donate_argnums=0
     )
 
@@ -96,7 +96,7 @@ def make_group_step(
         return jax.lax.map(lambda run: step(*run), (states, batches, keys))
 
     sharded = jax.shard_map(jax.vmap(step) if mapped else in_turn, mesh=mesh, in_specs=P(DATA), out_specs=P(DATA))
-    return compiled(sharded, donate_argnums=0)
+    return jax.jit(sharded, donate_argnums=0)
 
 
 def make_eval_step(task: Task, graph: Any, mesh: Mesh, rows: int) -> Callable[[Any, Batch, Carry], tuple[Sums, Carry]]:
@@ -113,16 +113,11 @@ def make_eval_step(task: Task, graph: Any, mesh: Mesh, rows: int) -> Callable[[A
         return jax.lax.psum(sums, DATA), carry
 
     if mesh.shape[MODEL] > 1:
-        return compiled(score)
+        return jax.jit(score)
     if devices.divided(rows, mesh):
         specs = (P(), P(DATA), P(DATA))
-        return compiled(jax.shard_map(score_rows, mesh=mesh, in_specs=specs, out_specs=(P(), P(DATA))))
-    return compiled(jax.shard_map(score, mesh=mesh, in_specs=P(), out_specs=P()))
-
-
-def compiled(function: Callable[..., Any], donate_argnums: int | tuple[int, ...] = ()) -> Any:
-    """`jax.jit` for the devices at hand."""
-    return jax.jit(function, donate_argnums=donate_argnums, compiler_options=devices.compiler_options())
+        return jax.jit(jax.shard_map(score_rows, mesh=mesh, in_specs=specs, out_specs=(P(), P(DATA))))
+    return jax.jit(jax.shard_map(score, mesh=mesh, in_specs=P(), out_specs=P()))
 
 
 def gradient_of_rows(

@@ -151,6 +151,28 @@ def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
     assert not (tmp_path / "run").exists()  # so that the corrected command may have it
 
 
+def test_a_config_file_that_cannot_be_read_is_named(run, tmp_path):
+    written = {
+        "syntax.py": ("def get_config(:", "error: --config: expected a config file that runs, got SyntaxError: "),
+        "package.py": ("import nothing_there", "error: --config: expected a config file that runs, got ModuleNotFound"),
+        "list.json": (
+            "[]",
+            f"error: ValueError: {tmp_path}/list.json: expected the configuration of a run, a JSON obj",
+        ),
+        "cut.json": (
+            "{",
+            f"error: ValueError: {tmp_path}/cut.json: expected the configuration of a run, got no JSON: ",
+        ),
+    }
+    for name, (text, _) in written.items():
+        (tmp_path / name).write_text(text)
+    started = [run.start("train", f"--config={tmp_path}/{name}", f"--workdir={tmp_path}/run") for name in written]
+    for process, (_, message) in zip(started, written.values(), strict=True):
+        error = run.finish(process, 2)
+        assert error.startswith(message)
+        assert error.count("\n") == 1
+
+
 def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     error = run.run("train", "--config=configs/adding.py:smoke", f"--workdir={tmp_path}", status=1)

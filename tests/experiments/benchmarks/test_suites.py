@@ -92,5 +92,5 @@ def test_command(tmp_path):
     assert (tmp_path / "step.png").exists()
 
     refused = benchmark("--suite=step", "--quick", "--record")
-    assert (refused.returncode, refused.stdout.count("\n")) == (1, 1)
-    assert refused.stdout.startswith("error: --record: expected a whole suite")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("error: --record: expected a whole suite")

@@ -9,7 +9,7 @@ from experiments.sweeps.table import Row
 from experiments.tasks.adding import Adding, AddingConfig
 from experiments.tasks.char_lm import CharLM, CharLMConfig
 
-ADDING = Adding(AddingConfig(), None)
+ADDING = Adding.scoring(AddingConfig())
 GOOD = Row("good", 3, (1.0, 2.0, 3.0), {"mse": (9.0, 9.0, 9.0)})
 BAD = Row("bad", 3, (2.0, 3.0, 4.0), {"mse": (0.0, 0.0, 0.0)})
 CUT_SHORT = Row("cut short", 3, (0.0, 0.0), {"mse": (0.0, 0.0)})
@@ -38,11 +38,10 @@ def test_the_table_marks_it():
     assert table.plain([BAD, GOOD], ADDING)["best"] == "good"
 
 
-def test_none_is_chosen_by_what_was_trained_on(tmp_path):
-    (tmp_path / "mine.txt").write_text("to be or not to be " * 100)
-    task = CharLM(CharLMConfig(text_file=str(tmp_path / "mine.txt"), train_on_validation=True), None)
-    rows = [Row("one", 1, (1.0,), {metric: (2.0,) for metric in task.result_metrics})]
-    lines = table.text(rows, task).splitlines()
+def test_none_is_chosen_by_what_was_trained_on():
+    scoring = CharLM.scoring(CharLMConfig(train_on_validation=True))
+    rows = [Row("one", 1, (1.0,), {metric: (2.0,) for metric in scoring.reported})]
+    lines = table.text(rows, scoring).splitlines()
     assert not any(line.startswith("*") for line in lines)
     assert lines[-1].startswith("none is chosen, for the validation split was trained on")
-    assert table.plain(rows, task)["best"] is None
+    assert table.plain(rows, scoring)["best"] is None

@@ -54,6 +54,15 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, hurt, victim):
         assert_restores(checkpoints, 10)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_manifest_that_names_no_file_vouches_for_none(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 10, 20)
+    (tmp_path / "step_20" / "manifest.json").write_text(text)
+    with pytest.warns(UserWarning, match=r"step_20 has a damaged manifest\.json; going on from .*step_10"):
+        assert_restores(checkpoints, 10)
+
+
 def test_no_usable_checkpoint_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)

@@ -1,11 +1,8 @@
 """How many devices a batch is spread over."""
 
-import types
-
 import jax
 import pytest
 
-import gru_jax
 from experiments.training import devices
 
 
@@ -47,10 +44,3 @@ def test_requests_what_is_asked_for_or_as_many_cores_as_divide_the_batch(
 def test_refuses_what_cannot_be(count, message):
     with pytest.raises(devices.DeviceError, match=message):
         devices.make_mesh(12, count)
-
-
-def test_loops_become_graphs_on_an_nvidia_gpu_alone(monkeypatch):
-    assert devices.compiler_options() is None
-    for kind, expected in (("NVIDIA H100 80GB HBM3", dict(gru_jax.CUDA_GRAPHS)), ("AMD Instinct MI300X", None)):
-        monkeypatch.setattr(jax, "devices", lambda kind=kind: [types.SimpleNamespace(device_kind=kind)])
-        assert devices.compiler_options() == expected

@@ -4,8 +4,8 @@
     python -m experiments.train --config=configs/mnist.py:permuted --workdir=runs/psmnist
 
 Other cells with as many parameters: `:pixels-lstm`, `:pixels-elman`, and the same for permuted. Test accuracy, seed 0:
-pixels in reading order 98.41 % (LSTM 97.56), 70 minutes on one core; permuted 92.69 % (LSTM 91.99), 86 minutes on a
-busy one.
+pixels in reading order 98.41 % (LSTM 97.56, Elman 10.28: chance), 70 minutes on one core; permuted 92.69 % (LSTM
+91.99, Elman 57.10), 86 minutes on a busy one. The Elman network's runs took 7 minutes each on one H100, beside others.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@
     python -m experiments.sample --workdir=runs/ptb_char --prompt="the "
 
 Other cells with as many parameters: `:full-lstm`, `:full-elman`. Test 1.368 bits a character (validation 1.403, best
-at the last step: no overfitting yet); 114 minutes on a busy core, about 90 on one with nothing else to do.
+at the last step: no overfitting yet); 114 minutes on a busy core, about 90 on one with nothing else to do. LSTM 1.380,
+Elman 1.578: three minutes each on one H100, beside other trainings.
 """
 
 from ml_collections import ConfigDict

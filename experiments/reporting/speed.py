@@ -39,7 +39,7 @@ def section(folder: pathlib.Path) -> str:
     """Returns the section.
 
     Args:
-      folder: of the results, in which `benchmarks/<suite>.json` lie; suites that are not there are left out.
+      folder: of the results, in which `benchmarks/<name>.json` lie; those that are not there are left out.
 
     Returns:
       Markdown, from its heading on; nothing where there are no results.
@@ -48,17 +48,16 @@ def section(folder: pathlib.Path) -> str:
     writers: dict[str, Callable[[Results], str]] = {
         "layer": _layer,
         "train": _train,
+        "train_gpu": _train,
         "long": _long,
         "step": _step,
         "trainer": _trainer,
     }
     parts = []
-    for suite, write in writers.items():
-        found = results.read(folder, suite)
+    for name, write in writers.items():
+        found = results.read(folder, name)
         if found is not None:
-            parts.append(
-                f"{write(found)}\n\n![{suite}](experiments/results/benchmarks/{suite}.png)\n\n{_origin(found)}"
-            )
+            parts.append(f"{write(found)}\n\n![{name}](experiments/results/benchmarks/{name}.png)\n\n{_origin(found)}")
     if not parts:
         return ""
     tried = folder / "tried.md"
@@ -75,7 +74,7 @@ products' operands; state, gates and sums are float32 in ours. A ratio that miss
 
 def _origin(found: Results) -> str:
     command = " ".join(found.environment["command"])
-    return f"`{command}`, {found.title()}; all numbers in `experiments/results/benchmarks/{found.suite}.json`."
+    return f"`{command}`, {found.title()}; all numbers in `experiments/results/benchmarks/{found.name}.json`."
 
 
 def verdict(ratio: float, target: float | None) -> str:
@@ -153,7 +152,7 @@ def _aim(group: Sequence[Measurement]) -> Iterable[str]:
 
 
 def _train(found: Results) -> str:
-    group = found.measurements
+    group, on_gpu = found.measurements, found.environment["jax_backend"] == "gpu"
     rows = []
     for devices in sorted({row.devices for row in group}):
         for dtype, peer, target in (
@@ -168,15 +167,15 @@ def _train(found: Results) -> str:
                     f"{dtype}, {devices} device{'s' if devices > 1 else ''}",
                     f"{ours.median_ms:.0f}",
                     f"{base.name}, {base.median_ms:.0f}",
-                    verdict(ours.median_ms / base.median_ms, target),
+                    verdict(ours.median_ms / base.median_ms, None if on_gpu else target),
                 )
             )
-    return "\n\n".join(
-        (
-            f"### A training step of the character model, 2 × {group[0].H}, B={group[0].B}, T={group[0].T}",
-            table(("ours", "ms", "PyTorch, ms", "ratio"), rows),
-        )
-    )
+    title = f"### A training step of the character model, 2 × {group[0].H}, B={group[0].B}, T={group[0].T}"
+    parts = [table(("ours", "ms", "PyTorch, ms", "ratio"), rows)]
+    if on_gpu:
+        title += ", on a GPU"
+        parts.insert(0, "PyTorch's layer is cuDNN's; float32 products have TensorFloat32 operands in both.")
+    return "\n\n".join((title, *parts))
 
 
 def _long(found: Results) -> str:

@@ -41,6 +41,10 @@ larger one. Memory is not a matter of gates alone: what a short sequence leaves 
 blocks is partly worked out again, and the LSTM's larger state is cut sooner. What it does not show: other shapes, and
 accelerators, where a step is bound by its launch and a wider one may cost nothing."""
 
+REACHED = """\
+For as many parameters and as many training steps, in the recorded runs; minutes where both were trained on one kind of
+machine, which was not always equally busy:"""
+
 
 def define_flags() -> None:
     """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
@@ -133,7 +137,10 @@ def costs_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def budget_table(groups: Sequence[records.Group]) -> str:
-    """Returns what recorded runs of `-lstm` and `-elman` configurations reached beside the GRU's, and in what time."""
+    """Returns what recorded runs of `-lstm` and `-elman` configurations reached beside the GRU's, and in what time.
+
+    Minutes of different machines stand for nothing and are left out.
+    """
     lines = []
     for group in groups:
         setting = group.config.partition("-")[0]
@@ -142,7 +149,8 @@ def budget_table(groups: Sequence[records.Group]) -> str:
         twins = [g for g in groups if (g.task, g.metric, g.cell) == (group.task, group.metric, "gru")]
         twins = [g for g in twins if (with_variant(g.config), g.overrides) == (setting, group.overrides)]
         for gru in twins[-1:]:
-            times = f"{gru.minutes:.1f}", f"{group.minutes:.1f}"
+            alike = set(gru.distinct("machine")) == set(group.distinct("machine"))
+            times = (f"{gru.minutes:.1f}", f"{group.minutes:.1f}") if alike else ("–", "–")
             lines.append((group.task, group.metric, NAMES[group.cell], f"{gru.mean:.4g}", f"{group.mean:.4g}", *times))
     header = ("task", "metric", "cell", "GRU", "that cell", "minutes, GRU", "minutes, that cell")
     return table(header, lines) if lines else ""
@@ -181,7 +189,7 @@ def section(folder: pathlib.Path) -> str:
     ]
     reached = budget_table(records.grouped(records.read(folder)))
     if reached:
-        parts += ["For as many parameters and as many training steps, in the recorded runs:", reached]
+        parts += [REACHED, reached]
     return "\n\n".join(parts)
 
 

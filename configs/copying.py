@@ -35,6 +35,8 @@ def get_config(variant: str = "t200") -> ConfigDict:
             "seed": 0,
         }
     )
+    if setting == "t200":
+        config.update({"optimizer": {"clip_norm": 0.1}, "train": {"steps": 25000}})
     if smoke:
         config.update(
             {

@@ -1,5 +1,8 @@
 """Gated recurrent networks in JAX: a cell says what the equations are, a backend how they run through time."""
 
+import importlib
+from types import ModuleType
+
 from gru_jax.cells import (
     GRU,
     LSTM,
@@ -33,3 +36,10 @@ __all__ = [
     "lstm_step",
     "unroll",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `gru_jax.nnx`, `gru_jax.linen`, `gru_jax.interop` and `gru_jax.export` when they are first named."""
+    if name in ("nnx", "linen", "interop", "export"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,8 +23,8 @@ class Recurrent(nnx.Module):
       hidden_features: H.
       num_layers: L.
       bidirectional: whether each layer runs in both directions.
-      merge: "concat" or "sum" of the two directions' outputs.
       dropout: the rate between layers; it acts where the call gets `rngs`.
+      merge: "concat" or "sum" of the two directions' outputs.
       weight_dropout: the rate at which recurrent weights are dropped, the same ones at all steps of such a call.
       backend: see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.
@@ -37,11 +37,11 @@ class Recurrent(nnx.Module):
         cell: Cell,
         in_features: int,
         hidden_features: int,
-        *,
         num_layers: int = 1,
         bidirectional: bool = False,
-        merge: str = "concat",
         dropout: float = 0.0,
+        *,
+        merge: str = "concat",
         weight_dropout: float = 0.0,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
@@ -63,11 +63,16 @@ class Recurrent(nnx.Module):
         return jax.tree.map(lambda p: p[...], self.layers, is_leaf=lambda p: isinstance(p, nnx.Variable))
 
     def set_parameters(self, params: Params) -> None:
-        """Takes over parameters for `self.cell`, such as `gru_jax.interop` reads; they keep their sizes and dtype."""
+        """Takes over parameters for `self.cell`, such as `gru_jax.interop` reads, of the sizes and dtype there are.
+
+        The variables stay: a layer that shares them has the new values too.
+        """
         expected = self.cell.check(self.parameters())
         if self.cell.check(params) != expected:
             raise ValueError(f"params: expected I, H and dtype {expected}, got {self.cell.check(params)}")
-        self.layers = nnx.data(jax.tree.map(nnx.Param, params))
+        variables = jax.tree.leaves(self.layers, is_leaf=lambda p: isinstance(p, nnx.Variable))
+        for variable, value in zip(variables, jax.tree.leaves(params), strict=True):
+            variable.set_value(jnp.asarray(value))
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> State:
         """Returns the state of zeros."""
@@ -103,7 +108,7 @@ class Recurrent(nnx.Module):
 
 
 class GRU(Recurrent):
-    """Layers of GRUs; the equations are those of `gru_jax.GRU`.
+    """Layers of GRUs; the equations are those of `gru_jax.GRU`, the arguments those of `Recurrent`.
 
     Example:
       >>> layer = GRU(64, 128, num_layers=2, rngs=nnx.Rngs(0))
@@ -111,25 +116,56 @@ class GRU(Recurrent):
     """
 
     def __init__(
-        self, in_features: int, hidden_features: int, *, reset: str = "before", rngs: nnx.Rngs, **options: Any
+        self,
+        in_features: int,
+        hidden_features: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        reset: str = "before",
+        *,
+        rngs: nnx.Rngs,
+        **options: Any,
     ):
-        super().__init__(cells.GRU(reset=reset), in_features, hidden_features, rngs=rngs, **options)
+        sizes = (in_features, hidden_features, num_layers, bidirectional, dropout)
+        super().__init__(cells.GRU(reset=reset), *sizes, rngs=rngs, **options)
 
 
 class LSTM(Recurrent):
-    """Layers of LSTMs; the equations are those of `gru_jax.LSTM`."""
+    """Layers of LSTMs; the equations are those of `gru_jax.LSTM`, the arguments those of `Recurrent`."""
 
     def __init__(
-        self, in_features: int, hidden_features: int, *, forget_bias: float = 1.0, rngs: nnx.Rngs, **options: Any
+        self,
+        in_features: int,
+        hidden_features: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        forget_bias: float = 1.0,
+        *,
+        rngs: nnx.Rngs,
+        **options: Any,
     ):
-        super().__init__(cells.LSTM(forget_bias), in_features, hidden_features, rngs=rngs, **options)
+        sizes = (in_features, hidden_features, num_layers, bidirectional, dropout)
+        super().__init__(cells.LSTM(forget_bias), *sizes, rngs=rngs, **options)
 
 
 class Elman(Recurrent):
-    """Layers of Elman networks; the equations are those of `gru_jax.Elman`."""
+    """Layers of Elman networks; the equations are those of `gru_jax.Elman`, the arguments those of `Recurrent`."""
 
-    def __init__(self, in_features: int, hidden_features: int, *, rngs: nnx.Rngs, **options: Any):
-        super().__init__(cells.Elman(), in_features, hidden_features, rngs=rngs, **options)
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        *,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        sizes = (in_features, hidden_features, num_layers, bidirectional, dropout)
+        super().__init__(cells.Elman(), *sizes, rngs=rngs, **options)
 
 
 class RecurrentCell(nnx.RNNCellBase):
@@ -168,7 +204,8 @@ class RecurrentCell(nnx.RNNCellBase):
 
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
-        state = streaming_step(self.cell, self.parameters(), carry, inputs, self.matmul_dtype)
+        params, names = self.parameters(), {"state_name": "carry", "input_name": "inputs"}
+        state = streaming_step(self.cell, params, carry, inputs, self.matmul_dtype, **names)
         return state, self.cell.output(state)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:

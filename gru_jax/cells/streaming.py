@@ -12,7 +12,14 @@ from gru_jax.types import Array, DType, Params, State
 
 
 def streaming_step(
-    cell: Cell, params: Params, state: State, x: Array, matmul_dtype: DType | None = None, *, state_name: str = "h"
+    cell: Cell,
+    params: Params,
+    state: State,
+    x: Array,
+    matmul_dtype: DType | None = None,
+    *,
+    state_name: str = "h",
+    input_name: str = "x",
 ) -> State:
     """Runs any cell for one step, checked.
 
@@ -23,6 +30,7 @@ def streaming_step(
       x: (..., I), the input.
       matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
       state_name: what the caller calls `state`.
+      input_name: what the caller calls `x`.
 
     Returns:
       arrays (..., H), the state after.
@@ -31,10 +39,10 @@ def streaming_step(
       ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
     """
     input_size, hidden_size, dtype = cell.check(params)
-    x = arguments.floating("x", x)
-    arguments.same_dtype("x", x, dtype, "the parameters")
+    x = arguments.floating(input_name, x)
+    arguments.same_dtype(input_name, x, dtype, "the parameters")
     if x.ndim < 1 or x.shape[-1] != input_size:
-        raise ValueError(f"x: expected shape (..., {input_size}), got {x.shape}")
+        raise ValueError(f"{input_name}: expected shape (..., {input_size}), got {x.shape}")
     if matmul_dtype is not None:
         matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)

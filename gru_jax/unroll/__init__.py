@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from gru_jax import arguments
 from gru_jax.cells.base import Cell, Network
@@ -16,6 +17,7 @@ from gru_jax.cells.streaming import check_state
 from gru_jax.types import Array, DType, Params, State
 from gru_jax.unroll.fused import MEMORY, fused
 from gru_jax.unroll.scan import scan
+from gru_jax.unroll.sharding import explicit_mesh, in_automatic_axes, spec
 from gru_jax.unroll.varying import vary_alike
 
 BACKENDS = ("auto", "scan", "fused")
@@ -51,7 +53,7 @@ def unroll(
         aligned with their inputs.
       time_major: whether time is the first axis of xs, resets and ys, which saves two transpositions.
       backend: "scan", plain `lax.scan`, differentiable in every mode; "fused", the fast gradient, in reverse mode and
-        forward-over-reverse; "auto", which is "fused".
+        forward-over-reverse; "auto", which is "fused", but for a program exported with B or T left open.
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; sums, gates and states keep the
         parameters' dtype. None for the parameters' dtype.
       memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
@@ -92,12 +94,19 @@ def unroll(
     arguments.same_dtype("xs", xs, dtype, "the parameters")
     if xs.ndim < 2 or xs.shape[-1] != input_size:
         raise ValueError(f"xs: expected shape {layout}, got {xs.shape}")
+    if not all(isinstance(size, int) for size in xs.shape):
+        if backend == "fused":
+            raise ValueError(
+                f'backend: expected "auto" or "scan" where sizes are left open, got "fused" for {xs.shape}'
+            )
+        backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
-    if h0 is None:
-        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
-    else:
+    given_h0 = h0 is not None
+    if given_h0:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
+    else:
+        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
     if lengths is not None:
         given, lengths = lengths, arguments.as_array("lengths", lengths)
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -114,7 +123,7 @@ def unroll(
         expected = (T, *batch_shape) if time_major else (*batch_shape, T)
         arguments.matching("resets", resets, expected, "the batch and time axes of xs")
 
-    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
+    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length, given_h0)
     try:
         return _unroll(cell, options, params, xs, h0, lengths, resets, key)
     except TypeError as error:
@@ -130,6 +139,20 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, key):
 
     Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
     """
+    *options, given_h0 = options
+    given, run = (params, xs, h0, lengths, resets, key), partial(_run, cell, tuple(options))
+    mesh = explicit_mesh(given)
+    if mesh is None:
+        return run(*given)
+    # ys and the state are sharded as xs is along its batch; a state that was given, as it was.
+    along = (*spec(xs, xs.ndim)[:-1], None)
+    batch = along[1:] if options[1] else (*along[:-2], None)
+    of_state = jax.tree.map(lambda a: spec(a, a.ndim) if given_h0 else P(*batch), h0)
+    return in_automatic_axes(run, mesh, given, (P(*along), of_state))
+
+
+def _run(cell, options, params, xs, h0, lengths, resets, key):
+    """`unroll`, its arguments checked, where no mesh has explicit axes."""
     reverse, time_major, backend, matmul_dtype, memory, block_length = options
     params, xs, h0, lengths, resets, key = vary_alike((params, xs, h0, lengths, resets, key))
     if not time_major:

@@ -157,7 +157,7 @@ def test_a_wrong_state_is_one_line():
     cell = modules.GRUCell(H)
     variables = cell.init(jax.random.key(0), jnp.zeros((B, H)), XS[:, 0])
     with pytest.raises(
-        ValueError, match=r"^h: expected shape \(3, 4\), the batch axes of the input and H, got \(3, 5\)"
+        ValueError, match=r"^carry: expected shape \(3, 4\), the batch axes of the input and H, got \(3, 5\)"
     ):
         cell.apply(variables, jnp.zeros((B, H + 1)), XS[:, 0])
     for base in (modules.Recurrent(H), modules.RecurrentCell(H)):

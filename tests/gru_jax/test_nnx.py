@@ -188,6 +188,35 @@ def test_a_state_dict_there_and_back():
         other.set_parameters(other.cell.init(jax.random.key(0), I + 1, H))
 
 
+def test_arguments_by_position():
+    one = modules.GRU(I, H, 2, True, 0.1, "after", rngs=nnx.Rngs(0))
+    other = modules.GRU(I, H, num_layers=2, bidirectional=True, dropout=0.1, reset="after", rngs=nnx.Rngs(0))
+    assert one.cell == other.cell == gru_jax.Stack(gru_jax.GRU(reset="after"), 2, True, dropout=0.1)
+    assert modules.LSTM(I, H, 2, False, 0.1, 0.5, rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
+        gru_jax.LSTM(0.5), 2, dropout=0.1
+    )
+    assert modules.Elman(I, H, 2, True, 0.1, rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
+        gru_jax.Elman(), 2, True, dropout=0.1
+    )
+
+
+def test_layers_that_share_variables_stay_together():
+    one, other = (modules.GRU(I, H, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    other.layers = one.layers
+    doubled = jax.tree.map(lambda a: 2 * a, one.parameters())
+    one.set_parameters(jax.tree.map(np.asarray, doubled))
+    for layer in (one, other):
+        assert all(map(np.array_equal, jax.tree.leaves(layer.parameters()), jax.tree.leaves(doubled)))
+
+
+def test_an_error_of_a_cell_names_flax_s_arguments():
+    cell = modules.GRUCell(I, H, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"^inputs: expected shape"):
+        cell(jnp.zeros((2, H)), jnp.ones((2, I + 1)))
+    with pytest.raises(ValueError, match=r"^carry: expected"):
+        cell(jnp.zeros((2, H + 1)), jnp.ones((2, I)))
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_inside_an_rnn(name):
     make, cell = CELLS[name]

@@ -2,9 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jax import export
 
+from gru_jax import LSTM, Stack, unroll
 from tests.gru_jax.problems import CELLS, assert_answers_agree, draw, library_answer, oracle_answer
 
 CASES = st.fixed_dictionaries(
@@ -41,3 +45,16 @@ def test_any_shape_agrees_with_the_oracle(case, options):
     with jax.enable_x64(True):
         answer = library_answer(problem, jnp.float64, **options)
     assert_answers_agree(answer, oracle_answer(problem, options["reverse"]), jnp.float64, values=1e-10, gradients=1e-10)
+
+
+@pytest.mark.parametrize("names", ["B, T", "B", "T"])
+def test_a_program_is_exported_with_sizes_left_open(names):
+    cell = Stack(LSTM(), bidirectional=True)
+    params = cell.init(jax.random.key(0), 3, 4)
+    xs = jax.random.normal(jax.random.key(1), (2, 5, 3))
+    sizes = dict(zip(names.split(", "), export.symbolic_shape(names), strict=True))
+    described = jax.ShapeDtypeStruct((sizes.get("B", 2), sizes.get("T", 5), 3), jnp.float32)
+    program = export.export(jax.jit(lambda xs: unroll(cell, params, xs)))(described)
+    np.testing.assert_allclose(program.call(xs)[0], unroll(cell, params, xs)[0], rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r'^backend: expected "auto" or "scan" where sizes are left open, got "fused"'):
+        export.export(jax.jit(lambda xs: unroll(cell, params, xs, backend="fused")))(described)

@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/digits.py --workdir=runs/digits
     python -m experiments.train --config=configs/digits.py:rows --workdir=runs/digits_rows
 
-Seed 0, two CPU cores, 1.4 minutes: GRU 98.06 % test accuracy (96.11 % validation); LSTM 96.39 %.
+Two CPU cores, 0.6 minutes: test accuracy, mean of three seeds, GRU 97.7 %; at the same width LSTM 95.6, Elman 95.8 %.
 """
 
 from ml_collections import ConfigDict

@@ -33,7 +33,9 @@ TEMPERATURE = flags.DEFINE_float(
     "What logits are divided by: 1 for the model's own probabilities, 0 for the likeliest.",
     lower_bound=0,
 )
-SEED = flags.DEFINE_integer("seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0, upper_bound=2**32 - 1
+)
 DATA_DIR = command_line.define_data_dir()
 
 

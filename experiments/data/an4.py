@@ -17,7 +17,6 @@ import numpy as np
 from experiments.data.cache import fetch
 
 COEFFICIENTS = 13
-FRAMES_PER_SECOND = 100
 ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VALIDATION_SPEAKERS = ("ffmm", "fmjd", "mblw", "mdmc", "mjbh", "mmaf", "mrab", "msmn")
 

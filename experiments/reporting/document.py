@@ -13,12 +13,12 @@ PICTURE = "experiments/results/results.svg"
 INTRODUCTION = """\
 # Results
 
-Made by `python -m experiments.report` from the raw records in `experiments/results/`, one line a finished run; nothing
-here is written by hand. Means are over seeds, with the standard deviation of a sample; the value of "0 (6)" is itself
-the mean of six runs with seed 0, one without each speaker. Models are selected on the validation split alone; the test
-split is scored once, at the end of a run. A target is met by the mean of the GRU's runs. Configurations that end in
-`-lstm` or `-elman` give that cell as many parameters as the GRU has. Figures marked "reported" are quoted at second
-hand. A commit marked "-dirty" had changes that were not yet committed.
+Made by `python -m experiments.report` from the raw records in `experiments/results/`, one line a finished run; no
+number in a table of tasks is written by hand. Means are over seeds, with the standard deviation of a sample; the value
+of "0 (6)" is itself the mean of six runs with seed 0, one without each speaker. Models are selected on the validation
+split alone; the test split is scored once, at the end of a run. A target is met by the mean of the GRU's runs.
+Configurations that end in `-lstm` or `-elman` give that cell as many parameters as the GRU has. Figures marked
+"reported" are quoted at second hand. A commit marked "-dirty" had changes that were not yet committed.
 """
 MARKS = ("<!-- results: made by python -m experiments.report -->\n\n", "\n\n<!-- end of results -->")
 """What stands before and after the README's table."""

@@ -72,7 +72,7 @@ class Copying(Generated):
         return draw(rng, count, self.config.length)
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        logits, _ = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)
+        logits = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean(axis=1)
         hits = (logits.argmax(axis=-1) == batch["targets"])[:, -MEMORY:].mean(axis=1)
         weights = batch["weights"]

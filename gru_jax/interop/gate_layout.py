@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import GRU, LSTM, Cell, Elman, ElmanParams, GRUParams, LSTMParams
-from gru_jax.interop.leaves import Leaves
+from gru_jax.interop.leaves import Leaves, as_numpy
 from gru_jax.types import Params
 
 OURS = {GRU: "rzn", LSTM: "ifgo", Elman: "h"}
@@ -77,9 +77,9 @@ class GateLayout:
 
     def write(self, params: Params) -> Weights:
         """Undoes `read`; NumPy arrays."""
+        W, U, b = (self._to_theirs(as_numpy(f"params.{name}", getattr(params, name))) for name in "WUb")
         b_hn = params.b_hn if isinstance(params, GRUParams) else None
-        W, U, b = (self._to_theirs(np.asarray(array)) for array in (params.W, params.U, params.b))
-        return Weights(W, U, b, None if b_hn is None else np.asarray(b_hn))
+        return Weights(W, U, b, None if b_hn is None else as_numpy("params.b_hn", b_hn))
 
     def merge(self, b_input: np.ndarray, b_recurrent: np.ndarray, reset: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Makes b and b_hn of a bias in two parts (G H,), in the library's order: their sum, each number rounded once.

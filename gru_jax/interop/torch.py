@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import Cell
@@ -134,7 +135,15 @@ def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str =
 
     arrays = to_state_dict(cell, params, prefix=prefix)
     with written_whole(path) as temporary:
-        torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, temporary)
+        torch.save({name: _tensor(array) for name, array in arrays.items()}, temporary)
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    if array.dtype == jnp.bfloat16:  # NumPy's is not PyTorch's: only the bits are the same.
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _refusal(error: Exception) -> str:

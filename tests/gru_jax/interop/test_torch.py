@@ -1,15 +1,16 @@
-"""Files that pose as PyTorch's weights are refused in one line, and nothing in them is run."""
+"""Files of PyTorch's weights: what is kept; what only poses as one is refused in one line, and nothing in it is run."""
 
 import os
 import pickle
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gru_jax
-from gru_jax.interop.torch import from_file, to_file
+from gru_jax.interop.torch import from_file, to_file, to_state_dict
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
 
@@ -54,6 +55,25 @@ def test_a_whole_module_is_no_state_dict(tmp_path):
         tmp_path / "module.pt",
         r"a pickle of something else: Unsupported global: GLOBAL torch\.nn\.modules\.rnn\.GRU was[^\n]+",
     )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_file_keeps_the_dtype(tmp_path, dtype):
+    cell = gru_jax.GRU(reset="after", b_init="uniform")
+    params = cell.init(jax.random.key(0), 2, 3, dtype)
+    to_file(tmp_path / "weights.pt", cell, params)
+    assert torch.load(tmp_path / "weights.pt")["weight_hh_l0"].dtype == getattr(torch, jnp.dtype(dtype).name)
+    read = from_file(tmp_path / "weights.pt")[1]
+    assert all(map(np.array_equal, jax.tree.leaves(read), jax.tree.leaves(params)))
+    assert read.U.dtype == dtype
+
+
+def test_values_are_needed():
+    cell = gru_jax.Elman()
+    with pytest.raises(
+        TypeError, match=r"params\.W: expected an array with values, got one inside a JAX transformation"
+    ):
+        jax.jit(lambda key: to_state_dict(cell, cell.init(key, 2, 3)))(jax.random.key(0))
 
 
 def test_damaged_files(tmp_path):

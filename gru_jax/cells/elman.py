@@ -164,6 +164,10 @@ def elman_step(params: ElmanParams, h: Array, x: Array, *, matmul_dtype: DType |
     Raises:
       ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
 
+    Example:
+      >>> params = Elman().init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h = elman_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
+
     Reference: Elman 1990.
     """
     return streaming_step(Elman(), params, h, x, matmul_dtype)

@@ -291,6 +291,10 @@ def gru_step(
     Raises:
       ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
 
+    Example:
+      >>> params = GRU(reset="after").init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h = gru_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)), reset="after")
+
     Reference: Cho et al. 2014.
     """
     return streaming_step(GRU(reset=reset), params, h, x, matmul_dtype)

@@ -241,6 +241,10 @@ def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: D
     Raises:
       ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
 
+    Example:
+      >>> params = LSTM().init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> state = lstm_step(params, LSTM().initial_state(128, (32,)), jnp.ones((32, 64)))
+
     Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
     """
     return streaming_step(LSTM(), params, state, x, matmul_dtype, state_name="state")

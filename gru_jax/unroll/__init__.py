@@ -57,16 +57,17 @@ def unroll(
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; sums, gates and states keep the
         parameters' dtype. None for the parameters' dtype.
       memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
-        dtype (G gates): "save" the states and their products with U, (G + 1) H; "recompute" the states only, H;
-        "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice. "auto" is
-        "recompute" with a matmul_dtype, and on a CPU in several blocks with H up to 128: there it is faster; else
-        "save".
+        dtype (G gates): "save" the states and their products with U, (G + 1) H; "recompute" the states only, H (an
+        LSTM has two: H more in both); "checkpoint" the states at block boundaries only, H / block_length, and runs
+        the recurrence twice. "auto" is "recompute" with a matmul_dtype, and on a CPU in several blocks with H up to
+        128: there it is faster; else "save".
       block_length: the number of steps that the fused backend works on at once; None to choose it by size.
       key: a PRNG key for a `Stack`'s dropout; None for no dropout. It is consumed.
 
     Returns:
       ys: (..., T, H), the outputs; (T, ..., H) if time_major. For a `Stack` that concatenates two directions 2H.
       h_last: the final state, with the structure of h0.
+      On a mesh with explicit axes ys is sharded as xs is along its batch and time, h_last as h0 was, or as xs.
 
     Raises:
       ValueError, TypeError: where an argument does not fit; the line names it, what was expected and what came.

@@ -6,7 +6,7 @@ weights and inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing 
 Networks on GPUs", 2016). What is kept between the passes is a choice:
 
     memory          kept for the backward pass, in numbers per sequence and step (G gates)      worked out again
-    "save"          states and recurrent products: (G + 1) H                                    the projection, in bulk
+    "save"          states and recurrent products: (G + 1) H (the LSTM: G + 2)                  the projection, in bulk
     "recompute"     states: H (the LSTM's two: 2H)                                              both, in bulk
     "checkpoint"    states at block boundaries: H / block_length                                the whole block
 

@@ -1,12 +1,21 @@
 """Settings for every test: CPU only, eight virtual devices, no silent broadcasting, repeatable hypothesis runs."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Both must be decided before a JAX backend starts, here and in the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# The programs that tests start compile the same few models over and over: they share what the first one compiled.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax
@@ -15,6 +24,7 @@ import pytest
 from experiments.data import fetch
 from experiments.data.cache import user_cache
 
+jax.config.update("jax_enable_compilation_cache", False)  # Tests themselves compile what they test.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -52,3 +52,10 @@ def test_right_calls_in_unusual_clothes_pass():
     expected, _ = unroll(CELL, PARAMS, XS, lengths=jnp.array([3, 7]))
     np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
     assert LSTM(forget_bias=np.float32(1)).init(jax.random.PRNGKey(0), np.int32(I), H).U.shape == (H, 4 * H)
+
+
+def test_parameters_of_eight_bits_are_refused():
+    with pytest.raises(
+        TypeError, match=r"^init: dtype: expected a floating-point dtype of 16 bits or more, got float8_e"
+    ):
+        CELL.init(jax.random.key(0), I, H, "float8_e4m3fn")

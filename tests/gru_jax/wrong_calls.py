@@ -82,13 +82,6 @@ CALLS = [
         "init: dtype: expected a floating-point",
         "int32",
     ),
-    (
-        "dtype of 8 bits",
-        lambda: CELL.init(KEY, I, H, "float8_e4m3fn"),
-        TypeError,
-        "init: dtype: expected a floating-point dtype of 16 bits or more",
-        "float8_e4m3fn",
-    ),
     ("dtype None", lambda: CELL.init(KEY, I, H, None), TypeError, "init: dtype: expected a floating-point", "None"),
     (
         "dtype unknown",

@@ -8,7 +8,7 @@ import jax
 import pytest
 from flax import nnx
 
-from experiments.run_folder import RunFolder
+from experiments.run_folder import SUMMARY, RunFolder
 from experiments.studies import long_memory
 from experiments.tasks import find
 from tests.experiments.programs import programs
@@ -42,7 +42,7 @@ def test_no_other_seed_is_run_where_the_first_has_failed_at_length(tmp_path):
         folder.path.mkdir()
         rows = [{"step": 200 * (i + 1), "split": "validation", "mse": value} for i, value in enumerate(values)]
         folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        folder.summary.write_text(json.dumps({"parameters": 1, "minutes": 0.1}))
+        folder.summary.write_text(json.dumps(dict.fromkeys(SUMMARY, 1)))
 
     second = long_memory.Trial("adding", 400, "lstm", 1)
     assert long_memory.state(second, tmp_path) == "to do"

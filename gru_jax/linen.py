@@ -129,8 +129,7 @@ class RecurrentCell(nn.RNNCellBase):
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
         cell = self.equations()
         params = self.param("weights", cell.init, inputs.shape[-1], self.features, self.param_dtype)
-        names = {"state_name": "carry", "input_name": "inputs"}
-        state = streaming_step(cell, params, carry, inputs, self.matmul_dtype, **names)
+        state = streaming_step(cell, params, carry, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
         return state, cell.output(state)
 
     @nn.nowrap

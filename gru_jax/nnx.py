@@ -204,8 +204,9 @@ class RecurrentCell(nnx.RNNCellBase):
 
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
-        params, names = self.parameters(), {"state_name": "carry", "input_name": "inputs"}
-        state = streaming_step(self.cell, params, carry, inputs, self.matmul_dtype, **names)
+        state = streaming_step(
+            self.cell, self.parameters(), carry, inputs, self.matmul_dtype, state_name="carry", input_name="inputs"
+        )
         return state, self.cell.output(state)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:

@@ -103,11 +103,8 @@ def unroll(
         backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
-    given_h0 = h0 is not None
-    if given_h0:
+    if h0 is not None:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
-    else:
-        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
     if lengths is not None:
         given, lengths = lengths, arguments.as_array("lengths", lengths)
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -124,7 +121,7 @@ def unroll(
         expected = (T, *batch_shape) if time_major else (*batch_shape, T)
         arguments.matching("resets", resets, expected, "the batch and time axes of xs")
 
-    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length, given_h0)
+    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
     try:
         return _unroll(cell, options, params, xs, h0, lengths, resets, key)
     except TypeError as error:
@@ -140,21 +137,24 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, key):
 
     Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
     """
-    *options, given_h0 = options
-    given, run = (params, xs, h0, lengths, resets, key), partial(_run, cell, tuple(options))
+    given, run = (params, xs, h0, lengths, resets, key), partial(_run, cell, options)
     mesh = explicit_mesh(given)
     if mesh is None:
         return run(*given)
     # ys and the state are sharded as xs is along its batch; a state that was given, as it was.
-    along = (*spec(xs, xs.ndim)[:-1], None)
-    batch = along[1:] if options[1] else (*along[:-2], None)
-    of_state = jax.tree.map(lambda a: spec(a, a.ndim) if given_h0 else P(*batch), h0)
-    return in_automatic_axes(run, mesh, given, (P(*along), of_state))
+    _, time_major, *_ = options
+    along = spec(xs)[:-1]
+    batch = along[1:] if time_major else along[:-1]
+    of_state = P(*batch, None) if h0 is None else jax.tree.map(spec, h0)
+    return in_automatic_axes(run, mesh, given, (P(*along, None), of_state))
 
 
 def _run(cell, options, params, xs, h0, lengths, resets, key):
     """`unroll`, its arguments checked, where no mesh has explicit axes."""
     reverse, time_major, backend, matmul_dtype, memory, block_length = options
+    if h0 is None:
+        _, hidden_size, dtype = cell.check(params)
+        h0 = cell.initial_state(hidden_size, xs.shape[1:-1] if time_major else xs.shape[:-2], dtype)
     params, xs, h0, lengths, resets, key = vary_alike((params, xs, h0, lengths, resets, key))
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)

@@ -20,10 +20,9 @@ def explicit_mesh(tree: PyTree) -> AbstractMesh | None:
     return None
 
 
-def spec(array: Array, ndim: int) -> PartitionSpec:
-    """Returns over which axes of a mesh each of an array's `ndim` axes is sharded."""
-    axes = tuple(jax.typeof(array).sharding.spec)
-    return PartitionSpec(*axes, *(None,) * (ndim - len(axes)))
+def spec(array: Array) -> PartitionSpec:
+    """Returns over which axes of a mesh each of an array's axes is sharded."""
+    return jax.typeof(array).sharding.spec
 
 
 def in_automatic_axes(
@@ -35,7 +34,7 @@ def in_automatic_axes(
       function: of arrays alone.
       mesh: from `explicit_mesh`.
       arguments: what it is called with.
-      out_specs: how its results are sharded, a PartitionSpec for each.
+      out_specs: how its results are sharded, a PartitionSpec for each or for all within one.
     """
     with use_abstract_mesh(mesh):
         return auto_axes(function, out_sharding=out_specs)(*arguments)

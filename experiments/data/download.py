@@ -60,7 +60,7 @@ def download(
 
     Args:
       urls: addresses, tried in turn. Nothing that a server says about the file's name is used.
-      target: where the file goes. Its folder is made.
+      target: where the file goes. Its folder is made, but not for nothing.
       label: what to call the file in the progress bar (shown on a terminal only).
       limit: an answer with more bytes than this is refused.
       compress: the answer is gzipped when it is stored.
@@ -71,8 +71,6 @@ def download(
       DownloadError: with one reason for each address, or because the file cannot be written.
       ChecksumError: the last address served other bytes.
     """
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
     faults: list[Exception] = []
     for url in urls:
@@ -156,13 +154,19 @@ def _content_length(answer: http.client.HTTPResponse) -> int | None:
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A name in the target's folder that nobody else uses; nothing is left there under it."""
+    """A name in the target's folder that nobody else uses; nothing is left under it, nor folders made for nothing."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield part
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+        with contextlib.suppress(OSError):  # they are not empty: that is what they were made for
+            for folder in made:
+                folder.rmdir()
 
 
 def _sweep(target: Path) -> None:

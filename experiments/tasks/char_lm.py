@@ -82,7 +82,8 @@ class CharLM(Task):
 
     @property
     def result_name(self) -> str:
-        return pathlib.Path(self.config.text_file).stem if self.config.text_file else "tiny_shakespeare"
+        own = self.config.text_file
+        return f"char_lm_{pathlib.Path(own).stem}" if own else "tiny_shakespeare"
 
     def model(self, config: LanguageModelConfig, rngs: nnx.Rngs) -> LanguageModel:
         return LanguageModel(config, len(self.vocabulary), rngs)

@@ -102,7 +102,7 @@ class Forecasting(Task):
     @property
     def result_name(self) -> str:
         own = self.config.dataset == "csv"
-        name = _slug(pathlib.Path(self.config.csv_file).stem) if own else self.config.dataset
+        name = f"csv_{_slug(pathlib.Path(self.config.csv_file).stem)}" if own else self.config.dataset
         if self.config.dataset != "exchange_rate":
             name += {"": "_multi", "OT": "_uni"}.get(self.config.column, f"_{_slug(self.config.column)}")
         elif self.config.column:

@@ -138,7 +138,7 @@ def test_trained_on_a_csv_and_forecast_as_a_person_does(tmp_path):
         "--config.task.dataset=csv", f"--config.task.csv_file={path}", "--config.task.column=OT",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    assert "mine_uni_6: finished" in trained.stdout
+    assert "csv_mine_uni_6: finished" in trained.stdout
     swept = start(
         "sweep", "--config=configs/forecasting.py:smoke", f"--workdir={tmp_path}/sweep", "--grid=model.cell=gru,lstm",
         "--config.task.dataset=csv", f"--config.task.csv_file={path}", "--config.task.column=OT",

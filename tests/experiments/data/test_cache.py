@@ -137,6 +137,7 @@ class TestFailure:
             assert word in message
         assert "\n" not in message
         assert everything_in(cache) == []
+        assert not (data_dir or cache).joinpath("plays").exists()
         return message
 
     def test_wrong_checksum(self, server, cache):
@@ -176,6 +177,11 @@ class TestFailure:
             listener.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/play.txt"
         self.refused(DownloadError, registry_of(url), cache, url, "refused", "--data_dir", "$GRU_JAX_DATA")
+
+    def test_a_mistyped_folder_is_not_left_behind(self, server, tmp_path):
+        with pytest.raises(DownloadError, match="404"):
+            fetch("plays", "play.txt", tmp_path / "a" / "typo", registry=registry_of(server.url("gone")))
+        assert not (tmp_path / "a").exists()
 
     def test_answer_longer_than_recorded(self, server, cache):
         url = server.serve("play.txt", BODY * 2)

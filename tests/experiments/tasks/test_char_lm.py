@@ -45,7 +45,7 @@ def test_the_splits_are_the_text_in_order(text_file):
     task = make(text_file)
     assert "".join(text_of(task, task.splits[name]) for name in ("train", "validation", "test")) == TEXT
     assert len(task.splits["test"]) == 1003 - 902
-    assert task.result_name == "mine"
+    assert task.result_name == "char_lm_mine"
 
 
 def test_a_last_run_trains_on_the_validation_split_too_and_chooses_nothing(text_file):

@@ -75,8 +75,8 @@ def test_splits_of_ones_own_series(tmp_path, values):
         "validation": (60, 76),
         "test": (80, 96),
     }
-    assert task.result_name == "mine_multi_4"
-    assert make(write(tmp_path, values), column="y").result_name == "mine_y_4"
+    assert task.result_name == "csv_mine_multi_4"
+    assert make(write(tmp_path, values), column="y").result_name == "csv_mine_y_4"
 
 
 def test_training_sees_nothing_of_the_rows_after_its_split(tmp_path, values):

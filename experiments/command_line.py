@@ -92,7 +92,9 @@ def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) 
 
 def define_workdir(help: str) -> flags.FlagHolder[str]:
     """Defines --workdir, the folder of a finished run; programs that each define it can be imported side by side."""
-    return flags.DEFINE_string("workdir", None, help, required=True, allow_override=True)
+    flag = flags.DEFINE_string("workdir", None, help, allow_override=True)
+    flags.register_validator(flag, bool, "expected a run's folder, such as runs/digits, got nothing")
+    return flag
 
 
 def define_data_dir() -> flags.FlagHolder[str | None]:
@@ -142,19 +144,24 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         sys.exit(0)  # --help was asked for and given; absl would call that a failure
     except KeyError as error:
         _refuse(f"{error}: the config file has no such part, so nothing in it can be overridden")
-    except (ImportError, NameError, SyntaxError) as error:
+    except (AttributeError, ImportError, NameError, SyntaxError) as error:
         _refuse(f"--config: expected a config file that runs, got {type(error).__name__}: {error}")
-    except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
+    except (flags.Error, OSError, TypeError, ValueError) as error:
         _refuse(str(error).strip().splitlines()[-1])
 
 
 def _config_file(value: str) -> str:
-    path = value.split(":", 1)[0]
+    path, _, variant = value.partition(":")
     if not os.path.isfile(path):
-        _refuse(f"--config: expected a config file, got {path!r}, which is not there")
+        found = "no file" if os.path.exists(path) else "not there"
+        _refuse(f"--config: expected a config file, got {path!r}, which is {found}")
     if not path.endswith((".py", ".json")):
         _refuse(f"--config: expected a .py or .json file, got {path!r}")
-    return f"{SAVED}:{value}" if value.endswith(".json") else value
+    if path.endswith(".py"):
+        return value
+    if variant:
+        _refuse(f"--config: expected no variant of a .json file, got {variant!r}")
+    return f"{SAVED}:{path}"
 
 
 def _refuse_unknown_section(name: str) -> None:

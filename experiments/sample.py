@@ -4,6 +4,7 @@ python -m experiments.sample --workdir=runs/char_lm --prompt="ROMEO:" --temperat
 python -m experiments.sample --workdir=runs/jsb --length=64
 """
 
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ TEMPERATURE = flags.DEFINE_float(
     "What logits are divided by: 1 for the model's own probabilities, 0 for the likeliest.",
     lower_bound=0,
 )
+flags.register_validator(TEMPERATURE, math.isfinite, "expected a finite number")
 SEED = flags.DEFINE_integer(
     "seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0, upper_bound=2**32 - 1
 )
@@ -100,9 +102,8 @@ def make_step(model: LanguageModel, temperature: float) -> Callable[..., tuple[j
 
     def step(params: Any, code: jax.Array, state: Any, key: jax.Array) -> tuple[jax.Array, Any]:
         logits, state = nnx.merge(graph, params).step(code, state)
-        likeliest = jnp.argmax(logits, axis=-1)
-        drawn = jax.random.categorical(key, logits / temperature) if temperature > 0 else likeliest
-        return drawn, state
+        noise = temperature * jax.random.gumbel(key, logits.shape, logits.dtype)
+        return jnp.argmax(logits + noise, axis=-1), state
 
     compiled = jax.jit(step)
     return lambda code, state, key: compiled(params, code, state, key)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     """Reads the flags, trains what is not finished, prints the table."""
     del arguments
     config, config_file, overrides = command_line.config_of(CONFIG)
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise ConfigError("--workdir: expected the sweep's folder, such as runs/cells, got nothing")
     workdir = pathlib.Path(WORKDIR.value)
     points = grid.points(config.to_dict(), GRID.value, SEEDS.value, workdir, overrides)

@@ -51,11 +51,12 @@ def main(arguments: Sequence[str]) -> None:
         print(catalogue())
         return
     config, config_file, overrides = command_line.config_of(CONFIG)
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise ConfigError("--workdir: expected the run's folder, such as runs/digits, got nothing")
-    cluster = processes.Cluster(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if cluster != processes.Cluster() and not MULTIHOST.value:
+    place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if any(value is not None for value in place) and not MULTIHOST.value:
         raise ConfigError("--coordinator, --num_processes, --process_id: expected --multihost beside them")
+    cluster = processes.Cluster(*place)
     with processes.joined(cluster, command_line.REFUSALS) if MULTIHOST.value else contextlib.nullcontext():
         train(config, RunFolder(pathlib.Path(WORKDIR.value)), {"config": config_file, "overrides": overrides})
 

@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from experiments import atomic
+from experiments.schema import ConfigError
 from experiments.training import environment, summary
 
 
@@ -37,6 +38,13 @@ def write(study: str, found: Mapping[str, Any], picture: bytes, options: str = "
 
 
 def read(folder: pathlib.Path, study: str) -> dict[str, Any] | None:
-    """Returns what `write` has put into the "studies" of a folder of results; None where the study was not run."""
+    """Returns what `write` has put into the "studies" of a folder of results; None where the study was not run.
+
+    Raises:
+      ConfigError: the file is damaged.
+    """
     path = folder / "studies" / f"{study}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None

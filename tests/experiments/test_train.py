@@ -120,6 +120,8 @@ def test_a_finished_run_is_not_trained_again(run, finished, tmp_path):
     again = run.run("train", f"--config={folder}/config.json", f"--workdir={folder}")
     assert again.splitlines()[-8:] == out.splitlines()[-8:]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    variant = run.run("train", f"--config={folder}/config.json:smoke", f"--workdir={folder}", status=2)
+    assert variant == "error: --config: expected no variant of a .json file, got 'smoke'\n"
     other_seed = f"--config={folder}/config.json", f"--workdir={folder}", "--config.seed=1"
     error = run.run("train", *other_seed, status=1)
     assert error == f"error: {folder} holds a run of another configuration: seed: 0, not 1\n"
@@ -128,6 +130,7 @@ def test_a_finished_run_is_not_trained_again(run, finished, tmp_path):
 REFUSED = [
     ("", 1, "error: --config: expected a config file such as configs/digits.py, got nothing"),
     ("configs/none.py", 2, "error: --config: expected a config file, got 'configs/none.py', which is not there"),
+    ("configs", 2, "error: --config: expected a config file, got 'configs', which is no file"),
     ("configs/adding.py:big", 2, "error: ValueError: configs/adding.py: expected one of "),
     ("configs/adding.py --config.model.hiden_size=3", 1, "error: model.hiden_size: unknown key (did you mean"),
     ("configs/adding.py --config.modle.hidden_size=3", 2, "error: modle: unknown key (did you mean 'model'?)"),
@@ -135,13 +138,15 @@ REFUSED = [
     ("configs/adding.py --config.model.bidirectional False", 2, "error: expected flags alone, such as --config.seed=1"),
     ("configs/adding.py --config.model.hidden_size=10000000", 1, "error: model: expected parameters that fit into "),
     ("configs/adding.py --flagfile=none", 2, "error: Unable to open flagfile: "),
+    ("configs/adding.py --process_id=1", 1, "error: --coordinator, --num_processes, --process_id: expected --multi"),
+    ("configs/adding.py --workdir=", 1, "error: --workdir: expected the run's folder, such as runs/digits, got "),
     ("configs/adding.py --devices=3", 1, "error: devices: expected a number that divides the batch size 64, got 3"),
 ]
 
 
 def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
     processes = [
-        run.start("train", *(f"--config={config}".split() if config else ()), f"--workdir={tmp_path}/run")
+        run.start("train", f"--workdir={tmp_path}/run", *(f"--config={config}".split() if config else ()))
         for config, _, _ in REFUSED
     ]
     for process, (_, status, message) in zip(processes, REFUSED, strict=True):

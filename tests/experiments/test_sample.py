@@ -1,0 +1,38 @@
+"""What is drawn of a model's text follows its probabilities, sharpened by the temperature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import sample
+from experiments.models.language_model import LanguageModel, LanguageModelConfig
+
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = LanguageModel(LanguageModelConfig(hidden_size=8, embedding_size=4), 5, nnx.Rngs(0))
+    return nnx.merge(nnx.graphdef(model), jax.tree.map(lambda leaf: 3 * leaf, nnx.state(model)))
+
+
+def drawn(model, temperature):
+    codes = jnp.full(ROWS, 2)
+    return np.asarray(sample.make_step(model, temperature)(codes, model.initial_state(ROWS), jax.random.key(0))[0])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_codes_are_drawn_as_often_as_is_likely(model, temperature):
+    logits = np.asarray(model.step(jnp.full(1, 2), model.initial_state(1))[0][0], np.float64)
+    expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+    frequencies = np.bincount(drawn(model, temperature), minlength=5) / ROWS
+    assert np.all(np.abs(frequencies - expected) < 5 * np.sqrt(expected * (1 - expected) / ROWS))
+    assert expected.max() > 1.5 * expected.min()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-40])
+def test_without_warmth_the_likeliest_is_drawn(model, temperature):
+    logits = model.step(jnp.full(1, 2), model.initial_state(1))[0][0]
+    assert set(drawn(model, temperature)) == {int(jnp.argmax(logits))}

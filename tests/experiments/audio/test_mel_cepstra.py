@@ -54,5 +54,9 @@ def test_frames_are_cut_a_hop_apart():
     assert len(FRONT(noise(410 + 160))) == 2
 
 
+def test_before_the_first_sample_there_was_silence():
+    np.testing.assert_allclose(FRONT(np.concatenate([np.zeros(160), noise()]))[1], FRONT(noise())[0], atol=1e-6)
+
+
 def test_digital_silence_is_finite():
     np.testing.assert_array_equal(FRONT(np.zeros(1000)), np.zeros((4, 13), np.float32))

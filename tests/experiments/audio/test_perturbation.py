@@ -104,6 +104,10 @@ def test_silence_stands_before_or_after_a_waveform_at_even_odds_and_holds_the_no
     noisy = disturbed(waveform, np.random.default_rng(6), 0, 0, 0, -20, silence=40)
     assert len(noisy) > 1000
     assert (noisy != 0).all()
+    noisier = np.random.default_rng(6).uniform(-1, 1, 4)[3]
+    silent = disturbed(waveform, np.random.default_rng(6), 0, 0, 0, -20, silence=20_000)[-5000:]
+    level = 20 * np.log10(silent.std() / np.sqrt(np.mean(np.square(waveform))))
+    assert level == pytest.approx(-20 - 15 * (1 + noisier), abs=0.3)  # of the sound, not of the silence around it
 
 
 def test_an_impulse_response_is_the_sound_itself_and_fading_echoes_of_energy_1():
@@ -125,3 +129,10 @@ def test_colour_convolves_with_a_drawn_impulse_response_and_keeps_the_length():
     np.testing.assert_allclose((heard**2).sum(), 1, rtol=1e-5)
     assert (abs(heard[4:20]) > 0).all()  # 16 echoes, and nothing after them
     np.testing.assert_allclose(heard[20:], 0, atol=1e-6)
+
+
+def test_a_spectrum_is_tilted_up_and_down():
+    rng = np.random.default_rng(0)
+    low = [disturbed(np.ones(100, np.float32), rng, 0, 0.5, 0, -300) for _ in range(50)]
+    assert 0.5 <= min(one.min() for one in low) < 0.6
+    assert 1.4 < max(one.max() for one in low) <= 1.5

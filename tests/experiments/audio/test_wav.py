@@ -41,6 +41,11 @@ def test_other_sample_rates_are_converted(tmp_path, rate):
     np.testing.assert_allclose(waveform[200:-200], sine(8000)[200:-200], atol=5e-3)
 
 
+def test_what_is_too_loud_is_clipped(tmp_path):
+    wavfile.write(tmp_path / "a.wav", 8000, np.array([0.5, 1.5, -2.0], np.float32))
+    assert read_wav(tmp_path / "a.wav", 8000).tolist() == [0.5, 1.0, -1.0]
+
+
 def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
     with pytest.raises(AudioError, match=r"none.wav: expected a readable file \(No such file or directory\)"):
         read_wav(tmp_path / "none.wav", 8000)

@@ -132,6 +132,7 @@ class TestBuckets:
         assert bucket_edges(lengths, 2).tolist() == [4, 40]
         assert bucket_edges(lengths, 2, multiple=8).tolist() == [8, 40]
         assert bucket_edges(np.array([5, 5, 5]), 4).tolist() == [5]
+        assert bucket_edges(np.array([0, 0, 3]), 2).tolist() == [1, 3]
 
     @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 6))
     def test_an_epoch_shows_every_sequence_in_the_bucket_it_fits(self, lengths, num_buckets, batch_size):
@@ -160,6 +161,12 @@ class TestBuckets:
         )
         assert sorted(map(sorted, first)) != sorted(map(sorted, second))
         assert first == [two.batch(k)[0].tolist() for k in range(two.batches)]
+
+    def test_buckets_come_in_another_order_in_each_epoch(self):
+        buckets = Buckets(np.arange(1, 31), np.arange(1, 31), batch_size=1, seed=0)
+        first, second = ([buckets.batch(30 * epoch + k)[1] for k in range(30)] for epoch in (0, 1))
+        assert sorted(first) == sorted(second) == list(range(1, 31))
+        assert first != second
 
     def test_bad_arguments(self):
         with pytest.raises(ValueError, match="lengths must be at most the last edge 4, got 5"):

@@ -260,6 +260,16 @@ class TestCorruption:
         assert path.read_bytes() == b"half"
         assert server.asked["play.txt"] == 0
 
+    def test_a_file_that_changes_in_place_is_checked_again(self, tmp_path):
+        path, registry = tmp_path / "plays" / "play.txt", registry_of("http://127.0.0.1:1/")
+        path.parent.mkdir()
+        path.write_bytes(BODY)
+        os.utime(path, ns=(0, 0))
+        assert fetch("plays", "play.txt", tmp_path, registry=registry) == path
+        path.write_bytes(BODY.lower())
+        with pytest.raises(ChecksumError, match="is not the recorded file"):
+            fetch("plays", "play.txt", tmp_path, registry=registry)
+
     def test_folder_in_place_of_the_file(self, tmp_path):
         (tmp_path / "plays" / "play.txt").mkdir(parents=True)
         with pytest.raises(DataError, match="cannot read"):

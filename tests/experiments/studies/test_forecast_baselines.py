@@ -34,3 +34,16 @@ def test_the_linear_map_continues_season_and_trend_with_intervals_that_hold(task
     assert scores["mse"] < naive["mse"] / 100
     assert scores["coverage"] == pytest.approx(80, abs=15)
     assert penalty < 100
+
+
+def test_nothing_is_learnt_from_the_test_part_and_no_interval_from_validation(task):
+    (before, penalty), naive = linear(task), last_value(task)
+    train, validation, _ = task.ends
+    noise = 10 * np.random.default_rng(1).normal(size=task.values.shape)
+    task.values[validation:] = np.cumsum(noise[validation:], axis=0)  # of which the last value is the best forecast
+    after, same = linear(task)
+    assert same == penalty
+    np.testing.assert_array_equal(after.weights, before.weights)
+    np.testing.assert_array_equal(after.errors, before.errors)
+    task.values[train:] = noise[train:]
+    np.testing.assert_array_equal(last_value(task).errors, naive.errors)

@@ -22,7 +22,7 @@ def test_a_sequence_by_hand():
 
 @pytest.mark.parametrize(
     ("share_known", "ratio", "recalled"),
-    [(0.0, 1.0, None), (1.0, 0.0, 100.0), (0.5, 0.5, None)],
+    [(0.0, 1.0, 12.5), (1.0, 0.0, 100.0), (0.5, 0.5, 56.25)],
 )
 def test_the_ratio_to_the_memoryless_model(share_known, ratio, recalled):
     # An oracle that knows the first symbols of each memory, and guesses the others evenly.
@@ -40,8 +40,8 @@ def test_the_ratio_to_the_memoryless_model(share_known, ratio, recalled):
     metrics = task.metrics(sums)
     assert metrics["loss_ratio"] == pytest.approx(ratio, abs=1e-6)
     assert metrics["loss"] == pytest.approx(ratio * 10 * math.log(8) / 27, abs=1e-6)
-    if recalled is not None:
-        assert metrics["recalled"] == recalled
+    # A guess, always of symbol 1, is right once in eight.
+    assert metrics["recalled"] == pytest.approx(recalled, abs=0 if share_known == 1 else 5)
 
 
 def test_splits_are_drawn_apart():

@@ -57,3 +57,12 @@ def test_shifting_moves_an_image_and_lets_nothing_in():
     corner = np.zeros((50, 8, 8), np.float32)
     corner[:, 0, 0] = 1.0
     assert set(shifted(corner, 2, np.random.default_rng(0)).sum(axis=(1, 2))) == {0.0, 1.0}
+
+
+def test_shifts_are_drawn_anew_for_every_step_and_seed():
+    task = Digits(DigitsConfig(shift=2), None)
+    images, labels = task.splits["train"]
+    task.splits = {"train": (np.repeat(images[:1], len(images), axis=0), labels)}
+    one, other, again = (task.train_batch(*at)["xs"] for at in ((0, 0), (0, 1), (1, 0)))
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, again)

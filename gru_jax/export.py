@@ -129,7 +129,7 @@ def unroll_program(
     Example:
       >>> save_program("gru.jax", unroll_program(cell, params))
       >>> # in a process that has only jax and flatbuffers:
-      >>> ys, h_last = jax.export.deserialize(open("gru.jax", "rb").read()).call(xs)
+      >>> ys, h_last = jax.export.deserialize(pathlib.Path("gru.jax").read_bytes()).call(xs)
     """
     input_size, hidden_size, dtype = cell.check(params)
     for name, value in (("lengths", lengths), ("h0", h0)):
@@ -175,7 +175,7 @@ def step_program(
       ValueError: for two directions, which a stream does not have.
 
     Example:
-      >>> program = step_program(gru, params)
+      >>> program = step_program(cell, params)
       >>> h, y = program.call(jnp.zeros((B, H)), x)
     """
     input_size, hidden_size, dtype = cell.check(params)

@@ -88,6 +88,7 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
     Example:
       >>> state_dict = to_state_dict(stack, params)
       >>> layer.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
+      <All keys matched successfully>
     """
     parts = take_apart(cell, params)
     require("PyTorch", parts, reset="after", merge="concat")

@@ -13,7 +13,7 @@ from flax import nnx
 import gru_jax
 
 NAMES = {"jax": jax, "jnp": jnp, "np": np, "nnx": nnx} | {name: getattr(gru_jax, name) for name in gru_jax.__all__}
-# Their examples go on from a program of the reader's own, with its files and other libraries.
+# Their examples go on from a program with other libraries; tests/conformance runs them.
 SKIPPED = ("gru_jax.interop", "gru_jax.export", "gru_jax.linen")
 
 

@@ -1,0 +1,92 @@
+"""The examples in the docstrings of interop, export and linen run, given the program that they go on from."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import gru_jax
+from gru_jax.interop import gate_layout, onnx
+
+B, T, I, H = 3, 4, 64, 128
+LIBRARIES = {
+    name: pytest.importorskip(library, reason="needs all peers: make test-peers")
+    for name, library in {
+        "torch": "torch",
+        "keras": "keras",
+        "hk": "haiku",
+        "eqx": "equinox",
+        "onnx": "onnx",
+        "onnxruntime": "onnxruntime",
+    }.items()
+}
+
+
+def examples():
+    found = (module.name for module in pkgutil.walk_packages(gru_jax.interop.__path__, "gru_jax.interop."))
+    names = [name for name in found if not name.endswith("__main__")]
+    for name in ("gru_jax.export", "gru_jax.linen", *names):
+        module = importlib.import_module(name)
+        for test in doctest.DocTestFinder().find(module, name, module=module):
+            if test.examples:
+                yield pytest.param(test, id=test.name)
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """The names of a program of the reader's own, and a folder with its file."""
+    monkeypatch.chdir(tmp_path)
+    key = jax.random.key(0)
+    cell = gru_jax.GRU(reset="after")
+    params = cell.init(key, I, H)
+    onnx.to_file("gru.onnx", cell, params)
+    return LIBRARIES | {
+        "jax": jax,
+        "jnp": jnp,
+        "np": np,
+        "nn": nn,
+        "pathlib": pathlib,
+        "gru_jax": gru_jax,
+        "layer": LIBRARIES["torch"].nn.GRU(I, H, 2),
+        "key": key,
+        "cell": cell,
+        "params": params,
+        "B": B,
+        "H": H,
+        "x": jnp.ones((B, I)),
+        "xs": jnp.ones((B, T, I)),
+    }
+
+
+STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2)
+OWN = {
+    "gru_jax.interop.torch.to_state_dict": {"stack": STACK, "params": STACK.init(jax.random.key(0), I, H)},
+    "gru_jax.interop.haiku.from_params": {"xs": jnp.ones((T, B, I)), "state": jnp.zeros((B, H))},
+    "gru_jax.interop.onnx.to_model": {"xs": np.ones((B, T, I), np.float32)},
+    "gru_jax.interop.onnx_node.RecurrentNode": {
+        "read_nodes": onnx.read_nodes,
+        "X": jnp.ones((T, B, I)),
+        "sequence_lens": jnp.array([4, 2, 3]),
+    },
+    "gru_jax.interop.gate_layout.GateLayout": {
+        "Weights": gate_layout.Weights,
+        "kernel": np.ones((I, 3 * H), np.float32),
+        "recurrent_kernel": np.ones((H, 3 * H), np.float32),
+        "bias": np.ones(3 * H, np.float32),
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
+@pytest.mark.parametrize("example", list(examples()))
+def test_example_runs(example, program):
+    example.globs = program | example.globs | OWN.get(example.name, {})
+    printed = []
+    result = doctest.DocTestRunner(verbose=False).run(example, out=printed.append, clear_globs=False)
+    assert result.failed == 0, "".join(printed)

@@ -133,6 +133,8 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
         line, header = next(rows)
     except StopIteration:
         raise SeriesError(f"{path}: expected a header and rows of numbers, got an empty file") from None
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise SeriesError(f"{path}:{line}: expected cells separated by commas, got {header[0]!r}")
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise SeriesError(f"{path}:{line}: expected each column once, got {twice!r} twice")

@@ -71,6 +71,7 @@ def test_dates_by_month_keep_the_time_of_day():
         ("date,x\n2016-07-01,1\n", (), "mine.csv: expected at least 2 rows of numbers, got 1"),
         (b"date,x\n2016-07-01,1\n2016-07-02,\xff\n", (), "mine.csv:3: expected UTF-8 text, got byte 0xff"),
         ('date,x\n2016-07-01,"1"2\n', (), "mine.csv:2: expected a row of CSV (',' expected after '\"')"),
+        ("date;x\n2016-07-01;1\n", (), "mine.csv:1: expected cells separated by commas, got 'date;x'"),
         ("date,x,x\n", (), "mine.csv:1: expected each column once, got 'x' twice"),
         (
             GOOD,

@@ -22,7 +22,7 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
       (N,) float32 in [-1, 1].
 
     Raises:
-      AudioError: the file cannot be read, is no WAV file, or holds no samples.
+      AudioError: the file cannot be read, is no WAV file, or holds no samples or some that are not finite.
     """
     from scipy.io import wavfile
     from scipy.signal import resample_poly
@@ -40,6 +40,8 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
         raise AudioError(f"{path}: expected a positive sample rate, got {rate}")
     if samples.size == 0:
         raise AudioError(f"{path}: expected at least one sample, got none")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
     waveform = scaled(samples)
     if waveform.ndim == 2:
         waveform = waveform.mean(axis=1)

@@ -46,6 +46,13 @@ def test_what_is_too_loud_is_clipped(tmp_path):
     assert read_wav(tmp_path / "a.wav", 8000).tolist() == [0.5, 1.0, -1.0]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(tmp_path, value):
+    wavfile.write(tmp_path / "a.wav", 8000, np.array([0.5, value], np.float32))
+    with pytest.raises(AudioError, match=r"a.wav: expected finite samples, got NaN or infinity"):
+        read_wav(tmp_path / "a.wav", 8000)
+
+
 def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
     with pytest.raises(AudioError, match=r"none.wav: expected a readable file \(No such file or directory\)"):
         read_wav(tmp_path / "none.wav", 8000)

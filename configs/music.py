@@ -12,10 +12,10 @@ validation, with shares of outputs, inputs and weights dropped: after 1500 steps
 large: on validation, keys that are independent of each other at a step came to 6.98 at best, ordered ones
 (model.chord), each given those below it, to 5.46.
 
-Test negative log-likelihood of GRU, LSTM and Elman nets: JSB 8.338 (mean of three seeds, two to ten minutes each on a
-busy core), 8.470, 8.834; Nottingham 3.196 (of three, seven minutes and more), 3.303, 3.959; MuseData 5.427 (of
-three, 18 minutes on a busy core; 7.02 with independent keys), 5.462, 6.034; Piano-midi 7.593 (of three), 7.601,
-9.513. An Elman net's gradient can grow out of range: such steps are skipped (train.on_nonfinite).
+Test negative log-likelihood of GRU, LSTM and Elman nets, means of three seeds, two to twenty minutes each on one core:
+JSB 8.338, 8.472, 8.831; Nottingham 3.196, 3.293, 4.102; MuseData 5.427 (7.02 with independent keys), 5.453, 6.255;
+Piano-midi 7.593, 7.603, 9.503. An Elman net's gradient can grow out of range: such steps are skipped
+(train.on_nonfinite).
 """
 
 from ml_collections import ConfigDict

@@ -76,7 +76,7 @@ def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
     with needing("safetensors", "to read weights"):
         from safetensors import SafetensorError, safe_open
 
-    with naming(path):
+    with naming(path), open(path, "rb"):  # which says why and of what, where safetensors does not
         try:
             with safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}

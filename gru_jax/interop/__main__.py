@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             I, H, dtype = cell.check(params)
             write(given["to"], cell, params, options_to)
         except (ImportError, OSError, TypeError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            file = error.filename if isinstance(error, OSError) else None
+            print(f"error: {file}: {error.strerror}" if file else f"error: {error}", file=sys.stderr)
             return 1
     print(f"{given['to']}: {cell}, I = {I}, H = {H}, {dtype}")
     return 0

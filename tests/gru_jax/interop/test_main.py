@@ -86,8 +86,10 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
     save(tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:100])
+    (tmp_path / "folder.safetensors").mkdir()
     for source, target, options, line in (
-        ("none.safetensors", "b.safetensors", (), r"[^\n]*none\.safetensors[^\n]*"),
+        ("none.safetensors", "b.safetensors", (), r"{}/none\.safetensors: No such file or directory"),
+        ("folder.safetensors", "b.safetensors", (), r"{}/folder\.safetensors: Is a directory"),
         ("cut.safetensors", "b.safetensors", (), r"{}/cut\.safetensors: expected a safetensors file, got [^\n]*"),
         (
             "a.h5",
@@ -103,7 +105,11 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         printed = capsys.readouterr()
         assert not printed.out
         assert re.fullmatch(rf"error: {line.format(str(tmp_path))}\n", printed.err), printed.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "cut.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.safetensors",
+        "cut.safetensors",
+        "folder.safetensors",
+    ]
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["--from", "a.safetensors"])
 

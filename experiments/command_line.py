@@ -92,7 +92,7 @@ def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) 
 
 def define_workdir(help: str) -> flags.FlagHolder[str]:
     """Defines --workdir, the folder of a finished run; programs that each define it can be imported side by side."""
-    flag = flags.DEFINE_string("workdir", None, help, allow_override=True)
+    flag = flags.DEFINE_string("workdir", "", help, allow_override=True)
     flags.register_validator(flag, bool, "expected a run's folder, such as runs/digits, got nothing")
     return flag
 

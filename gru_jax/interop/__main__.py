@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             I, H, dtype = cell.check(params)
             write(given["to"], cell, params, options_to)
         except (ImportError, OSError, TypeError, ValueError) as error:
-            file = error.filename if isinstance(error, OSError) else None
-            print(f"error: {file}: {error.strerror}" if file else f"error: {error}", file=sys.stderr)
+            print(f"error: {_reason(error)}", file=sys.stderr)
             return 1
     print(f"{given['to']}: {cell}, I = {I}, H = {H}, {dtype}")
     return 0
@@ -53,6 +52,12 @@ def write(path: Path, cell: Any, params: Params, options: dict[str, Any]) -> Non
     """Writes a file of weights as its ending says; options are those of the function that writes it."""
     to_file = export.save_weights if path.suffix in OURS else onnx.to_file if path.suffix in ONNX else torch.to_file
     to_file(path, cell, params, **options)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -246,6 +246,7 @@ def test_program_options():
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, I)), jnp.float32)
     program = unroll_program(cell, params, reverse=True, time_major=True, platforms=("cpu", "cuda", "tpu"))
     assert program.platforms == ("cpu", "cuda", "tpu")
+    assert step_program(cell, params, platforms=("cpu", "tpu")).platforms == ("cpu", "tpu")
     again = export.deserialize(program.serialize())
     expected = gru_jax.unroll(cell, params, xs, reverse=True, time_major=True)
     assert_all_close(expected, jax.tree.leaves(again.call(xs)))

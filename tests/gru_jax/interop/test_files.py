@@ -14,6 +14,17 @@ def test_a_file_is_its_old_content_or_its_new_one(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_who_writes_at_the_same_time_writes_a_file_of_its_own(tmp_path):
+    path = tmp_path / "model.onnx"
+    with written_whole(path) as one:
+        with written_whole(path) as other:
+            one.write_bytes(b"one")
+            other.write_bytes(b"other")
+        assert path.read_bytes() == b"other"
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_fails_half_way_leaves_the_old_content_and_no_other_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")

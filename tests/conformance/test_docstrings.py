@@ -1,9 +1,6 @@
 """The examples in the docstrings of interop, export and linen run, given the program that they go on from."""
 
-import doctest
-import importlib
 import pathlib
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ from flax import linen as nn
 
 import gru_jax
 from gru_jax.interop import gate_layout, onnx
+from tests.gru_jax.docstrings import assert_runs, examples
 
 B, T, I, H = 3, 4, 64, 128
 LIBRARIES = {
@@ -26,16 +24,6 @@ LIBRARIES = {
         "onnxruntime": "onnxruntime",
     }.items()
 }
-
-
-def examples():
-    found = (module.name for module in pkgutil.walk_packages(gru_jax.interop.__path__, "gru_jax.interop."))
-    names = [name for name in found if not name.endswith("__main__")]
-    for name in ("gru_jax.export", "gru_jax.linen", *names):
-        module = importlib.import_module(name)
-        for test in doctest.DocTestFinder().find(module, name, module=module):
-            if test.examples:
-                yield pytest.param(test, id=test.name)
 
 
 @pytest.fixture
@@ -84,9 +72,6 @@ OWN = {
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
-@pytest.mark.parametrize("example", list(examples()))
+@pytest.mark.parametrize("example", list(examples(with_others=True)), ids=lambda example: example.name)
 def test_example_runs(example, program):
-    example.globs = program | example.globs | OWN.get(example.name, {})
-    printed = []
-    result = doctest.DocTestRunner(verbose=False).run(example, out=printed.append, clear_globs=False)
-    assert result.failed == 0, "".join(printed)
+    assert_runs(example, program | example.globs | OWN.get(example.name, {}))

@@ -69,6 +69,13 @@ def test_parameters_in_another_dtype():
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, ys, h_last))} == {jnp.dtype(jnp.bfloat16)}
 
 
+def test_a_cell_in_another_dtype_begins_in_it():
+    rnn = nn.RNN(modules.LSTMCell(H, param_dtype=jnp.bfloat16), return_carry=True)
+    (carry, ys), variables = rnn.init_with_output(jax.random.key(0), XS.astype(jnp.bfloat16))
+    begun = modules.LSTMCell(H, param_dtype=jnp.bfloat16).initialize_carry(jax.random.key(0), (B, I))
+    assert {leaf.dtype for leaf in jax.tree.leaves((begun, variables, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_grad_is_that_of_the_functional_core():
     layer = modules.GRU(H, num_layers=2)
     variables = layer.init(jax.random.key(0), XS)

@@ -72,6 +72,16 @@ def test_parameters_in_another_dtype():
     assert layer(XS.astype(jnp.bfloat16))[0].dtype == jnp.bfloat16
 
 
+def test_a_cell_in_another_dtype_begins_in_it():
+    cell = modules.LSTMCell(I, H, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    begun = (
+        cell.initialize_carry((B, I), nnx.Rngs(0)),
+        cell.initialize_carry((B, I), nnx.Rngs(carry=0), nnx.initializers.normal()),
+    )
+    carry, ys = nnx.RNN(cell, return_carry=True)(XS.astype(jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves((begun, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_split_and_merge():
     layer = modules.GRU(I, H, num_layers=2, rngs=nnx.Rngs(0))
     graph, state = nnx.split(layer)

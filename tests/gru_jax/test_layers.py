@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, LSTMState, Stack, unroll
+from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, unroll
 from tests.gru_jax import oracle
 from tests.gru_jax.minimal_gated_unit import Minimal
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state, state_names
@@ -241,6 +241,15 @@ class Weightless(Minimal):
 
     def init(self, key, input_size, hidden_size, dtype=jnp.float32):
         return tuple(super().init(key, input_size, hidden_size, dtype))
+
+
+@pytest.mark.parametrize("cell", [GRU(reset="after", W_init="uniform", b_init="uniform"), LSTM(), Elman()])
+def test_no_key_is_used_twice(cell):
+    stack = Stack(cell, num_layers=3, bidirectional=True, dropout=0.5, weight_dropout=0.5)
+    with jax.debug_key_reuse(True):
+        params = stack.init(jax.random.key(0), I, H)
+        ys, _ = unroll(stack, params, jnp.ones((B, T, I)), key=jax.random.key(1))
+    assert np.isfinite(ys).all()
 
 
 def test_weight_dropout_needs_recurrent_weights_by_that_name():

@@ -87,8 +87,18 @@ def step(config, task, mesh):
     return train_step(place(state, mesh), batch)[1]
 
 
+@pytest.fixture
+def quick_compilation():
+    """Whether a step runs is asked, not how fast."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("quick_compilation")
 def test_five_hundred_mutated_configs_are_run_or_refused_in_one_line(tmp_path_factory, monkeypatch):
     text_file = tmp_path_factory.mktemp("text") / "song.txt"
     text_file.write_text(SONG * 4)

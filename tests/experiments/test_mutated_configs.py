@@ -90,7 +90,7 @@ def step(config, task, mesh):
 @pytest.fixture
 def quick_compilation():
     """Whether a step runs is asked, not how fast."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

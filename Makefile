@@ -35,7 +35,8 @@ demo: $(VENV)/.with-experiments
 	@echo "RESULTS.md has every other task: what came out, published figures beside it, and the command that repeats it"
 
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
-# of small programs, so here the compiler optimises little; test-slow and test-peers compile as users do.
+# of small programs, so here the compiler optimises little; test-slow, but for mutated configs, and test-peers compile
+# as users do.
 test: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow" --ignore=tests/conformance tests
 

@@ -236,13 +236,6 @@ def test_layers_and_directions_are_drawn_apart_and_so_are_their_dropped_weights(
         assert not np.array_equal(masks[one], masks[other])
 
 
-class Weightless(Minimal):
-    """A cell whose parameters are a bare tuple."""
-
-    def init(self, key, input_size, hidden_size, dtype=jnp.float32):
-        return tuple(super().init(key, input_size, hidden_size, dtype))
-
-
 @pytest.mark.parametrize("cell", [GRU(reset="after", W_init="uniform", b_init="uniform"), LSTM(), Elman()])
 def test_no_key_is_used_twice(cell):
     stack = Stack(cell, num_layers=3, bidirectional=True, dropout=0.5, weight_dropout=0.5)
@@ -250,6 +243,13 @@ def test_no_key_is_used_twice(cell):
         params = stack.init(jax.random.key(0), I, H)
         ys, _ = unroll(stack, params, jnp.ones((B, T, I)), key=jax.random.key(1))
     assert np.isfinite(ys).all()
+
+
+class Weightless(Minimal):
+    """A cell whose parameters are a bare tuple."""
+
+    def init(self, key, input_size, hidden_size, dtype=jnp.float32):
+        return tuple(super().init(key, input_size, hidden_size, dtype))
 
 
 def test_weight_dropout_needs_recurrent_weights_by_that_name():

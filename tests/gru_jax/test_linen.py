@@ -70,9 +70,10 @@ def test_parameters_in_another_dtype():
 
 
 def test_a_cell_in_another_dtype_begins_in_it():
-    rnn = nn.RNN(modules.LSTMCell(H, param_dtype=jnp.bfloat16), return_carry=True)
+    cell = modules.LSTMCell(H, param_dtype=jnp.bfloat16)
+    begun = cell.initialize_carry(jax.random.key(0), (B, I))
+    rnn = nn.RNN(cell, return_carry=True)
     (carry, ys), variables = rnn.init_with_output(jax.random.key(0), XS.astype(jnp.bfloat16))
-    begun = modules.LSTMCell(H, param_dtype=jnp.bfloat16).initialize_carry(jax.random.key(0), (B, I))
     assert {leaf.dtype for leaf in jax.tree.leaves((begun, variables, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
 
 

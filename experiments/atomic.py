@@ -28,5 +28,6 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes plain data as indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Writes plain data as indented JSON. A byte of a path that is no UTF-8 stays what it is, as an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))

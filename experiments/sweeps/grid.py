@@ -65,6 +65,8 @@ def points(
     for combination in itertools.product(*(texts for _, texts in axes)):
         settings = [f"{key}={text}" for key, text in zip(keys, combination, strict=True)]
         name = ",".join(settings).replace("/", "_") or "base"
+        if any(name == point.name for point in found):
+            raise ConfigError(f"--grid: expected values that differ in more than / and _, got {name!r} twice")
         base = copy.deepcopy(dict(values))
         for key, text in zip(keys, combination, strict=True):
             put(base, key, value_of(text))

@@ -6,6 +6,7 @@ disk, so that a run killed at any moment leaves the last one as it was. Each hol
 best parameters so far, so that the two always belong together.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,7 +15,9 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,6 +29,8 @@ from experiments.training import processes
 KEPT = 2
 NONE, ALL_DAMAGED = -1, -2
 """In the place of a step: there is no checkpoint, or no whole one."""
+PLAIN = re.compile(r"[\w/.,=+@ -]*", re.ASCII)
+"""Paths that mean the same to orbax, which globs them, to TensorStore, and to the file system."""
 
 
 class CheckpointError(Exception):
@@ -121,8 +126,8 @@ class Checkpoints:
         processes.wait_for_all(f"checkpoint of step {progress.step} begun")
         hook = sys.unraisablehook
         sys.unraisablehook = _pass_over_late_writes
-        with ocp.StandardCheckpointer() as writer:
-            writer.save((folder / "arrays").absolute(), arrays)
+        with plain(self.folder) as base, ocp.StandardCheckpointer() as writer:
+            writer.save(base / folder.name / "arrays", arrays)
             writer.wait_until_finished()
         sys.unraisablehook = hook  # not after a failure, where other arrays are still on their way
         if processes.is_first():
@@ -163,12 +168,38 @@ class Checkpoints:
         return (ALL_DAMAGED if faults else NONE), faults
 
     def _read(self, path: pathlib.Path, template: Any) -> tuple[Any, Progress]:
+        """Reads a whole checkpoint.
+
+        Raises:
+          CheckpointError: it holds other arrays than `template`.
+        """
         values = json.loads((path / "progress.json").read_text())
         values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
-        with ocp.StandardCheckpointer() as reader:
-            arrays = reader.restore((path / "arrays").absolute(), abstract)
+        try:
+            with plain(self.folder) as base, ocp.StandardCheckpointer() as reader:
+                arrays = reader.restore(base / path.name / "arrays", abstract)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} does not hold this run's arrays: {_reason(error)}") from error
         return arrays, Progress(**values)
+
+
+@contextlib.contextmanager
+def plain(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives an absolute path to `folder` in which no character has a meaning of its own.
+
+    Orbax takes [ ] * ? for patterns, TensorStore a backslash for a slash, and both expect UTF-8. Where the folder's own
+    path has any such character, the path given leads there through a symbolic link in a temporary folder.
+    """
+    path = folder.absolute()
+    if PLAIN.fullmatch(str(path)):
+        yield path
+        return
+    place = None if PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="gru_jax-", dir=place) as temporary:
+        link = pathlib.Path(temporary) / "checkpoints"
+        link.symlink_to(path, target_is_directory=True)
+        yield link
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A file is its old content or its new one, at any moment."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -37,3 +38,9 @@ def test_what_json_has_no_word_for_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic.write_json(tmp_path / "summary.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_no_utf8_comes_back_as_it_was(tmp_path):
+    value = {"text_file": "texts/no\udcffutf8.txt", "é": "日本"}
+    atomic.write_json(tmp_path / "config.json", value)
+    assert json.loads((tmp_path / "config.json").read_bytes().decode()) == value

@@ -1,9 +1,10 @@
-"""What a run's folder says when its files are damaged: one line that names the file."""
+"""A run's folder: under any name, and what it says of damaged files: one line that names the file."""
 
 import pytest
 
 from experiments.run_folder import SUMMARY, RunFolder, RunFolderError
 from experiments.training import environment
+from tests.experiments.programs import programs, wait_until
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,28 @@ def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path):
         environment.append(folder, step, {"machine": machine})
     assert [start["from_step"] for start in folder.read_environment()] == [0, 1, 2, 3]
     assert environment.machines(folder) == "a GPU, then a CPU"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["[lr=0.1]", "a\\b *?{c}:%20é"])
+def test_a_run_resumes_in_a_folder_of_any_name(tmp_path, name):
+    folder = RunFolder(tmp_path / "runs" / name)
+    command = ("train", "--config=configs/adding.py:smoke", "--devices=1", f"--workdir={folder.path}")
+    endless = [f"--config.train.{key}={value}" for key, value in (("steps", 100000), ("eval_every", 100000))]
+    with programs() as run:
+        steps = [0]
+        for _ in range(2):
+            process = run.start(*command, *endless, "--config.train.checkpoint_every=10")
+            wait_until(lambda: newest_step(folder) > steps[-1], process)
+            process.terminate()
+            assert run.finish(process, 143).startswith("stopped by SIGTERM at step ")
+            steps.append(newest_step(folder))
+        out = run.run("evaluate", f"--workdir={folder.path}", "--parameters=latest")
+    assert out.startswith(f"adding_10, validation split, parameters of step {steps[2]}\n")
+    assert [start["from_step"] for start in folder.read_environment()] == steps[:2]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [name]
+
+
+def newest_step(folder):
+    steps = folder.checkpoints.iterdir() if folder.checkpoints.exists() else []
+    return max((int(path.name[5:]) for path in steps if path.name.startswith("step_")), default=0)

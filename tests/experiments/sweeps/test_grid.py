@@ -58,11 +58,16 @@ def test_commas_in_brackets_belong_to_a_value():
         (["seed=1,2"], "--grid: expected seed --seeds in its place"),
         (["model.cel=gru"], "model.cel: unknown key (did you mean 'cell'?)"),
         (["model.hidden_size=8,0"], "model.hidden_size: expected an integer at least 1, got 0"),
+        (
+            ["task.text_file=a/b,a_b"],
+            "--grid: expected values that differ in more than / and _, got 'task.text_file=a_b'",
+        ),
         (["seed.x=1"], "--grid: expected a key of the configuration, got 'seed.x'"),
     ],
 )
 def test_refuses_in_one_line_before_anything_is_run(grid, message):
+    values = {"task": {"name": "char_lm"}} if "text_file" in grid[0] else VALUES
     with pytest.raises(ConfigError) as error:
-        points(VALUES, grid, 1, FOLDER)
+        points(values, grid, 1, FOLDER)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)

@@ -1,12 +1,14 @@
 """A checkpoint is whole or not used."""
 
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import atomic
-from experiments.training.checkpoints import CheckpointError, Checkpoints, Progress
+from experiments.training.checkpoints import CheckpointError, Checkpoints, Progress, digests
 
 TEMPLATE = {"W": jnp.zeros((3, 4)), "deep": ({"b": jnp.zeros(5)}, jnp.zeros((), jnp.int32))}
 
@@ -32,6 +34,38 @@ def test_keeps_the_newest_two_and_restores_the_newest(tmp_path):
     save(checkpoints, 5, 10, 15)
     assert checkpoints.steps() == [10, 15]
     assert_restores(checkpoints, 15)
+
+
+PRINTABLE = "".join(chr(code) for code in range(33, 127) if chr(code) != "/")
+NAMES = [
+    *(f"a{character}b" for character in "[]*?{}\\%#:$~"),
+    *("[lr=0.1]", "a[0-9]?", "gs:", "s3:,{a,b}", "file:%2F", "-n", "~", " a.", "trailing\\", "\n\t\x7f"),
+    *(PRINTABLE[:47], PRINTABLE[47:]),
+    *("é日本\N{PARTY POPPER}", "e\N{COMBINING ACUTE ACCENT}\N{LINE SEPARATOR}", "no\udcffutf8"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_that_a_folder_may_have_is_a_place_for_checkpoints(tmp_path, name):
+    """A neighbour that the name would match as a pattern is not touched either."""
+    folders = [tmp_path / one / "checkpoints" for one in (name, "a1b")]
+    for shift, folder in enumerate(folders):
+        save(Checkpoints(folder), 10 + shift)
+    for shift, folder in enumerate(folders):
+        assert_restores(Checkpoints(folder), 10 + shift)
+        assert [path.name for path in folder.iterdir()] == [f"step_{10 + shift}"]
+    assert len(list(tmp_path.iterdir())) == len(folders)
+
+
+def test_nothing_is_left_beside_a_folder_of_an_unusual_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    save(Checkpoints(tmp_path / "[1]"), 10)
+    assert_restores(Checkpoints(tmp_path / "[1]"), 10)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[1]"))
+    save(Checkpoints(tmp_path / "[1]"), 20)
+    assert_restores(Checkpoints(tmp_path / "[1]"), 20)
 
 
 def flip(path):
@@ -120,3 +154,21 @@ def test_a_checkpoint_later_than_the_one_saved_is_an_abandoned_one(tmp_path):
     cut(tmp_path / "step_20" / "progress.json")
     save(checkpoints, 15)
     assert checkpoints.steps() == [10, 15]
+
+
+@pytest.mark.parametrize(
+    "template", [{**TEMPLATE, "W": jnp.zeros((3, 5))}, {"W": TEMPLATE["W"]}, {**TEMPLATE, "more": jnp.zeros(2)}]
+)
+def test_arrays_of_another_model_are_refused_in_one_line(tmp_path, template):
+    save(Checkpoints(tmp_path), 10)
+    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
+        Checkpoints(tmp_path).restore(template)
+
+
+def test_arrays_that_were_never_merged_are_refused_in_one_line(tmp_path):
+    """As earlier versions wrote them where orbax took the folder's name for a pattern."""
+    save(Checkpoints(tmp_path), 10)
+    (tmp_path / "step_10" / "arrays" / "manifest.ocdbt").unlink()
+    atomic.write_json(tmp_path / "step_10" / "manifest.json", digests(tmp_path / "step_10"))
+    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
+        Checkpoints(tmp_path).restore(TEMPLATE)

@@ -1,5 +1,6 @@
 """A checkpoint is whole or not used."""
 
+import gc
 import tempfile
 
 import jax
@@ -156,19 +157,29 @@ def test_a_checkpoint_later_than_the_one_saved_is_an_abandoned_one(tmp_path):
     assert checkpoints.steps() == [10, 15]
 
 
+# What orbax leaves open where it fails is closed within the test.
+leaves_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def assert_refuses_arrays(folder, template):
+    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
+        Checkpoints(folder).restore(template)
+    gc.collect()
+
+
+@leaves_open
 @pytest.mark.parametrize(
     "template", [{**TEMPLATE, "W": jnp.zeros((3, 5))}, {"W": TEMPLATE["W"]}, {**TEMPLATE, "more": jnp.zeros(2)}]
 )
 def test_arrays_of_another_model_are_refused_in_one_line(tmp_path, template):
     save(Checkpoints(tmp_path), 10)
-    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
-        Checkpoints(tmp_path).restore(template)
+    assert_refuses_arrays(tmp_path, template)
 
 
+@leaves_open
 def test_arrays_that_were_never_merged_are_refused_in_one_line(tmp_path):
     """As earlier versions wrote them where orbax took the folder's name for a pattern."""
     save(Checkpoints(tmp_path), 10)
     (tmp_path / "step_10" / "arrays" / "manifest.ocdbt").unlink()
     atomic.write_json(tmp_path / "step_10" / "manifest.json", digests(tmp_path / "step_10"))
-    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
-        Checkpoints(tmp_path).restore(TEMPLATE)
+    assert_refuses_arrays(tmp_path, TEMPLATE)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 def get_config(path: str) -> ConfigDict:
     try:
-        values = json.loads(pathlib.Path(path).read_text())
+        values = json.loads(pathlib.Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: expected the configuration of a run, got no JSON: {error}") from None
     if not isinstance(values, dict):

@@ -1,8 +1,11 @@
 """`--config`, as every entry point that takes one reads it: errors are one line, and config.json is a config too."""
 
 import dataclasses
+import errno
+import io
 import os
 import pathlib
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,6 +43,9 @@ REFUSALS = (
 )
 """Errors whose message is all that a person needs."""
 
+CLOSED_PIPE = 128 + signal.SIGPIPE
+"""Exit status where the reader of the output went away, as a shell reports that signal."""
+
 
 def define_config() -> flags.FlagHolder:
     """Defines `--config=<file>[:variant]` and `--config.<key>=<value>`. Keys are checked later, by `resolve`."""
@@ -55,7 +61,9 @@ def define_config() -> flags.FlagHolder:
 def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) -> NoReturn:
     """Runs an entry point. A refusal is printed as one line, with exit status 1; a flag that cannot be, with 2.
 
-    A file or a disk that cannot be used is a refusal too; a signal has the status that `Interrupted` says.
+    A file or a disk that cannot be used is a refusal too; a signal has the status that `Interrupted` says. A reader of
+    the output that goes away, such as `head`, ends the program without a word, with the status that SIGPIPE has in a
+    shell, 141. A character that the output cannot show is replaced.
 
     Args:
       main: is given the program's name, and the words that belong to no flag.
@@ -72,22 +80,67 @@ def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) 
         try:
             return main(arguments)
         except REFUSALS as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
             return interrupted.status
         except OSError as error:
             if error.filename is None:
                 raise
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            print(f"error: {one_line(str(error.filename))}: {error.strerror}", file=sys.stderr)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             print(f"error: there is not enough memory: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 1
 
-    app.run(guarded, flags_parser=_parse)
+    _make_output_lenient()
+    try:
+        try:
+            app.run(guarded, flags_parser=_parse)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        _drop_output()
+        if error.errno == errno.EPIPE:
+            sys.exit(CLOSED_PIPE)
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
     raise AssertionError("app.run exits")
+
+
+def _make_output_lenient() -> None:
+    """Has both outputs replace what they cannot show; one that was closed before the start takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
+
+
+def _drop_output() -> None:
+    """Has an output that can take no more take everything, so that Python's last flush does not fail on it again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def one_line(text: str) -> str:
+    """Returns a text with its line ends and other characters that do not print as escapes: what a file's names hold."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def given(word: str) -> str:
+    """Returns a word of the command line as the text that it is in UTF-8 or, where it is none, in the locale."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word
 
 
 def define_workdir(help: str) -> flags.FlagHolder[str]:
@@ -147,6 +200,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     except (AttributeError, ImportError, NameError, SyntaxError) as error:
         _refuse(f"--config: expected a config file that runs, got {type(error).__name__}: {error}")
     except (flags.Error, OSError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # from the output, to which --help is printed
         _refuse(str(error).strip().splitlines()[-1])
 
 

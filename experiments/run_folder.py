@@ -159,7 +159,7 @@ def _read(path: pathlib.Path, kind: type) -> Any:
       RunFolderError: it is not one, or holds something of another type.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
     if not isinstance(value, kind):

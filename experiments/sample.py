@@ -6,7 +6,6 @@ python -m experiments.sample --workdir=runs/jsb --length=64
 
 import math
 import pathlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +24,12 @@ from experiments.tasks.music import Music
 from experiments.tasks.ptb_char import PTBChar
 
 WORKDIR = command_line.define_workdir("The run's folder.")
-PROMPT = flags.DEFINE_string("prompt", "\n", "Of text: what to go on from.")
+PROMPT = flags.DEFINE_string(
+    "prompt",
+    None,
+    "Of text: what to go on from. Else a line end, in a vocabulary without one a space, without either a character "
+    "that --seed draws.",
+)
 OPENING = flags.DEFINE_integer("opening", 8, "Of music: how many steps of a validation piece to go on from.", 1)
 LENGTH = flags.DEFINE_integer("length", 500, "How many characters or steps to draw.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
@@ -50,10 +54,18 @@ def main(arguments: Sequence[str]) -> None:
         for path in write_music(task, model, pathlib.Path(WORKDIR.value), key):
             print(f"wrote {path}")
         return
-    for character in generate(model, task.vocabulary, PROMPT.value, LENGTH.value, TEMPERATURE.value, key):
-        sys.stdout.write(character)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    prompt = default_prompt(task.vocabulary, SEED.value) if PROMPT.value is None else command_line.given(PROMPT.value)
+    for character in generate(model, task.vocabulary, prompt, LENGTH.value, TEMPERATURE.value, key):
+        print(character, end="", flush=True)
+    print()
+
+
+def default_prompt(vocabulary: Vocabulary, seed: int) -> str:
+    """Returns what a text may begin after: a line end, else a space, else the character that the seed draws."""
+    for character in "\n ":
+        if character in vocabulary.symbols:
+            return character
+    return vocabulary.symbols[seed % len(vocabulary)]
 
 
 def write_music(task: Music, model: Polyphony, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:

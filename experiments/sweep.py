@@ -155,7 +155,7 @@ def reported(failures: Failures, members: Sequence[Member]):
     """Has runs fail without the sweep: why goes into `failures`, and for an error of the program the traceback too."""
     try:
         yield
-    except (Interrupted, together.ShapesDifferError):
+    except (Interrupted, together.ShapesDifferError, BrokenPipeError):
         raise
     except Exception as error:
         if not isinstance(error, command_line.REFUSALS):

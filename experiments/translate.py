@@ -3,6 +3,7 @@
 python -m experiments.translate --workdir=runs/multi30k "Zwei Männer stehen am Herd und bereiten Essen zu."
 """
 
+import io
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import atomic, command_line, trained
+from experiments.data.text import decode
 from experiments.pictures import heat_map
 from experiments.schema import ConfigError
 from experiments.tasks.multi30k import Multi30k
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str]) -> None:
     task, model = trained.load(WORKDIR.value, None, (Multi30k,))
     if HEAT_MAPS.value and model.attention is None:
         raise ConfigError("--heat_maps: expected a run with attention, got one without")
-    lines = arguments[1:] or [line.rstrip("\n") for line in sys.stdin]
+    words = [command_line.given(word) for word in arguments[1:]]
+    lines = words or input_lines(sys.stdin.buffer.read())
     translations = task.translate(model, lines, BEAM_WIDTH.value or task.config.beam_width) if lines else []
     for number, translation in enumerate(translations, 1):
         print(translation.text)
@@ -32,6 +35,11 @@ def main(arguments: Sequence[str]) -> None:
             path = pathlib.Path(HEAT_MAPS.value) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_bytes(path, heat_map(*task.alignment(model, translation)))
+
+
+def input_lines(data: bytes) -> list[str]:
+    """Returns the lines of standard input, which is UTF-8 in any locale."""
+    return [line.rstrip("\n") for line in io.StringIO(decode(data, "standard input"), newline=None)]
 
 
 if __name__ == "__main__":

@@ -169,6 +169,40 @@ def test_files_are_named_for_what_they_hold():
     assert not wrong, wrong
 
 
+def locale_bound(tree: ast.AST) -> Iterator[int]:
+    """The lines of calls that read or write text in the encoding of the locale."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        owner = ast.unparse(node.func).rpartition(".")[0]
+        modes = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
+        modes += [keywords["mode"].value] if isinstance(keywords.get("mode"), ast.Constant) else []
+        if name == "open" and owner in ("os", "tarfile", "wave"):
+            opens = False  # These give no text.
+        elif name in ("open", "fdopen"):
+            mode = next((mode for mode in modes if isinstance(mode, str) and set(mode) <= set("rwxabt+")), "r")
+            opens = "t" in mode if owner == "gzip" else "b" not in mode
+        elif name in ("read_text", "write_text"):
+            opens = isinstance(node.func, ast.Attribute)
+        elif name in ("run", "Popen", "check_output", "check_call") and owner == "subprocess":
+            opens = bool({"text", "universal_newlines"} & set(keywords))
+        else:
+            opens = name == "TextIOWrapper"
+        if opens and "encoding" not in keywords:
+            yield node.lineno
+
+
+def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+    program = "open(p)\nopen(p, 'rb')\nopen(p, 'w', encoding='utf-8')\nq.open('w')\nq.read_text()\nos.open(p, 'r')\n"
+    program += "subprocess.run(c, text=True)\nsubprocess.run(c)\ngzip.open(p, 'rt')\ngzip.open(p, 'rb')"
+    assert list(locale_bound(ast.parse(program))) == [1, 4, 5, 7, 9]
+    paths = source_files("gru_jax", "experiments", "configs")
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    assert [f"{path.relative_to(ROOT)}:{line}" for path, tree in trees.items() for line in locale_bound(tree)] == []
+
+
 def test_files_are_small():
     paths = source_files("gru_jax", "experiments", "configs", "tests")
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}

@@ -39,12 +39,14 @@ def _report(sender: Any, make: Callable[..., Callable[[], Any]], arguments: tupl
     call()
     # What the allocator keeps of the first call must not hide what the second one needs.
     ctypes.CDLL(None).malloc_trim(0)
-    CLEAR.write_text("5")  # Forgets the peak.
+    CLEAR.write_text("5", encoding="utf-8")  # Forgets the peak.
     before = _read("VmRSS")
     call()
     sender.send(_read("VmHWM") - before)
 
 
 def _read(key: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    line = next(
+        line for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith(f"{key}:")
+    )
     return 1024 * int(line.split()[1])

@@ -101,7 +101,7 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
     if not file.exists():
         return None
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(file.read_bytes())
         rows = tuple(Measurement(**row) for row in value["measurements"])
         return Results(value["suite"], value["environment"], rows)
     except (KeyError, TypeError, ValueError) as error:

@@ -7,6 +7,7 @@ import calendar
 import csv
 import datetime
 import gzip
+import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.errors import DataError
+from experiments.data.text import TextError, decode
 from experiments.schema import nearest
 
 MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
@@ -173,11 +175,10 @@ def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise SeriesError(f"{path}: expected a readable CSV file ({error.strerror})") from None
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SeriesError(f"{path}:{line}: expected UTF-8 text, got byte 0x{data[error.start]:02x}") from None
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        text = decode(data, os.fspath(path))
+    except TextError as error:
+        raise SeriesError(str(error)) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):

@@ -1,5 +1,6 @@
 """Text as integers: strict reading of UTF-8, and a vocabulary of characters."""
 
+import codecs
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +9,51 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.data.errors import DataError
+
+MARKS = {
+    "UTF-32": codecs.BOM_UTF32_LE,
+    "UTF-16 (little endian)": codecs.BOM_UTF16_LE,
+    "UTF-16 (big endian)": codecs.BOM_UTF16_BE,
+}
+"""What files of other encodings begin with."""
+
+
+class TextError(DataError, ValueError):
+    """Bytes that are no UTF-8 text; the message is one line that says where the first bad one is."""
+
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Reads a UTF-8 file as it is: no line ending is changed, no bad byte is skipped.
+    """Reads a UTF-8 file as it is, less a byte order mark: no line ending is changed, no bad byte is skipped.
 
     Raises:
-      ValueError: naming the file, line and byte of the first bad one.
+      TextError: naming the file, line and byte of the first bad one.
     """
-    data = Path(path).read_bytes()
+    return decode(Path(path).read_bytes(), os.fspath(path))
+
+
+def decode(data: bytes, source: str) -> str:
+    """Returns UTF-8 as text, less a byte order mark.
+
+    Args:
+      data: the whole of a source.
+      source: its name in messages.
+
+    Raises:
+      TextError: naming the source, and the line and byte of the first bad one.
+    """
+    for encoding, mark in MARKS.items():
+        if data.startswith(mark):
+            raise TextError(f"{source}: expected UTF-8 text, got {encoding}, as its byte order mark says: convert it")
     try:
-        return data.decode("utf-8")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as fault:
-        line = data.count(b"\n", 0, fault.start) + 1
-        column = fault.start - (data.rfind(b"\n", 0, fault.start) + 1) + 1
-        bad = data[fault.start]
-        raise ValueError(
-            f"{os.fspath(path)} must be UTF-8 text, got byte 0x{bad:02x} in line {line}, byte {column}"
+        start = fault.start
+        line = data.count(b"\n", 0, start) + 1
+        column = start - (data.rfind(b"\n", 0, start) + 1) + 1
+        raise TextError(
+            f"{source}:{line}: expected UTF-8 text, got byte 0x{data[start]:02x} (byte {column} of the line, "
+            f"offset {start} of all)"
         ) from None
 
 
@@ -106,4 +136,4 @@ class Vocabulary:
 
 
 def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64)

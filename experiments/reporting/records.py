@@ -112,16 +112,14 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
     """
     records = []
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
                 record = json.loads(line)
             except ValueError:
                 record = None
             if not isinstance(record, dict) or KEYS - set(record):
-                missing = KEYS - set(record or ())
-                raise ConfigError(
-                    f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {line[:60]}"
-                )
+                missing, text = KEYS - set(record or ()), line[:60].decode(errors="replace")
+                raise ConfigError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
             if record["split"] != "test":
                 raise ConfigError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
             records.append(record)

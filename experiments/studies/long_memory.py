@@ -207,7 +207,7 @@ def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
         if (summary := own.read_summary()) is not None:
             measured |= {"parameters": summary["parameters"], "minutes": summary["minutes"]}
         else:
-            measured["diverged_at"] = json.loads(own.nonfinite.read_text())["step"]
+            measured["diverged_at"] = json.loads(own.nonfinite.read_bytes())["step"]
         found.append(dataclasses.asdict(trial) | measured)
     return found
 

@@ -173,7 +173,7 @@ class Checkpoints:
         Raises:
           CheckpointError: it holds other arrays than `template`.
         """
-        values = json.loads((path / "progress.json").read_text())
+        values = json.loads((path / "progress.json").read_bytes())
         values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
         try:
@@ -214,7 +214,7 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 def damage(folder: pathlib.Path) -> str | None:
     """Says in one line what is wrong with a checkpoint; None where its files are those that were written."""
     try:
-        recorded = json.loads((folder / "manifest.json").read_text())
+        recorded = json.loads((folder / "manifest.json").read_bytes())
         found = digests(folder)
     except (OSError, ValueError) as error:
         return f"{folder} cannot be read ({error})"

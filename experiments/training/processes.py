@@ -146,7 +146,9 @@ def own_folder(folder: RunFolder, config: ExperimentConfig) -> Iterator[RunFolde
             of_first(True)
             yield folder
         elif of_first(True):
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            stack.enter_context(
+                contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+            )
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             yield RunFolder(pathlib.Path(scratch), shared=folder.path)
         else:

@@ -47,7 +47,7 @@ def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.
     """
     path = results / f"{summary['task']}.jsonl"
     results.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = ("task", "config", "overrides", "cell", "parameters", "seed")
     last = ("steps", "minutes", "machine", "versions", "commit")
     for metric in metrics:

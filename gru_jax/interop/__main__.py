@@ -5,6 +5,8 @@ PyTorch's). Weights are copied bit for bit, but for the sum of a bias that PyTor
 """
 
 import argparse
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +24,9 @@ READ_OPTIONS = {"prefix": TORCH, "merge": ONNX}
 WRITE_OPTIONS = {"lengths": ONNX, "h0": ONNX, "time_major": ONNX}
 """Which files an option is for."""
 
+CLOSED_PIPE = 141
+"""Exit status where the reader of the output went away: that of SIGPIPE in a shell."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts what the command line says; what is wrong is one line on standard error, and status 1."""
@@ -34,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cell, params = read(given["from"], _chosen(given, READ_OPTIONS, given["from"]))
             I, H, dtype = cell.check(params)
             write(given["to"], cell, params, options_to)
+        except BrokenPipeError:
+            raise
         except (ImportError, OSError, TypeError, ValueError) as error:
             print(f"error: {_reason(error)}", file=sys.stderr)
             return 1
@@ -94,5 +101,20 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def _run() -> int:
+    """Runs `main`; a reader of the output that goes away, such as `head`, ends it without a word."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # A character that the output cannot show is no failure.
+    try:
+        try:
+            return main()
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end.
+        return CLOSED_PIPE
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from experiments import sample
+from experiments.data.text import Vocabulary
 from experiments.models.language_model import LanguageModel, LanguageModelConfig
+from experiments.schema import ConfigError
 
 ROWS = 20_000
 
@@ -36,3 +38,21 @@ def test_codes_are_drawn_as_often_as_is_likely(model, temperature):
 def test_without_warmth_the_likeliest_is_drawn(model, temperature):
     logits = model.step(jnp.full(1, 2), model.initial_state(1))[0][0]
     assert set(drawn(model, temperature)) == {int(jnp.argmax(logits))}
+
+
+@pytest.mark.parametrize(
+    ("symbols", "seed", "prompt"),
+    [("\n ab", 3, "\n"), (" abc", 3, " "), ("abc", 0, "a"), ("abc", 4, "b")],
+)
+def test_without_a_prompt_a_text_begins_as_its_vocabulary_allows(symbols, seed, prompt):
+    assert sample.default_prompt(Vocabulary(symbols), seed) == prompt
+
+
+def test_a_prompt_is_gone_on_from_and_one_of_other_characters_is_refused(model):
+    vocabulary = Vocabulary("abc é")
+    text = "".join(sample.generate(model, vocabulary, "caé", 20, 1.0, jax.random.key(0)))
+    assert text.startswith("caé")
+    assert len(text) == 23
+    for stranger in ("x", "\udcff"):
+        with pytest.raises(ConfigError, match=r"--prompt: .* got '(x|\\udcff)' in line 1, column 2"):
+            next(sample.generate(model, vocabulary, f"a{stranger}", 1, 1.0, jax.random.key(0)))

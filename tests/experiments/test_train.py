@@ -193,7 +193,8 @@ def test_bad_data_is_refused_with_its_place(run, tmp_path):
     command = "train", "--config=configs/char_lm.py:smoke", f"--workdir={tmp_path}/run"
     malformed = run.start(*command, f"--config.task.text_file={tmp_path}/text")
     corrupted = run.start(*command, f"--data_dir={tmp_path}")
-    error = f"error: task.text_file: {tmp_path}/text must be UTF-8 text, got byte 0xff in line 9, byte 6\n"
+    place = f"byte 6 of the line, offset {4 * len(SONG) + 5} of all"
+    error = f"error: task.text_file: {tmp_path}/text:9: expected UTF-8 text, got byte 0xff ({place})\n"
     assert run.finish(malformed, 1) == error
     assert run.finish(corrupted, 1).startswith(f"error: {named} is not the recorded file: sha256 ")
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments import translate
 from experiments.data.subwords import END, Subwords
+from experiments.data.text import TextError
 from experiments.models.encoder_decoder import EncoderDecoderConfig
 from experiments.pictures import heat_map
 from experiments.studies.source_length import section
@@ -71,3 +73,10 @@ def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
     text = section(results)
     assert "BLEU of the validation split" in text
     assert names in text
+
+
+def test_standard_input_is_utf_8_cut_at_line_ends_alone():
+    data = "\ufeffzwei Männer\r\nein\u2028See\x0b\x85 am\n\nHerd".encode()
+    assert translate.input_lines(data) == ["zwei Männer", "ein\u2028See\x0b\x85 am", "", "Herd"]
+    with pytest.raises(TextError, match=r"standard input:2: expected UTF-8 text, got byte 0xff \(byte 3 of the line"):
+        translate.input_lines(b"ein See\nam\xff")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from experiments.data.text import Vocabulary, read_text
+from experiments.data.text import TextError, Vocabulary, read_text
 
 
 def test_symbols_are_numbered_by_code_point_over_all_texts():
@@ -63,19 +63,20 @@ def test_text_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        (b"\xff", "0xff in line 1, byte 1"),
-        (b"one\ntwo \xe9\n", "0xe9 in line 2, byte 5"),
-        ("é\n\né".encode() + b"\x80", "0x80 in line 3, byte 3"),
-        (b"cut \xe2\x82", "0xe2 in line 1, byte 5"),
-        (b"surrogate \xed\xa0\x80", "0xed in line 1, byte 11"),
+        (b"\xff", "0xff (byte 1 of the line, offset 0 of all)"),
+        (b"one\ntwo \xe9\n", "0xe9 (byte 5 of the line, offset 8 of all)"),
+        ("é\n\né".encode() + b"\x80", "0x80 (byte 3 of the line, offset 6 of all)"),
+        (b"cut \xe2\x82", "0xe2 (byte 5 of the line, offset 4 of all)"),
+        (b"surrogate \xed\xa0\x80", "0xed (byte 11 of the line, offset 10 of all)"),
     ],
 )
 def test_bad_utf8_is_named_with_its_place(tmp_path, data, place):
     path = tmp_path / "text"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=place) as caught:
+    with pytest.raises(TextError) as caught:
         read_text(path)
-    assert str(path) in str(caught.value)
+    line = data[: data.index(bytes([int(place[2:4], 16)]))].count(b"\n") + 1
+    assert str(caught.value) == f"{path}:{line}: expected UTF-8 text, got byte {place}"
 
 
 def test_tiny_shakespeare(data_file):
@@ -83,3 +84,13 @@ def test_tiny_shakespeare(data_file):
     vocabulary = Vocabulary.of([text])
     assert (len(text), len(vocabulary)) == (1_115_394, 65)
     assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbfab\n")
+    assert read_text(path) == "ab\n"
+    for encoding, name in (("utf-16", "UTF-16 .little endian."), ("utf-16-be", "UTF-16 .big"), ("utf-32", "UTF-32")):
+        path.write_bytes("\ufeffab".encode(encoding) if encoding == "utf-16-be" else "ab".encode(encoding))
+        with pytest.raises(TextError, match=rf"text: expected UTF-8 text, got {name}"):
+            read_text(path)

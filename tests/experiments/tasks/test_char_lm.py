@@ -146,7 +146,7 @@ def test_tied_weights_are_one_array():
     ("content", "options", "message"),
     [
         (None, {}, r"task.text_file: expected a readable file, got '.*none.txt' \(No such file or directory\)"),
-        (b"\xff" * 200, {}, r"task.text_file: .* must be UTF-8 text, got byte 0xff in line 1, byte 1"),
+        (b"\xff" * 200, {}, r"task.text_file: .*:1: expected UTF-8 text, got byte 0xff"),
         (b"short", {}, r"task.text_file: expected at least 100 characters, got 5"),
         (TEXT.encode(), {"length": 857}, r"task.length: expected at most 855, for a text of 1003 characters, got 857"),
         (TEXT.encode(), {"batch_size": 857}, r"task.batch_size: expected at most 856"),

@@ -9,6 +9,7 @@ what the forecast is made from. With --backtest the last ones are held out, and 
 import csv
 import dataclasses
 import io
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from flax import nnx
 
 from experiments import atomic, command_line, trained
 from experiments.data.series import Scaling, Series, SeriesError, read_csv
-from experiments.pictures import png
+from experiments.pictures import png, verbatim
 from experiments.schema import ConfigError, nearest
 from experiments.tasks.forecasting import Forecasting, forecast
 from experiments.training.summary import table
@@ -69,9 +70,9 @@ class Forecast:
         return self.history[self.origin :]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Returns date, and every quantile, of every row forecast."""
+        """Returns date, and every quantile, of every row forecast: the shortest figures that give the same float64."""
         labels = (self.series.label(self.origin + k) for k in range(len(self.quantiles)))
-        return [(label, *(f"{value:.6g}" for value in row)) for label, row in zip(labels, self.quantiles, strict=True)]
+        return [(label, *map(repr, row.tolist())) for label, row in zip(labels, self.quantiles, strict=True)]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -79,7 +80,8 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     task, model = trained.load(WORKDIR.value, DATA_DIR.value, (Forecasting,))
     folder = pathlib.Path(WORKDIR.value)
-    series, column = choose_series(task, CSV.value, COLUMN.value, DATE_COLUMN.value)
+    column = None if COLUMN.value is None else command_line.given(COLUMN.value)
+    series, column = choose_series(task, CSV.value, column, command_line.given(DATE_COLUMN.value))
     made = make_forecast(task, model, series, column, BACKTEST.value)
     print(describe(made, CSV.value or task.result_name))
     write_csv(made, folder / "forecast.csv")
@@ -123,8 +125,8 @@ def make_forecast(task: Forecasting, model: nnx.Module, series: Series, column: 
     T, K = task.config.window, task.config.horizon
     origin = len(series.values) - (K if backtest else 0)
     if origin < T:
-        held = f" before the {K} that --backtest holds out" if backtest else ""
-        raise SeriesError(f"--csv: expected at least {T} rows, the run's window,{held}, got {max(origin, 0)}")
+        held = f", before the {K} that --backtest holds out" if backtest else ""
+        raise SeriesError(f"--csv: expected at least {T} rows, the run's window{held}, got {max(origin, 0)}")
     scaling = task.scaling if series is task.series else Scaling.standard(series.values[:origin])
     window = scaling.forward(series.values[origin - T : origin])
     graph, params = nnx.split(model)
@@ -135,15 +137,17 @@ def make_forecast(task: Forecasting, model: nnx.Module, series: Series, column: 
 
 def describe(made: Forecast, source: str) -> str:
     """Returns the table of the first rows, and with a backtest how they compare."""
-    rows = made.rows()
-    last = f"{made.series.label(made.origin - 1)}: {made.history[made.origin - 1]:.6g}"
-    share = 100 * (made.levels[-1] - made.levels[0])
+    last = f"{made.series.label(made.origin - 1)}: {made.history[made.origin - 1].item()!r}"
+    share, count = 100 * (made.levels[-1] - made.levels[0]), len(made.quantiles)
+    figures = [shown(row) for row in made.quantiles[:SHOWN_ROWS]]
+    medians = [row[made.levels.index(0.5)] for row in figures]
+    width = max(map(len, medians))
     lines = [
-        (label, f"{values[made.levels.index(0.5)]:>10}   {share:.0f} % between {values[0]} and {values[-1]}")
-        for label, *values in rows[:SHOWN_ROWS]
+        (made.series.label(made.origin + k), f"{median:>{width}}   {share:.0f} % between {row[0]} and {row[-1]}")
+        for k, (median, row) in enumerate(zip(medians, figures, strict=True))
     ]
-    if len(rows) > SHOWN_ROWS:
-        lines.append(("...", f"{len(rows) - SHOWN_ROWS} more rows"))
+    if count > SHOWN_ROWS:
+        lines.append(("...", f"{count - SHOWN_ROWS} more rows"))
     truth = made.truth
     if len(truth):
         naive = made.history[made.origin - 1]
@@ -151,7 +155,15 @@ def describe(made: Forecast, source: str) -> str:
         lines.append(("mean absolute error", f"{np.abs(made.median - truth).mean():.6g}"))
         lines.append(("of the last value", f"{np.abs(naive - truth).mean():.6g}"))
         lines.append((f"inside the {share:.0f} %", f"{100 * inside.mean():.1f} %"))
-    return table(lines, f"{made.column} of {source}, {len(rows)} rows after {last}")
+    return table(lines, f"{command_line.one_line(made.column)} of {source}, {count} rows after {last}")
+
+
+def shown(quantiles: np.ndarray) -> list[str]:
+    """Returns a row's quantiles (Q,) to six figures of their own spread, however far they lie from zero."""
+    spread = float(np.ptp(quantiles))
+    if not 0 < spread < math.inf:
+        return [repr(value) for value in quantiles.tolist()]
+    return [repr(round(value, 5 - math.floor(math.log10(spread)))) for value in quantiles.tolist()]
 
 
 def write_csv(made: Forecast, path: pathlib.Path) -> None:
@@ -183,7 +195,7 @@ def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
             band = (made.quantiles[:, low], made.quantiles[:, high])
             axes.fill_between(after, *band, color="C0", alpha=0.25, linewidth=0, label=f"{share:.0f} % interval")
         axes.plot(after, made.median, color="C0", label="median")
-        axes.set(ylabel=made.column)
+        axes.set(ylabel=verbatim(made.column))
         if dates is not None:
             locator = matplotlib.dates.AutoDateLocator()
             axes.xaxis.set_major_locator(locator)

@@ -3,9 +3,7 @@
 Axes: N rows (times) of the series, V variables, B windows, T rows read, K rows forecast.
 """
 
-import calendar
 import csv
-import datetime
 import gzip
 import io
 import math
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.dates import DateError, Dates, read_dates
 from experiments.data.errors import DataError
 from experiments.data.text import TextError, decode
 from experiments.schema import nearest
@@ -26,31 +25,6 @@ MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
 
 class SeriesError(DataError, ValueError):
     """A file that holds no usable series; the message is one line that begins with file and line."""
-
-
-@dataclass(frozen=True)
-class Dates:
-    """Evenly spaced dates, by a fixed duration or by calendar months.
-
-    Attributes:
-      first: the date of row 0.
-      step: the duration between two rows; zero where `months` counts.
-      months: the calendar months between two rows.
-      day: with `months`, the day of the month; in shorter months their last one.
-    """
-
-    first: datetime.datetime
-    step: datetime.timedelta
-    months: int = 0
-    day: int = 0
-
-    def __call__(self, row: int) -> datetime.datetime:
-        """Returns the date of a row, also beyond the series' end."""
-        if not self.months:
-            return self.first + row * self.step
-        year, month = divmod(self.first.year * 12 + self.first.month - 1 + row * self.months, 12)
-        day = min(self.day, calendar.monthrange(year, month + 1)[1])
-        return self.first.replace(year=year, month=month + 1, day=day)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +42,7 @@ class Series:
 
     def label(self, row: int) -> str:
         """Returns a row's date, or its number where there are no dates."""
-        return str(row) if self.dates is None else str(self.dates(row))
+        return str(row) if self.dates is None else self.dates.label(row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +59,9 @@ class Scaling:
     @classmethod
     def standard(cls, values: np.ndarray) -> "Scaling":
         """To mean 0 and standard deviation 1 over the rows of `values` (N, V); constants only lose their mean."""
-        deviation = values.std(axis=0)
-        return cls(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        deviation = values.std(axis=0)  # That of a constant need not be 0, for its mean is rounded.
+        varying = (np.ptp(values, axis=0) > 0) & (deviation > 0)
+        return cls(values.mean(axis=0), np.where(varying, deviation, 1.0))
 
     @classmethod
     def largest(cls, values: np.ndarray) -> "Scaling":
@@ -124,8 +99,9 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
     Args:
       path: UTF-8, cells separated by commas.
       columns: those to read, in this order; none named means all but the dates. Others may hold anything.
-      date_column: its cells are ISO dates (2016-07-01, 2016-07-01 14:00:00), evenly spaced; empty for rows that are
-        only counted.
+      date_column: its cells are evenly spaced dates: ISO (2016-07-01, 2016-07-01 14:00:00), months (2016-07), quarters
+        (2016Q3), years or Unix times, the days of local clocks that change and weekdays among them; empty for rows that
+        are only counted. Where there is no column "date", a first one without a name holds the dates, or counts rows.
 
     Raises:
       SeriesError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
@@ -140,12 +116,14 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise SeriesError(f"{path}:{line}: expected each column once, got {twice!r} twice")
-    for name in (date_column, *columns):
+    date_place = _date_place(header, date_column)
+    for name in (date_column, *columns) if date_place is None else columns:
         if name and name not in header:
             raise SeriesError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
-    columns = tuple(columns) or tuple(name for name in header if name != date_column)
+    columns = tuple(columns) or tuple(name for place, name in enumerate(header) if name and place != date_place)
+    if not columns:
+        raise SeriesError(f"{path}:{line}: expected a column of numbers, got {', '.join(map(repr, header))} alone")
     places = [header.index(name) for name in columns]
-    date_place = header.index(date_column) if date_column else None
     lines, dates, values = [], [], []
     for line, cells in rows:
         if len(cells) != len(header):
@@ -153,10 +131,16 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
         lines.append(line)
         values.append([_number(cells[p], f"{path}:{line}", header[p]) for p in places])
         if date_place is not None:
-            dates.append(_date(cells[date_place], f"{path}:{line}", date_column))
+            dates.append(cells[date_place])
     if len(values) < 2:
         raise SeriesError(f"{path}: expected at least 2 rows of numbers, got {len(values)}")
-    return Series(np.array(values), columns, _evenly_spaced(path, lines, dates) if dates else None)
+    if date_place is None or (header[date_place] == "" and _counts(dates)):
+        return Series(np.array(values), columns)
+    try:
+        return Series(np.array(values), columns, read_dates(dates))
+    except DateError as error:
+        name = header[date_place] or date_column
+        raise SeriesError(f"{path}:{lines[error.row]}: column {name!r}: {error}") from None
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
@@ -187,6 +171,18 @@ def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
         raise SeriesError(f"{path}:{reader.line_num}: expected a row of CSV ({error})") from None
 
 
+def _date_place(header: Sequence[str], name: str) -> int | None:
+    """Returns which column holds the dates: the one of that name, or for "date" a first one without a name."""
+    if name and name in header:
+        return list(header).index(name)
+    return 0 if name == "date" and header[0] == "" else None
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether an index counts the rows, from 0 or 1 on."""
+    return any(list(cells) == [str(start + row) for row in range(len(cells))] for start in (0, 1))
+
+
 def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
     what = "date column" if is_date else "column"
     return f"expected a {what} {name!r} in the header{nearest(name, header)}, got {', '.join(header)}"
@@ -202,34 +198,3 @@ def _number(cell: str, where: str, column: str) -> float:
     if not math.isfinite(value):
         raise SeriesError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
     return value
-
-
-def _date(cell: str, where: str, column: str) -> datetime.datetime:
-    try:
-        return datetime.datetime.fromisoformat(cell)
-    except ValueError:
-        expected = "a date such as 2016-07-01 or 2016-07-01 14:00:00"
-        raise SeriesError(f"{where}: expected {expected} in column {column!r}, got {cell!r}") from None
-
-
-def _evenly_spaced(path: str | os.PathLike[str], lines: list[int], dates: list[datetime.datetime]) -> Dates:
-    """Finds the spacing that all rows keep, or names the first row that breaks the one that lasts longest."""
-    first, second = dates[:2]
-    for line, before, date in zip(lines[1:], dates, dates[1:], strict=False):
-        if (before.tzinfo is None) != (date.tzinfo is None):
-            raise SeriesError(f"{path}:{line}: expected dates all with a time zone or all without, got {date}")
-        if date <= before:
-            raise SeriesError(f"{path}:{line}: expected a date after {before} of the row before, got {date}")
-    months = (second.year - first.year) * 12 + second.month - first.month
-    by_month = [Dates(first, datetime.timedelta(), months, day) for day in (first.day, 31)] if months else []
-    spacings = [*by_month, Dates(first, second - first)]
-    kept = [next((row for row, date in enumerate(dates) if spacing(row) != date), len(dates)) for spacing in spacings]
-    longest = max(range(len(spacings)), key=kept.__getitem__)
-    broken = kept[longest]
-    if broken == len(dates):
-        return spacings[longest]
-    expected = spacings[longest](broken)
-    raise SeriesError(
-        f"{path}:{lines[broken]}: expected the date {expected}, for the rows before are evenly spaced, got "
-        f"{dates[broken]}; fill in what is missing, or name no date column to count rows instead"
-    )

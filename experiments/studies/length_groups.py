@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.pictures import verbatim
 from experiments.reporting import tables
 from experiments.reporting.svg import svg
 from experiments.schema import ConfigError
@@ -71,7 +72,7 @@ def plot(columns: Mapping[str, Sequence[Group]]) -> bytes:
     def paint(panels: Any) -> None:
         axes = panels[0, 0]
         for name, groups in columns.items():
-            axes.plot(range(len(groups)), [group.bleu for group in groups], marker="o", label=name)
+            axes.plot(range(len(groups)), [group.bleu for group in groups], marker="o", label=verbatim(name))
             axes.set_xticks(range(len(groups)), [f"{group.least}–{group.most}" for group in groups])
         axes.set(xlabel="words of the source", ylabel="BLEU", ylim=(0, None))
         axes.legend()

@@ -89,7 +89,7 @@ def test_every_row_is_written_with_its_date_and_all_quantiles(tmp_path, run):
     again = read_csv(tmp_path / "forecast.csv")
     assert again.columns == ("q0.1", "q0.3", "q0.5", "q0.7", "q0.9")
     assert again.label(0) == "2024-02-03 12:00:00"
-    np.testing.assert_allclose(again.values, made.quantiles, rtol=1e-5)
+    np.testing.assert_array_equal(again.values, made.quantiles)
     draw(made, 30, tmp_path / "forecast.png")
     assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in describe(made, "own.csv")
@@ -108,12 +108,63 @@ def test_a_run_of_several_variables_needs_them_all_and_shows_one(tmp_path, value
         choose_series(task, write(tmp_path / "one.csv", values, ("a",)), "a", "date")
 
 
+@pytest.mark.parametrize("level", [1e9 + 10, 1e-9, -1e9, 1e12, 1e100])
+def test_numbers_are_forecast_and_written_whatever_their_size(tmp_path, run, values, level):
+    task, model = run
+    scale = 1.0 if 1 < abs(level) < 1e100 else abs(level)
+    own = level + scale * (values - values.mean())
+    path = tmp_path / "large.csv"
+    path.write_text("row,load\n" + "".join(f"{row},{value!r}\n" for row, value in enumerate(own[:, 0].tolist())))
+    series, column = choose_series(task, str(path), "load", "")
+    np.testing.assert_array_equal(series.values, own)
+    made = make_forecast(task, model, series, column, backtest=False)
+    mean, deviation = own.mean(), own.std() if scale == 1 else scale * (own / scale).std()
+    expected = model(np.float32((own[-WINDOW:] - mean) / deviation)[None])[0, :, 0]
+    np.testing.assert_allclose((made.quantiles - mean) / deviation, expected, rtol=1e-4, atol=1e-5)
+    write_csv(made, tmp_path / "forecast.csv")
+    lines = (tmp_path / "forecast.csv").read_text().splitlines()[1:]
+    assert [[float(cell) for cell in line.split(",")[1:]] for line in lines] == made.quantiles.tolist()
+    title, *rows = describe(made, "large.csv").splitlines()
+    assert title == f"load of large.csv, 4 rows after 59: {own[-1, 0].item()!r}"
+    spread = np.ptp(made.quantiles, axis=1)
+    medians = [float(row.split()[1]) for row in rows]
+    assert (np.abs(medians - made.median) <= 1e-5 * spread).all()
+
+
+NAMES = [
+    "cost $ and $ more",
+    "a^2 $x_1$",
+    r"\frac{1}{2} $\alpha$",
+    "$",
+    "50 % of $10_000$",
+    "_private_",
+    "two\nlines $",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_variable_of_any_name_is_forecast_and_drawn(tmp_path, run, values, name):
+    task, model = run
+    path = tmp_path / "named.csv"
+    quoted = '"' + name.replace('"', '""') + '"'
+    path.write_text(f"date,{quoted}\n" + "".join(f"{2000 + row},{value}\n" for row, value in enumerate(values[:, 0])))
+    series, column = choose_series(task, str(path), name, "date")
+    made = make_forecast(task, model, series, column, backtest=True)
+    draw(made, 30, tmp_path / "forecast.png")
+    assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "\n" not in describe(made, "named.csv").splitlines()[0]
+    assert describe(made, "named.csv").splitlines()[1].split()[0] == "2056"
+
+
 def test_refuses_a_series_shorter_than_the_window(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")
     make_forecast(task, model, series, column, backtest=False)
     with pytest.raises(SeriesError, match=r"--csv: expected at least 6 rows, the run's window, before the 4 .* got 4"):
         make_forecast(task, model, series, column, backtest=True)
+    series, column = choose_series(task, write(tmp_path / "shorter.csv", values[:5]), None, "date")
+    with pytest.raises(SeriesError, match=r"^--csv: expected at least 6 rows, the run's window, got 5$"):
+        make_forecast(task, model, series, column, backtest=False)
 
 
 def start(module, *arguments):

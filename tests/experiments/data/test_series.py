@@ -1,6 +1,5 @@
 """A series is read as it stands or refused in one line; windows and scalings against hand-worked values."""
 
-import datetime
 import gzip
 import re
 
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.data.series import Dates, Scaling, SeriesError, read_csv, read_table, windows
+from experiments.data.series import Scaling, SeriesError, read_csv, read_table, windows
 
 GOOD = """date,load,OT,note
 2016-07-01 00:00:00,1.5,30,a
@@ -52,16 +51,50 @@ def test_reads_all_columns_but_the_dates_and_counts_rows_where_there_are_none(tm
 )
 def test_evenly_spaced_means_a_duration_or_calendar_months(tmp_path, dates, later):
     path = write(tmp_path, "date,x\n" + "".join(f"{date},1\n" for date in dates))
-    assert read_csv(path).label(len(dates)) == f"{later} 00:00:00"
+    assert read_csv(path).label(len(dates)) == later
 
 
-def test_dates_by_month_keep_the_time_of_day():
-    dates = Dates(datetime.datetime(2020, 11, 30, 6), datetime.timedelta(), months=1, day=31)
-    assert [str(dates(row)) for row in (1, 2, 3)] == [
-        "2020-12-31 06:00:00",
-        "2021-01-31 06:00:00",
-        "2021-02-28 06:00:00",
-    ]
+SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+def test_only_line_ends_outside_quotes_end_rows(tmp_path):
+    text = f'date,x,note\r2016-07-01,1,a{SEPARATORS}b\n2016-07-02,2,"c\r\nd\n"\r\n2016-07-03,3,{SEPARATORS}\n'
+    series = read_csv(write(tmp_path, text), ("x",))
+    np.testing.assert_array_equal(series.values, [[1], [2], [3]])
+    named = read_csv(write(tmp_path, f'"a{SEPARATORS}b"\n1\n2\n'), date_column="")
+    assert named.columns == (f"a{SEPARATORS}b",)
+    with pytest.raises(SeriesError, match=r"mine.csv:6: expected a number in column 'x', got 'z'"):
+        read_csv(write(tmp_path, text.replace(",3,", ",z,").replace("\r2016", "\n2016")), ("x",))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (",a,b\n2021-05-30,1,2\n2021-05-31,3,4\n", ["2021-05-30", "2021-06-01"]),
+        (",a,b\n2021-11,1,2\n2021-12,3,4\n", ["2021-11", "2022-01"]),
+        (",a,b\n0,1,2\n1,3,4\n", ["0", "2"]),
+        (",a,b\n1,1,2\n2,3,4\n", ["0", "2"]),
+        ("date,a,b,\n2021,1,2,\n2022,3,4,\n", ["2021", "2023"]),
+    ],
+)
+def test_a_first_column_without_a_name_holds_dates_or_counts_rows(tmp_path, text, labels):
+    series = read_csv(write(tmp_path, text))
+    assert series.columns == ("a", "b")
+    np.testing.assert_array_equal(series.values, [[1, 2], [3, 4]])
+    assert [series.label(0), series.label(2)] == labels
+    assert read_csv(write(tmp_path, text), ("b",), date_column="").label(2) == "2"
+
+
+def test_values_keep_what_a_float64_holds(tmp_path):
+    values = [1e9 + 10, 1e9 + 10.25, 0.1 + 0.2, 1e-300, 123456789.12345679]
+    series = read_csv(write(tmp_path, "x\n" + "".join(f"{value!r}\n" for value in values)), date_column="")
+    assert series.values[:, 0].tolist() == values
+
+
+def test_a_constant_loses_its_mean_alone():
+    scaling = Scaling.standard(np.full((60, 1), 0.1))  # whose mean and deviation are rounded
+    np.testing.assert_array_equal(scaling.scale, 1.0)
+    np.testing.assert_allclose(scaling.forward(np.full((1, 1), 0.2)), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -88,23 +121,35 @@ def test_dates_by_month_keep_the_time_of_day():
         (GOOD.replace(",31,", ",,"), ("OT",), "mine.csv:3: missing value in column 'OT' (got ''); fill it in"),
         (GOOD.replace("31", "NaN"), ("OT",), "mine.csv:3: missing value in column 'OT' (got 'NaN')"),
         (GOOD.replace("31", "inf"), ("OT",), "mine.csv:3: expected a finite number in column 'OT', got 'inf'"),
-        (GOOD.replace("2016-07-01 01", "01.07.2016 01"), ("OT",), "mine.csv:3: expected a date such as 2016-07-01 or"),
-        (GOOD.replace(" 01:00:00", " 25:00:00"), ("OT",), "mine.csv:3: expected a date such as 2016-07-01 or"),
+        (
+            GOOD.replace("2016-07-01 01", "01.07.2016 01"),
+            ("OT",),
+            "mine.csv:3: column 'date': expected a date such as 2016-07-01 or",
+        ),
+        (
+            GOOD.replace(" 01:00:00", " 25:00:00"),
+            ("OT",),
+            "mine.csv:3: column 'date': expected a date such as 2016-07-01 or",
+        ),
         (
             GOOD.replace(" 02:", " 01:"),
             ("OT",),
-            "mine.csv:4: expected a date after 2016-07-01 01:00:00 of the row before",
+            "mine.csv:4: column 'date': expected a date after 2016-07-01 01:00:00 of the row before",
         ),
-        (GOOD.replace(" 02:00:00", " 03:00:00"), ("OT",), "mine.csv:4: expected the date 2016-07-01 02:00:00, for"),
+        (
+            GOOD.replace(" 02:00:00", " 03:00:00"),
+            ("OT",),
+            "mine.csv:4: column 'date': expected the date 2016-07-01 02:00:00, for",
+        ),
         (
             GOOD.replace(" 02:00:00", " 02:00:00+00:00"),
             ("OT",),
-            "mine.csv:4: expected dates all with a time zone or all",
+            "mine.csv:4: column 'date': expected dates all with a time zone or all",
         ),
         (
             "date,x\n2020-01-01,1\n2020-02-01,1\n\n2020-04-01,1\n",
             (),
-            "mine.csv:5: expected the date 2020-03-01 00:00:00",
+            "mine.csv:5: column 'date': expected the date 2020-03-01, for",
         ),
     ],
 )

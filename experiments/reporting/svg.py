@@ -17,7 +17,7 @@ def svg(rows: int, columns: int, panel: tuple[float, float], paint: Callable[[An
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 8, "text.usetex": False}
+    settings: Any = {"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 8, "text.usetex": False}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
         paint(figure.subplots(rows, columns, squeeze=False))

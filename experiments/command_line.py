@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.config import ExperimentConfig, resolve
-from experiments.data import DataError
+from experiments.data.fetch import DataError
 from experiments.lock import LockError
 from experiments.run_folder import RunFolderError
 from experiments.schema import ConfigError, refuse_unknown

@@ -21,8 +21,7 @@ import hypothesis
 import jax
 import pytest
 
-from experiments.data import fetch
-from experiments.data.cache import user_cache
+from experiments.data.fetch import fetch, user_cache
 
 jax.config.update("jax_enable_compilation_cache", False)  # Tests themselves compile what they test.
 jax.config.update("jax_num_cpu_devices", 8)

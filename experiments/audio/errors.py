@@ -1,6 +1,6 @@
 """What can go wrong with a file of speech."""
 
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 
 class AudioError(DataError):

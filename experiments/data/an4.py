@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from experiments.data.cache import fetch
+from experiments.data.fetch import fetch
 
 COEFFICIENTS = 13
 ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"

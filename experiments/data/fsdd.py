@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.data.cache import fetch
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError, fetch
 
 SAMPLE_RATE = 8000
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

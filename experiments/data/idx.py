@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 UNSIGNED_BYTES = 0x08
 

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from experiments.data.cache import fetch
+from experiments.data.fetch import fetch
 
 KEYS = 88
 LOWEST_NOTE = 21

@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from experiments.data.digest import Digest
+
+@dataclass(frozen=True)
+class Digest:
+    """A length in bytes and a sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.dates import DateError, Dates, read_dates
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 from experiments.data.text import TextError, decode
 from experiments.schema import nearest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 MARKS = {
     "UTF-32": codecs.BOM_UTF32_LE,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 
 def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:

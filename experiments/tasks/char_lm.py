@@ -20,8 +20,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.data import fetch
 from experiments.data.batching import Stream, endless_windows
+from experiments.data.fetch import fetch
 from experiments.data.text import Vocabulary, read_text
 from experiments.models.language_model import LanguageModel, LanguageModelConfig
 from experiments.schema import ConfigError, Count

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data import fetch
 from experiments.data.batching import epoch_batch
+from experiments.data.fetch import fetch
 from experiments.data.series import Scaling, Series, SeriesError, read_csv, read_table, windows
 from experiments.models.forecaster import Forecaster, ForecasterConfig
 from experiments.schema import Checked, ConfigError, Count, Rate, nearest, require

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.data import fetch, utterances
+from experiments.data import utterances
 from experiments.data.batching import epoch_batch, pad
+from experiments.data.fetch import fetch
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Count, NonNegative
 from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data import fetch, idx
+from experiments.data import idx
 from experiments.data.batching import epoch_batch
+from experiments.data.fetch import fetch
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, require
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches

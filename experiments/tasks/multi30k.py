@@ -20,8 +20,8 @@ import numpy as np
 from flax import nnx
 
 from experiments import atomic
-from experiments.data import fetch
 from experiments.data.batching import Buckets, every_example_once, pad
+from experiments.data.fetch import fetch
 from experiments.data.subwords import BEGIN, END, Subwords
 from experiments.decoding.beam import beam_search, greedy_search
 from experiments.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig

@@ -12,7 +12,7 @@ import dataclasses
 import gzip
 from typing import Literal
 
-from experiments.data import fetch
+from experiments.data.fetch import fetch
 from experiments.schema import Checked, Count
 from experiments.tasks.base import Split
 from experiments.tasks.char_lm import CharLM

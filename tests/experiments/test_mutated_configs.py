@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.catalogue import load
 from experiments.config import resolve
-from experiments.data import DataError
+from experiments.data.fetch import DataError
 from experiments.schema import ConfigError
 from experiments.tasks import find
 from experiments.training import devices

@@ -28,10 +28,11 @@ class Server:
         path: str,
         body: bytes,
         *,
-        length: int | None = None,
+        length: int | str | None = None,
         failures: int = 0,
         pause_s: float = 0,
         together: int = 1,
+        encoding: str = "",
     ) -> str:
         """Serves a body.
 
@@ -48,6 +49,8 @@ class Server:
             handler.send_response(200)
             if length != 0:
                 handler.send_header("Content-Length", str(len(body) if length is None else length))
+            if encoding:
+                handler.send_header("Content-Encoding", encoding)
             # A name that must not be believed.
             handler.send_header("Content-Disposition", 'attachment; filename="../../trust_me.txt"')
             handler.end_headers()

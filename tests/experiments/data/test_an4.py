@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.data import an4
-from experiments.data.errors import DownloadError
+from experiments.data.fetch import DownloadError
 
 
 def test_the_standard_split_and_the_held_out_speakers(data_file, data_dir):

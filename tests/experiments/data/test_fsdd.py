@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.data import fsdd
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 
 def test_every_speaker_says_every_digit_fifty_times(data_file, data_dir):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data import idx
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 
 def written(tmp_path, content):

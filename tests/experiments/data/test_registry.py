@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from experiments.data import REGISTRY, fetch
-from experiments.data.cache import is_intact
+from experiments.data.fetch import fetch, is_intact
+from experiments.data.registry import REGISTRY
 
 ALL = [(dataset.name, file) for dataset in REGISTRY.values() for file in dataset.files]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.data import utterances
-from experiments.data.errors import DataError
+from experiments.data.fetch import DataError
 
 HEAD = "#Paper: any\n@problemName x\n@data\n"
 

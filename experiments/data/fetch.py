@@ -1,0 +1,346 @@
+"""`fetch` returns the path of a data file whose bytes are the recorded ones; pooch downloads it where it is missing.
+
+pooch does the HTTP work, hashes bytes and finds the user's cache. Here are the rules it does not have: a compressed
+file may be known by its contents, a file appears whole or not at all, only transient faults are retried, and nothing
+in a folder that the user named is overwritten.
+"""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import os
+import secrets
+import tarfile
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pooch
+from tqdm import tqdm
+
+from experiments.data.registry import REGISTRY, Dataset, Digest, File
+
+if TYPE_CHECKING:
+    import requests
+
+_BLOCK = 1 << 20
+_STALE_AFTER_S = 24 * 3600.0
+_HEADERS = {"User-Agent": "gru_jax", "Accept-Encoding": "identity"}
+
+
+class DataError(Exception):
+    """A data file cannot be used. The message is one line that says which file and what to do."""
+
+
+class UnknownFileError(DataError, ValueError):
+    """The registry has no such data set or file, or the name would leave its folder."""
+
+
+class ChecksumError(DataError):
+    """The bytes are not those that the registry records."""
+
+
+class DownloadError(DataError):
+    """The file is missing, and cannot be downloaded or written."""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Time limits and retries of a download.
+
+    Attributes:
+      attempts: tries per address before the next address; only transient faults are retried.
+      timeout_s: for the connection, and for every read from it.
+      backoff_s: wait before the first retry; doubled before each further one.
+      min_bytes_per_s: a transfer slower than this is given up once `timeout_s` has passed.
+    """
+
+    attempts: int = 3
+    timeout_s: float = 30.0
+    backoff_s: float = 1.0
+    min_bytes_per_s: float = 1000.0
+
+
+RETRY = RetryPolicy()
+
+
+def fetch(
+    dataset: str,
+    file: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    registry: Mapping[str, Dataset] = REGISTRY,
+    retry: RetryPolicy = RETRY,
+) -> Path:
+    """Returns the path of a data file after verifying its checksum; downloads the file if it is missing.
+
+    The file is `<folder>/<dataset>/<file>`, where the folder is `data_dir`, else `$GRU_JAX_DATA`, else the user's
+    cache (`$XDG_CACHE_HOME/gru_jax`, `~/.cache/gru_jax`). A corrupt file in the cache is replaced, with a warning.
+    In a folder that the user named no existing file is overwritten; a corrupt one is an error.
+
+    Args:
+      dataset: name in the registry.
+      file: name of one of its files.
+      data_dir: the folder of all data sets. If None or empty, the default is used.
+      registry: the known data sets.
+      retry: time limits and retries of a download.
+
+    Raises:
+      UnknownFileError: there is no such data set or file, or the name leaves its folder.
+      ChecksumError: the bytes, on disk or downloaded, are not those that the registry records.
+      DownloadError: the file is missing, and cannot be downloaded or written.
+
+    Example:
+      >>> text = fetch("tiny_shakespeare", "input.txt").read_text(encoding="utf-8")
+    """
+    entry = _look_up(dataset, file, registry)
+    named = os.fspath(data_dir) if data_dir else os.environ.get("GRU_JAX_DATA")
+    folder = (Path(named).expanduser() if named else user_cache()).resolve()
+    path = folder / dataset / file
+    if not path.resolve().is_relative_to(folder / dataset):
+        raise UnknownFileError(f"data file {path} is refused: it is a link to {path.resolve()}, outside its folder")
+    if path.exists():
+        try:
+            if is_intact(path, entry):
+                return path
+            found = pooch.file_hash(path)
+        except OSError as fault:
+            raise DataError(f"cannot read {path}: {fault.strerror or fault}") from None
+        what = f"{path} is not the recorded file: sha256 {entry.stored.sha256} expected, got {found}"
+        if named:
+            raise ChecksumError(f"{what}; delete it to have it downloaded again")
+        warnings.warn(f"{what}; downloading it again", stacklevel=2)
+    _download(dataset, entry, path, retry)
+    return path
+
+
+def user_cache() -> Path:
+    """Returns the folder of the user's cache for data sets; it need not exist."""
+    return Path(pooch.os_cache("gru_jax"))
+
+
+def is_intact(path: Path, entry: File) -> bool:
+    """Whether an existing file holds what the registry records. An unchanged file is read once per process."""
+    state = path.stat()
+    return _is_intact(path, entry, (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_intact(path: Path, entry: File, state: tuple[int, int, int]) -> bool:
+    del state  # part of the cache key: a changed file is read again
+    return _matches(path, entry)
+
+
+def _matches(path: Path, entry: File) -> bool:
+    if path.stat().st_size == entry.stored.size and pooch.file_hash(path) == entry.stored.sha256:
+        return True
+    return entry.contents is not None and _digest_of_contents(path, entry.name, entry.contents.size) == entry.contents
+
+
+def _digest_of_contents(path: Path, name: str, size: int) -> Digest | None:
+    """The digest of the data in a gzip file, or None if it does not decompress.
+
+    Two compressed files of the same data rarely agree byte for byte: the compressor's version, level and clock are
+    part of them. A `.gz` is therefore known by its decompressed bytes. A `.tar.gz` is known by the files directly in
+    a folder `recordings`, in the order of their names: the digest is that of the lines `<sha256>  <name>`, as
+    sha256sum prints them, and the size is the sum of theirs.
+
+    Args:
+      path: the file.
+      name: tells a `.tar.gz` from a `.gz`.
+      size: in bytes, as recorded. A file that decompresses to more is given up, since a small file could fill the
+        memory; an archive may hold as much again beside its recordings.
+    """
+    try:
+        if name.endswith(".tar.gz"):
+            return _digest_of_recordings(path, 2 * size)
+        with gzip.open(path, "rb") as file:
+            return _digest_of_stream(file, size)
+    except (OSError, EOFError, zlib.error, tarfile.TarError, _TooLargeError):
+        return None
+
+
+class _TooLargeError(Exception):
+    """A file decompresses to more bytes than allowed."""
+
+
+def _digest_of_stream(file: Any, limit: int) -> Digest:
+    sha256, size = hashlib.sha256(), 0
+    while block := file.read(_BLOCK):
+        sha256.update(block)
+        size += len(block)
+        if size > limit:
+            raise _TooLargeError
+    return Digest(size, sha256.hexdigest())
+
+
+def _digest_of_recordings(path: Path, limit: int) -> Digest:
+    members: dict[str, Digest] = {}
+    total = 0
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            total += member.size
+            if total > limit:
+                raise _TooLargeError
+            name = PurePosixPath(member.name)
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is not None and name.parent.name == "recordings":
+                if name.name in members:
+                    raise tarfile.ReadError(f"duplicate member {member.name}")
+                members[name.name] = _digest_of_stream(file, member.size)
+    lines = "".join(f"{members[name].sha256}  {name}\n" for name in sorted(members))
+    return Digest(sum(digest.size for digest in members.values()), hashlib.sha256(lines.encode()).hexdigest())
+
+
+def _look_up(dataset: str, file: str, registry: Mapping[str, Dataset]) -> File:
+    for argument, name in (("dataset", dataset), ("file", file)):
+        steps = PurePosixPath(name).parts
+        if not steps or steps[0] == "/" or ".." in steps or any(mark in name for mark in "\\:\0"):
+            raise UnknownFileError(f"{argument} must be a plain name inside the data folder, got {name!r}")
+    if dataset not in registry:
+        raise UnknownFileError(f"dataset must be one of {', '.join(sorted(registry))}, got {dataset!r}")
+    files = registry[dataset].files
+    if file not in files:
+        raise UnknownFileError(f"file must be one of {', '.join(sorted(files))} in {dataset}, got {file!r}")
+    return files[file]
+
+
+def _download(dataset: str, entry: File, path: Path, retry: RetryPolicy) -> None:
+    """Downloads to a temporary file beside `path`, verifies it and renames it; concurrent processes may do the same."""
+    label = f"{dataset}/{entry.name}"
+    advice = (
+        f"put the file at {path} ({entry.stored.size:,} bytes, sha256 {entry.stored.sha256}), "
+        "or name the folder that holds it as <dataset>/<file> with --data_dir or $GRU_JAX_DATA"
+    )
+    if entry.by_hand:
+        advice = f"{entry.by_hand}; {advice}"
+    if not entry.urls:
+        raise DownloadError(f"{label} is not at {path}, and no public address serves it: {advice}")
+    _remove_stale(path)
+    faults: list[DataError] = []
+    for url in entry.urls:
+        fault = _try_address(url, entry, path, label, retry)
+        if fault is None:
+            return
+        faults.append(fault)
+    reasons = "; ".join(f"{url}: {fault}" for url, fault in zip(entry.urls, faults, strict=True))
+    raise type(faults[-1])(f"{label} could not be downloaded: {reasons}; {advice}")
+
+
+def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) -> DataError | None:
+    """Downloads from one address, with retries; returns what went wrong, or None once the file is at `path`."""
+    import requests  # slow to import, and seldom needed
+
+    fault: DataError | None = None
+    for attempt in range(retry.attempts):
+        if attempt:
+            time.sleep(retry.backoff_s * 2 ** (attempt - 1))
+        try:
+            with _temporary_beside(path) as part:
+                _transfer(url, part, entry, label, retry)
+                if not _matches(part, entry):
+                    return ChecksumError(f"other bytes than recorded (sha256 {pooch.file_hash(part)})")
+                part.replace(path)
+            return None
+        except DownloadError as error:
+            return error
+        except requests.RequestException as error:
+            fault = DownloadError(_reason(error))
+            status = None if error.response is None else error.response.status_code
+            if status is not None and status < 500 and status not in (408, 429):
+                return fault
+        except OSError as error:  # requests has wrapped those of the network
+            return DownloadError(f"cannot write {error.filename or path}: {error.strerror or error}")
+    return fault
+
+
+def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy) -> None:
+    """Writes the body of one answer to `part` and flushes it to the disk."""
+    # The same contents may come in another compression, and with a little beside them.
+    limit = entry.stored.size if entry.contents is None else 2 * (entry.stored.size + entry.contents.size)
+    with part.open("wb") as file:
+        with contextlib.ExitStack() as stack:
+            sink = gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") if entry.compress else None
+            sink = stack.enter_context(sink) if sink else file
+            bar = tqdm(total=limit, desc=label, unit="B", unit_scale=True, leave=False, disable=None)
+            stack.enter_context(bar)
+
+            def on_response(answer: "requests.Response", **_: Any) -> None:
+                stack.callback(answer.close)
+                answer.raw.headers.pop("Content-Encoding", None)  # a .gz file is stored as it is
+                announced = answer.headers.get("Content-Length", "0")
+                if not announced.isdecimal():
+                    del answer.headers["Content-Length"]  # pooch would fail to parse it
+                elif answer.ok and int(announced) > limit:
+                    raise DownloadError(f"the answer has {int(announced):,} bytes, at most {limit:,} were expected")
+
+            request: dict[str, Any] = {
+                "timeout": retry.timeout_s,
+                "headers": _HEADERS,
+                "hooks": {"response": on_response},
+            }
+            download = pooch.HTTPDownloader(progressbar=bar, **request)  # type: ignore[arg-type]  # a bar is allowed
+            download(url, _GuardedFile(sink, limit, retry), None)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _GuardedFile:
+    """The file that pooch writes to: it raises where the answer is too long or comes too slowly."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile, limit: int, retry: RetryPolicy):
+        self.file, self.limit, self.retry = file, limit, retry
+        self.started, self.received = time.monotonic(), 0
+
+    def write(self, block: bytes) -> None:
+        import requests
+
+        self.received += len(block)
+        if self.received > self.limit:
+            raise DownloadError(f"the answer has more than the expected {self.limit:,} bytes")
+        self.file.write(block)
+        elapsed = time.monotonic() - self.started
+        if elapsed > self.retry.timeout_s and self.received < self.retry.min_bytes_per_s * elapsed:
+            raise requests.Timeout(f"too slow: {self.received:,} bytes in {elapsed:.0f} s")
+
+    def flush(self) -> None:
+        """Does nothing: pooch flushes after every block, which would spoil the compression."""
+
+
+def _reason(fault: "requests.RequestException") -> str:
+    """Says in one line why an address does not answer: the innermost of the errors that requests has wrapped."""
+    if fault.response is not None:
+        return f"the server answered {fault.response.status_code} {fault.response.reason}"
+    cause: Any = fault
+    while isinstance(inner := getattr(cause, "reason", None) or (cause.args or (None,))[-1], Exception):
+        cause = inner
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+@contextlib.contextmanager
+def _temporary_beside(target: Path) -> Iterator[Path]:
+    """Yields an unused path in the target's folder; removes afterwards that file, and folders made in vain."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        with contextlib.suppress(OSError):  # not empty: the download succeeded
+            for folder in made:
+                folder.rmdir()
+
+
+def _remove_stale(target: Path) -> None:
+    """Removes what a download of this file, killed more than a day ago, left behind."""
+    for part in target.parent.glob(f".{target.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_AFTER_S:
+                part.unlink()

@@ -202,10 +202,11 @@ def save_program(path: str | os.PathLike, program: export.Exported) -> None:
 
 
 def _describe(cell: Any) -> dict[str, Any]:
-    """A cell as JSON has it."""
+    """A cell as JSON has it. Initializers that are functions are left out: what they drew is in the file."""
     if type(cell) not in KINDS.values():
         raise TypeError(f"cell: expected one of {', '.join(KINDS)}, got {cell!r}")
     fields = {field.name: vars(cell)[field.name] for field in dataclasses.fields(cell)}
+    fields = {name: value for name, value in fields.items() if name == "cell" or not callable(value)}
     if isinstance(cell, Stack):
         fields["cell"] = _describe(cell.cell)
     return {"kind": type(cell).__name__, **fields}

@@ -21,6 +21,6 @@ State: TypeAlias = PyTree
 
 
 class Initializer(Protocol):
-    """Draws a matrix: `(key, (rows, columns), dtype) -> array`."""
+    """Draws a matrix or a bias: `(key, shape, dtype) -> array`, as those of `jax.nn.initializers`."""
 
-    def __call__(self, key: Array, shape: tuple[int, int], dtype: DType) -> Array: ...
+    def __call__(self, key: Array, shape: Any, dtype: Any, /) -> Array: ...

@@ -17,7 +17,7 @@ ROWS = (
     ("gru_jax.types", "gru_jax.arguments", "gru_jax.version"),
     ("gru_jax.cells",),
     ("gru_jax.unroll",),
-    ("gru_jax.dropout", "gru_jax.layers"),
+    ("gru_jax.dropout", "gru_jax.layers", "gru_jax.flax_conventions"),
     ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
     ("gru_jax",),
     ("experiments.schema", "experiments.atomic", "experiments.lock", "experiments.pictures"),

@@ -46,7 +46,7 @@ class Classifier(nnx.Module):
           (B, O).
         """
         key_layers, key_readout = (None, None) if key is None else jax.random.split(key)
-        ys, _ = self.recurrent(xs, lengths=lengths, rngs=key_layers)
+        ys, _ = self.recurrent(xs, lengths=lengths, deterministic=key_layers is None, rngs=key_layers)
         return self.readout(gru_jax.dropout(self._summary(ys, lengths), self.config.dropout, key_readout))
 
     def _summary(self, ys: jax.Array, lengths: jax.Array | None) -> jax.Array:

@@ -116,7 +116,9 @@ class DigitRecogniser(nnx.Module):
         compared = hide_bands(compared, self.config.hidden_bands, key_bands)
         latest = jnp.concatenate([heard.recent, compared], axis=1)
         features = with_changes(latest, self.config.delta_frames) if self.config.delta_frames else compared
-        ys, state = self.recurrent(features, heard.state, lengths=counts, rngs=key_layers)
+        ys, state = self.recurrent(
+            features, heard.state, lengths=counts, deterministic=key_layers is None, rngs=key_layers
+        )
         weights = live * (1.0 if self.gate is None else jax.nn.sigmoid(self.gate(ys)))
         output, weight = heard.output + (weights * ys).sum(axis=1), heard.weight + weights[..., 0].sum(axis=1)
         recent = jax.vmap(self._recent)(latest, counts)

@@ -115,7 +115,7 @@ class EncoderDecoder(nnx.Module):
         """Reads a source: returns what the decoder reads of it, and the decoder's state before the first step."""
         rate, keys = self.config.dropout, (None,) * 3 if key is None else jax.random.split(key, 3)
         xs = gru_jax.dropout(self.source_embedding(source), rate, keys[0])
-        annotations, final = self.encoder(xs, lengths=lengths, rngs=keys[1])
+        annotations, final = self.encoder(xs, lengths=lengths, deterministic=keys[1] is None, rngs=keys[1])
         last = jnp.concatenate([self.cell.output(direction) for direction in final[-1]], axis=-1)
         if self.attention is not None:
             read = self.attention.memory(gru_jax.dropout(annotations, rate, keys[2]), lengths)

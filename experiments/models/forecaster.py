@@ -72,7 +72,7 @@ class Forecaster(nnx.Module):
         keys = (None, None) if key is None else jax.random.split(key)
         normalisation = self.normalisation
         xs, level = (xs, None) if normalisation is None else normalisation(xs)
-        ys, state = self.recurrent(self._segments(xs), rngs=keys[0])
+        ys, state = self.recurrent(self._segments(xs), deterministic=keys[0] is None, rngs=keys[0])
         if self.config.decoder == "direct":
             forecasts = self._read(ys[:, -1], keys[1])
         else:

@@ -56,7 +56,7 @@ class LanguageModel(nnx.Module):
         rate = self.config.dropout
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         xs = gru_jax.dropout(self.embedding(symbols), rate, keys[0])
-        ys, h_last = self.recurrent(xs, h0, rngs=keys[1])
+        ys, h_last = self.recurrent(xs, h0, deterministic=keys[1] is None, rngs=keys[1])
         return self.logits(gru_jax.dropout(ys, rate, keys[2])), h_last
 
     def step(self, symbols: jax.Array, state: Any) -> tuple[jax.Array, Any]:

@@ -81,7 +81,7 @@ class Polyphony(nnx.Module):
         """
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         rolls = gru_jax.dropout(rolls, self.config.input_dropout, keys[0])
-        ys, h_last = self.recurrent(rolls, h0, lengths=lengths, rngs=keys[1])
+        ys, h_last = self.recurrent(rolls, h0, lengths=lengths, deterministic=keys[1] is None, rngs=keys[1])
         return self.logits(gru_jax.dropout(ys, self.config.dropout, keys[2]), following), h_last
 
     def logits(self, ys: jax.Array, following: jax.Array) -> jax.Array:

@@ -49,7 +49,10 @@ class RecurrentConfig(Checked):
 def recurrent(
     config: RecurrentConfig, in_features: int, rngs: nnx.Rngs, bidirectional: bool = False
 ) -> gru_jax.nnx.Recurrent:
-    """Makes the layers that `config` describes: `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`."""
+    """Makes the layers that `config` describes: `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`.
+
+    They drop nothing but in calls with `deterministic=False` and a key as `rngs`.
+    """
     return gru_jax.nnx.Recurrent(
         make_cell(config),
         in_features,
@@ -60,6 +63,7 @@ def recurrent(
         weight_dropout=config.weight_dropout,
         backend=config.backend,
         matmul_dtype=jnp.bfloat16 if config.matmul_dtype == "bfloat16" else None,
+        deterministic=True,
         rngs=rngs,
     )
 

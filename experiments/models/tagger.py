@@ -34,5 +34,5 @@ class Tagger(nnx.Module):
         """Maps sequences (B, T, I) to answers (B, T, O); `key` is for dropout, consumed, None for none."""
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         xs = gru_jax.dropout(xs, self.config.input_dropout, keys[0])
-        ys, _ = self.recurrent(xs, rngs=keys[1])
+        ys, _ = self.recurrent(xs, deterministic=keys[1] is None, rngs=keys[1])
         return self.readout(gru_jax.dropout(ys, self.config.dropout, keys[2]))

@@ -50,7 +50,7 @@ class Transcriber(nnx.Module):
         """
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         xs = gru_jax.dropout(jnp.asarray(xs), self.config.input_dropout, keys[0])
-        ys, _ = self.recurrent(xs, lengths=lengths, rngs=keys[1])
+        ys, _ = self.recurrent(xs, lengths=lengths, deterministic=keys[1] is None, rngs=keys[1])
         return jax.nn.log_softmax(self.softmax(gru_jax.dropout(ys, self.config.dropout, keys[2])))
 
 

@@ -14,7 +14,7 @@ from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
-from gru_jax.types import Array, DType
+from gru_jax.types import Array, DType, Initializer
 
 
 class ElmanParams(NamedTuple):
@@ -38,9 +38,10 @@ class Elman:
         h' = tanh(W x + U h + b)
 
     Args:
-      W_init: "glorot", "orthogonal" or "uniform".
-      U_init: "orthogonal", "glorot" or "uniform".
-      b_init: "zeros" or "uniform" (all three "uniform": PyTorch's initialisation).
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
+        `jax.nn.initializers`.
+      U_init: "orthogonal", "glorot", "uniform" or an initializer.
+      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation) or an initializer.
 
     Example:
       >>> cell = Elman()
@@ -48,9 +49,9 @@ class Elman:
       >>> h = elman_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
     """
 
-    W_init: str = "glorot"
-    U_init: str = "orthogonal"
-    b_init: str = "zeros"
+    W_init: str | Initializer = "glorot"
+    U_init: str | Initializer = "orthogonal"
+    b_init: str | Initializer = "zeros"
 
     def __post_init__(self):
         initializers.check("Elman", self.W_init, self.U_init, self.b_init, None, ("zeros", "uniform"))

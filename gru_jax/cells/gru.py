@@ -17,7 +17,7 @@ from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
-from gru_jax.types import Array, DType
+from gru_jax.types import Array, DType, Initializer
 
 
 class GRUParams(NamedTuple):
@@ -62,9 +62,10 @@ class GRU:
 
     Args:
       reset: whether the reset gate acts "before" or "after" the recurrent product of the candidate.
-      W_init: "glorot", "orthogonal" or "uniform", each gate drawn alone.
-      U_init: "orthogonal", "glorot" or "uniform".
-      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation) or "chrono".
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
+        `jax.nn.initializers`; each gate is drawn alone.
+      U_init: "orthogonal", "glorot", "uniform" or an initializer.
+      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation), "chrono" or an initializer.
       longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
 
     Example:
@@ -74,9 +75,9 @@ class GRU:
     """
 
     reset: str = "before"
-    W_init: str = "glorot"
-    U_init: str = "orthogonal"
-    b_init: str = "zeros"
+    W_init: str | Initializer = "glorot"
+    U_init: str | Initializer = "orthogonal"
+    b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
     def __post_init__(self):

@@ -1,10 +1,11 @@
-"""Initial weights, by name, drawn gate by gate.
+"""Initial weights, by name or by a function such as those of `jax.nn.initializers`, drawn gate by gate.
 
 A gate's matrix is drawn alone: Glorot's variance of an `(I, 3H)` matrix would be that of a layer three times as
 wide, and the columns of an orthogonal `(H, 3H)` matrix would not make each gate's own `(H, H)` map orthogonal.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,16 @@ W_INITIALIZERS = ("glorot", "orthogonal", "uniform")
 U_INITIALIZERS = ("orthogonal", "glorot", "uniform")
 
 
-def matrix(name: str, hidden_size: int) -> Initializer:
+def matrix(name: str | Initializer, hidden_size: int) -> Initializer:
     """Returns the initialiser of one gate's matrix.
 
     Args:
       name: "glorot" (uniform with variance 2 / (fan_in + fan_out); Glorot and Bengio 2010), "orthogonal" (Saxe et
-        al. 2014) or "uniform" (within 1 / sqrt(H), as PyTorch draws).
+        al. 2014), "uniform" (within 1 / sqrt(H), as PyTorch draws), or the initializer itself.
       hidden_size: H.
     """
+    if callable(name):
+        return partial(_drawn, name)
     bound = 1 / math.sqrt(hidden_size)
     known: dict[str, Initializer] = {
         "glorot": jax.nn.initializers.glorot_uniform(),
@@ -33,7 +36,7 @@ def matrix(name: str, hidden_size: int) -> Initializer:
     return known[name]
 
 
-def gates(name: str, key: Array, rows: int, hidden_size: int, count: int, dtype: DType) -> Array:
+def gates(name: str | Initializer, key: Array, rows: int, hidden_size: int, count: int, dtype: DType) -> Array:
     """Draws `count` gates' matrices side by side: (rows, count * H)."""
     draw = matrix(name, hidden_size)
     keys = jax.random.split(key, count)
@@ -42,8 +45,12 @@ def gates(name: str, key: Array, rows: int, hidden_size: int, count: int, dtype:
     return jnp.concatenate([draw(k, (rows, hidden_size), wide) for k in keys], axis=1).astype(dtype)
 
 
-def bias(name: str, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:
-    """A bias of zeros, or drawn within 1 / sqrt(H) under the name "uniform" (as PyTorch draws)."""
+def bias(name: str | Initializer, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:
+    """A bias of zeros, drawn within 1 / sqrt(H) under the name "uniform" (as PyTorch draws), or by an initializer."""
+    if callable(name):
+        keys = jax.random.split(key, size // hidden_size)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jnp.concatenate([_drawn(name, k, (hidden_size,), wide) for k in keys]).astype(dtype)
     if name == "uniform":
         bound = 1 / math.sqrt(hidden_size)
         return jax.random.uniform(key, (size,), dtype, -bound, bound)
@@ -62,13 +69,30 @@ def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Ar
     return jnp.log(jax.random.uniform(key, (hidden_size,), wide, 1.0, max(longest_delay - 1.0, 1.0))).astype(dtype)
 
 
+def _drawn(draw: Initializer, key: Array, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Draws with a function that was given, and checks what it drew."""
+    drawn = draw(key, shape, dtype)
+    if getattr(drawn, "shape", None) != shape:
+        got = f"shape {drawn.shape}" if hasattr(drawn, "shape") else type(drawn).__name__
+        raise ValueError(f"initializer: expected a function (key, shape, dtype) -> array {shape}, got one of {got}")
+    return jnp.asarray(drawn, dtype)
+
+
 def check(
-    cell: str, W_init: str, U_init: str, b_init: str, longest_delay: int | None, b_names: tuple[str, ...]
+    cell: str,
+    W_init: str | Initializer,
+    U_init: str | Initializer,
+    b_init: str | Initializer,
+    longest_delay: int | None,
+    b_names: tuple[str, ...],
 ) -> None:
-    """Checks a cell's choice of names."""
-    arguments.one_of(f"{cell}: W_init", W_init, W_INITIALIZERS)
-    arguments.one_of(f"{cell}: U_init", U_init, U_INITIALIZERS)
-    arguments.one_of(f"{cell}: b_init", b_init, b_names)
+    """Checks a cell's choice of initializers."""
+    chosen = (("W_init", W_init, W_INITIALIZERS), ("U_init", U_init, U_INITIALIZERS), ("b_init", b_init, b_names))
+    for argument, value, names in chosen:
+        if callable(value):
+            arguments.instance(f"{cell}: {argument}", value, (object,), "a name or an initializer")  # with a hash
+        else:
+            arguments.one_of(f"{cell}: {argument}", value, names)
     if b_init == "chrono":
         if longest_delay is None:
             raise ValueError(

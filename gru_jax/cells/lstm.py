@@ -16,7 +16,7 @@ from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
-from gru_jax.types import Array, DType
+from gru_jax.types import Array, DType, Initializer
 
 
 class LSTMParams(NamedTuple):
@@ -69,10 +69,11 @@ class LSTM:
 
     Args:
       forget_bias: what `init` adds to b_f, so that the memory is kept at first (Jozefowicz et al. 2015).
-      W_init: "glorot", "orthogonal" or "uniform", each gate drawn alone.
-      U_init: "orthogonal", "glorot" or "uniform".
-      b_init: "zeros", "uniform" (PyTorch's initialisation, with forget_bias=0.0) or "chrono", which sets b_f and
-        b_i = -b_f and needs no forget_bias.
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
+        `jax.nn.initializers`; each gate is drawn alone.
+      U_init: "orthogonal", "glorot", "uniform" or an initializer.
+      b_init: "zeros", "uniform" (PyTorch's initialisation, with forget_bias=0.0), an initializer, or "chrono", which
+        sets b_f and b_i = -b_f and needs no forget_bias.
       longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
 
     Example:
@@ -82,9 +83,9 @@ class LSTM:
     """
 
     forget_bias: float = 1.0
-    W_init: str = "glorot"
-    U_init: str = "orthogonal"
-    b_init: str = "zeros"
+    W_init: str | Initializer = "glorot"
+    U_init: str | Initializer = "orthogonal"
+    b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
     def __post_init__(self):

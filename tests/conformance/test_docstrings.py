@@ -5,8 +5,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
+from flax import traverse_util
 
 import gru_jax
 from gru_jax.interop import gate_layout, onnx
@@ -39,6 +41,8 @@ def program(monkeypatch, tmp_path):
         "jnp": jnp,
         "np": np,
         "nn": nn,
+        "optax": optax,
+        "traverse_util": traverse_util,
         "pathlib": pathlib,
         "gru_jax": gru_jax,
         "layer": LIBRARIES["torch"].nn.GRU(I, H, 2),

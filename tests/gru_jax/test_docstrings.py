@@ -3,13 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import gru_jax
 from tests.gru_jax.docstrings import assert_runs, examples
 
-NAMES = {"jax": jax, "jnp": jnp, "np": np, "nnx": nnx} | {name: getattr(gru_jax, name) for name in gru_jax.__all__}
+NAMES = {"jax": jax, "jnp": jnp, "np": np, "nnx": nnx, "optax": optax} | {
+    name: getattr(gru_jax, name) for name in gru_jax.__all__
+}
 EXAMPLES = list(examples(with_others=False))
 
 

@@ -269,3 +269,13 @@ def test_a_stream_has_one_direction():
     stack = gru_jax.Stack(gru_jax.GRU(), bidirectional=True)
     with pytest.raises(ValueError, match=r"^cell: expected one direction, for a stream has no end to begin at, got"):
         step_program(stack, stack.init(jax.random.key(0), I, H))
+
+
+def test_an_initializer_that_is_a_function_is_left_out(tmp_path):
+    """What it drew is in the file; a function is never written or read."""
+    cell = gru_jax.LSTM(0.5, W_init=jax.nn.initializers.lecun_normal(), b_init=jax.nn.initializers.constant(0.1))
+    params = cell.init(jax.random.key(0), 3, 4)
+    save_weights(tmp_path / "lstm.safetensors", cell, params)
+    read, params_read = load_weights(tmp_path / "lstm.safetensors")
+    assert read == gru_jax.LSTM(0.5)
+    assert_same_bits(params_read, params)

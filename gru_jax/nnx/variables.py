@@ -1,0 +1,40 @@
+"""Parameters as NNX variables, and streams of random numbers."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from gru_jax.types import Array, DType, Params
+
+
+def parameters_key(module: str, rngs: Any) -> Array:
+    """Draws the key of a module's parameters from the stream `params`."""
+    if isinstance(rngs, nnx.RngStream):
+        return rngs()
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"{module}: rngs: expected flax.nnx.Rngs, such as nnx.Rngs(0), got {type(rngs).__name__}")
+    return stream(module, rngs, "params")()
+
+
+def stream(module: str, rngs: nnx.Rngs, name: str) -> nnx.RngStream:
+    """Returns the stream of that name, or the default one."""
+    try:
+        return rngs[name]
+    except KeyError:
+        known = ", ".join(rngs) or "none"
+        raise ValueError(f"{module}: rngs: expected a stream `{name}` or a default one, got {known}") from None
+
+
+def values(variables: Any) -> Any:
+    """Returns the arrays of the variables in a tree."""
+    return jax.tree.map(lambda variable: variable[...], variables, is_leaf=is_variable)
+
+
+def is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def dtype_of(params: Params) -> DType:
+    """The dtype that a network's parameters have now."""
+    return jax.tree.leaves(params)[0].dtype

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments.config import ExperimentConfig, resolve
 from experiments.data.fetch import DataError
+from experiments.extras import MissingExtraError
 from experiments.lock import LockError
 from experiments.run_folder import RunFolderError
 from experiments.schema import ConfigError, refuse_unknown
@@ -38,6 +39,7 @@ REFUSALS = (
     CheckpointError,
     MetricsError,
     DeviceError,
+    MissingExtraError,
     NonFiniteError,
     ProcessError,
 )

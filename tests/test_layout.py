@@ -20,7 +20,7 @@ ROWS = (
     ("gru_jax.dropout", "gru_jax.layers", "gru_jax.flax_conventions"),
     ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
     ("gru_jax",),
-    ("experiments.schema", "experiments.atomic", "experiments.lock", "experiments.pictures"),
+    ("experiments.schema", "experiments.atomic", "experiments.extras", "experiments.lock", "experiments.pictures"),
     ("experiments.data", "experiments.audio"),
     ("experiments.models", "experiments.decoding"),
     ("experiments.tasks",),

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from experiments import extras
 from experiments.audio.errors import AudioError
 
 UNKNOWN_SIZE = 0x7FFFF000
@@ -31,6 +32,7 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     Raises:
       AudioError: the file cannot be read, is no WAV file, or holds no samples or some that are not finite.
     """
+    extras.require("speech")
     from scipy.io import wavfile
     from scipy.signal import resample_poly
 

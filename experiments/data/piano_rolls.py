@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from experiments import extras
 from experiments.data.fetch import fetch
 
 KEYS = 88
@@ -33,7 +34,8 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str,
     Returns:
       the pieces of "train", "validation" and "test": uint8 (T, 88) each, 1 where a key sounds.
     """
-    from scipy.io import loadmat  # heavy, and wanted here alone
+    extras.require("music")
+    from scipy.io import loadmat
 
     arrays = loadmat(fetch("poly_music", FILES[name], data_dir))
     return {split: [np.ascontiguousarray(piece) for piece in arrays[key][0]] for split, key in SPLITS.items()}

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import extras
 from experiments.audio import cepstra, perturbation
 from experiments.data import an4
 from experiments.data.batching import Buckets, bucket_edges, pad
@@ -72,6 +73,7 @@ class An4(Task):
 
     def __init__(self, config: An4Config, data_dir: str | None):
         """Loads the utterances, from `data_dir` where they are there; no public address serves them as they are."""
+        extras.require("speech")
         self.config = config
         self.splits = an4.load(data_dir)
         self.longest = self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))

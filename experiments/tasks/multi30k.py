@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import atomic
+from experiments import atomic, extras
 from experiments.data.batching import Buckets, every_example_once, pad
 from experiments.data.fetch import fetch
 from experiments.data.subwords import BEGIN, END, Subwords
@@ -70,6 +70,7 @@ class Multi30k(Task):
 
     def __init__(self, config: Multi30kConfig, data_dir: str | None):
         """Data are loaded, from `data_dir` where they are there, when they are first needed."""
+        extras.require("translation")
         self.config, self.data_dir = config, data_dir
         self._pairs: dict[Split, Pairs] = {}
         self.languages = tuple(config.direction.split("-"))

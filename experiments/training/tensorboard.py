@@ -6,12 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import extras
+
 
 class EventFiles:
     """Writes every row as scalars, one TensorBoard run for each split: train/loss and validation/loss in one chart."""
 
     def __init__(self, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]):
         """Begins anew with the rows that there are, so that nothing is missing or doubled after a resumption."""
+        extras.require("tensorboard")
         if folder.exists():
             shutil.rmtree(folder)
         self.folder = folder

@@ -1,0 +1,82 @@
+"""Digits trains without the packages of any extra, and whatever needs one says in one line how to install it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from experiments.audio.wav import read_wav
+from experiments.catalogue import load
+from experiments.config import resolve
+from experiments.data import piano_rolls
+from experiments.extras import EXTRAS, MissingExtraError
+from experiments.tasks import find
+from experiments.training.tensorboard import EventFiles
+from tests.experiments.programs import ROOT
+
+# JAX and scikit-learn need SciPy themselves, so it is there in every installation.
+OPTIONAL = {package for packages in EXTRAS.values() for package in packages} | {"chex", "flatbuffers", "safetensors"}
+BLOCKED = sorted(OPTIONAL - {"scipy"})
+
+
+def program(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m experiments.<module>` where the packages of all extras are missing."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+        f"runpy.run_module('experiments.{module}', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.slow
+def test_digits_trains_without_any_extra(tmp_path):
+    done = program("train", "--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_command_prints_one_line(tmp_path):
+    done = program("train", "--config=configs/multi30k.py:smoke", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert done.stderr == "error: translation needs sacrebleu: pip install 'gru_jax[translation]'\n"
+    assert not (tmp_path / "run").exists()
+
+
+def build_task(name: str) -> None:
+    config = resolve(load(name).get_config("smoke"))
+    find(config.task.name)(config.task, "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "use"),
+    [
+        ("translation", "sacrebleu", lambda folder: build_task("multi30k")),
+        ("translation", "sentencepiece", lambda folder: build_task("multi30k")),
+        ("speech", "jiwer", lambda folder: build_task("an4")),
+        ("speech", "scipy", lambda folder: read_wav(folder / "word.wav", 8000)),
+        ("music", "mido", lambda folder: build_task("music")),
+        ("music", "scipy", lambda folder: piano_rolls.load("jsb", folder)),
+        ("tensorboard", "tensorboardX", lambda folder: EventFiles(folder, [])),
+    ],
+)
+def test_missing_package_is_named_before_any_data_are_read(extra, package, use, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError) as caught:
+        use(tmp_path)
+    assert str(caught.value) == f"{extra} needs {package}: pip install 'gru_jax[{extra}]'"
+
+
+def test_pyproject_has_the_same_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        assert extras[extra] == ["gru_jax[experiments]", *packages]
+        assert not set(packages) & set(extras["experiments"])
+    everything = re.fullmatch(r"gru_jax\[(.*)\]", extras["test"][0])
+    assert everything is not None
+    assert set(EXTRAS) < set(everything[1].split(","))
+    assert {re.split("[<>=]", name)[0] for name in project["dependencies"]} == {"flax", "jax", "numpy"}

@@ -1,7 +1,7 @@
-"""Makes RESULTS.md, its picture and the README's table from the raw records; with --check, says whether they are up to
-date.
+"""Makes RESULTS.md, docs/results/, their pictures and the README's table from the raw records.
 
-python -m experiments.report
+python -m experiments.report            # writes them
+python -m experiments.report --check    # fails if one of them is not up to date
 """
 
 import pathlib
@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import atomic, command_line
-from experiments.reporting import document, plot, records
-from experiments.reporting.goals import GOALS
-from experiments.reporting.records import Group
+from experiments.reporting import document, picture
+from experiments.reporting.document import Report
 from experiments.schema import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-CHECK = flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail where they are not up to date.")
+CHECK = flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail if a file is not up to date.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,48 +24,56 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     if CHECK.value:
         check(ROOT)
-        print("RESULTS.md and README.md are up to date")
+        print(f"RESULTS.md, {document.PAGES_FOLDER}/ and README.md are up to date")
     else:
         for path in write(ROOT):
             print(f"wrote {path.relative_to(ROOT)}")
 
 
 def write(root: pathlib.Path) -> list[pathlib.Path]:
-    """Writes RESULTS.md, the picture and the README's table of a checkout; returns their paths."""
-    picture = root / document.PICTURE
-    groups = records.grouped(records.read(picture.parent))
-    made = texts(root, groups)
-    for path, text in made.items():
-        atomic.write_bytes(path, text.encode())
-    atomic.write_bytes(picture, plot.draw(plot.drawn(GOALS, groups)))
-    return [*made, picture]
+    """Writes the documents and pictures of a checkout; returns their paths."""
+    report = Report.read(root / document.RESULTS)
+    made = {path: text.encode() for path, text in texts(root, report).items()}
+    known = report.rows, report.groups, report.scores
+    made[root / document.OVERVIEW] = picture.overview(*known)
+    made[root / document.FORECASTS] = picture.forecasts(*known)
+    for path, content in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(path, content)
+    return list(made)
 
 
-def texts(root: pathlib.Path, groups: Sequence[Group]) -> dict[pathlib.Path, str]:
-    """Returns what RESULTS.md and README.md should be."""
-    results, readme = root / "RESULTS.md", root / "README.md"
-    own = document.text(groups, (root / document.PICTURE).parent)
-    return {results: own, readme: document.readme(readme.read_text(encoding="utf-8"), groups)}
+def texts(root: pathlib.Path, report: Report) -> dict[pathlib.Path, str]:
+    """Returns what each document should be."""
+    pages = {root / document.PAGES_FOLDER / f"{page.name}.md": document.page(page, report) for page in report.pages}
+    readme = root / "README.md"
+    own = {root / "RESULTS.md": document.results(report)}
+    return own | pages | {readme: document.readme(readme.read_text(encoding="utf-8"), report)}
 
 
 def check(root: pathlib.Path) -> None:
-    """Compares a checkout's RESULTS.md, README.md and picture with its records.
+    """Compares the documents and pictures of a checkout with its records.
 
     Raises:
       ConfigError: one of them is not what `write` would make; the line says where it differs.
     """
-    picture = root / document.PICTURE
-    groups = records.grouped(records.read(picture.parent))
-    for path, text in texts(root, groups).items():
+    report = Report.read(root / document.RESULTS)
+    for path, text in texts(root, report).items():
         expected, found = text.splitlines(), path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         if found != expected:
             line = next((n for n, (one, other) in enumerate(zip(found, expected, strict=False), 1) if one != other), 0)
-            where = f"line {line or min(len(found), len(expected)) + 1}"
             raise ConfigError(
-                f"{path.name} is not what the records say, from {where} on: run python -m experiments.report"
+                f"{path.relative_to(root)}: expected what the records say, got another line "
+                f"{line or min(len(found), len(expected)) + 1}; run python -m experiments.report"
             )
-    if plot.digest(plot.drawn(GOALS, groups)) not in (picture.read_text(encoding="utf-8") if picture.exists() else ""):
-        raise ConfigError(f"{document.PICTURE} is not what the records say: run python -m experiments.report")
+    known = report.rows, report.groups, report.scores
+    drawn = {document.OVERVIEW: picture.content(*known), document.FORECASTS: picture.curves(*known)}
+    for name, content in drawn.items():
+        path = root / name
+        if picture.digest(content) not in (path.read_text(encoding="utf-8") if path.exists() else ""):
+            raise ConfigError(
+                f"{name}: expected what the records say, got another picture; run python -m experiments.report"
+            )
 
 
 if __name__ == "__main__":

@@ -99,6 +99,11 @@ class Group:
         name = "_".join(filter(None, [pathlib.PurePath(file).stem, variant, *changes, str(first["seed"])]))
         return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{name}"])
 
+    @property
+    def dirty(self) -> bool:
+        """Whether the commit of any of the runs had uncommitted changes."""
+        return any(record["commit"].endswith("-dirty") for record in self.records)
+
     def distinct(self, key: str) -> list[str]:
         """The values under a key of the records, each once."""
         return list(dict.fromkeys(record[key] for record in self.records))

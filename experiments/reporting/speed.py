@@ -1,51 +1,33 @@
-"""The section on speed of RESULTS.md, from the benchmark's JSON: every target as measured, met or not."""
+"""The page on speed, from the benchmark's JSON: every ratio beside its target."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.benchmarks import results
-from experiments.benchmarks.layer import SHAPES
 from experiments.benchmarks.long import LOSSES
 from experiments.benchmarks.measurement import Measurement, program_name
 from experiments.benchmarks.ours import OURS, SCAN
-from experiments.benchmarks.problem import Sizes
 from experiments.benchmarks.results import Results
 from experiments.benchmarks.table import peers_of
 from experiments.benchmarks.torch_training import AUTOCAST
+from experiments.reporting.published import LayerTargets, SpeedTargets
 from experiments.reporting.tables import table
-
-TARGETS: dict[Sizes, tuple[float | None, ...]] = dict(
-    zip(
-        SHAPES,
-        (
-            (0.65, 0.38, 0.46, 0.28, 0.65, 0.33, 0.21),
-            (1.00, 0.52, 0.92, 0.50, 0.72, 0.54, 0.28),
-            (0.90, 0.50, 0.90, 0.43, 0.95, 0.92, 0.37),
-            (0.15, 0.15, 0.08, 0.07, 0.62, None, None),
-            (1.00, 0.42, 0.95, 0.46, 0.92, 1.00, 0.62),
-        ),
-        strict=True,
-    )
-)
-"""reset="after": forward f32 and bf16, forward+backward f32 and bf16, that against the best JAX peer, all cores."""
-
-BEFORE: dict[Sizes, tuple[float, float]] = {SHAPES[0]: (0.85, 0.75), SHAPES[1]: (0.85, 0.90), SHAPES[2]: (0.85, 0.90)}
-"""reset="before", against the better of Haiku and Keras: forward, forward+backward."""
 
 JAX_PEERS = ("linen", "nnx", "haiku", "equinox", "keras")
 
 
-def section(folder: pathlib.Path) -> str:
-    """Returns the section.
+def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
+    """Returns the content of the page.
 
     Args:
       folder: of the results, in which `benchmarks/<name>.json` lie; those that are not there are left out.
+      targets: from `published.read_speed_targets`.
 
     Returns:
-      Markdown, from its heading on; nothing where there are no results.
+      Markdown, whose links are relative to `folder`; nothing if there are no results.
     """
     folder = folder / "benchmarks"
-    writers: dict[str, Callable[[Results], str]] = {
+    writers: dict[str, Callable[[Results, SpeedTargets], str]] = {
         "layer": _layer,
         "train": _train,
         "train_gpu": _train,
@@ -57,13 +39,13 @@ def section(folder: pathlib.Path) -> str:
     for name, write in writers.items():
         found = results.read(folder, name)
         if found is not None:
-            parts.append(f"{write(found)}\n\n![{name}](experiments/results/benchmarks/{name}.png)\n\n{_origin(found)}")
+            parts.append(f"{write(found, targets)}\n\n![{name}](benchmarks/{name}.png)\n\n{_origin(found)}")
     if not parts:
         return ""
     tried = folder / "tried.md"
     if tried.exists():
         parts.append(tried.read_text(encoding="utf-8").strip())
-    return "\n\n".join(["## Speed and memory", INTRODUCTION, *parts])
+    return "\n\n".join([INTRODUCTION, *parts])
 
 
 INTRODUCTION = """\
@@ -85,14 +67,16 @@ def verdict(ratio: float, target: float | None) -> str:
     return f"{ratio:.2f} (≤ {target:.2f})" if met else f"**{ratio:.2f} (> {target:.2f})**"
 
 
-def _layer(found: Results) -> str:
+def _layer(found: Results, targets: SpeedTargets) -> str:
     groups = {(g[0].sizes, g[0].reset, g[0].work): g for g in results.groups(found.measurements)}
     header = (
         *("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16"),
         *("fwd+bwd f32 / best JAX peer", "fwd+bwd f32, all cores", "fwd+bwd bf16, all cores"),
     )
     rows, aims = [], []
-    for sizes, targets in TARGETS.items():
+    shapes = dict.fromkeys(sizes for sizes, *_ in groups)
+    for sizes in shapes:
+        wanted = targets.layer.get(str(sizes), LayerTargets())
         if (sizes, "after", "gradient") not in groups or (sizes, "after", "forward") not in groups:
             continue
         forward, gradient = groups[sizes, "after", "forward"], groups[sizes, "after", "gradient"]
@@ -106,15 +90,21 @@ def _layer(found: Results) -> str:
                 for dtype in ("float32", "bfloat16")
             ),
         ]
-        cells = ("–" if r is None else verdict(r, target) for r, target in zip(ratios, targets, strict=True))
+        limits = (
+            *(wanted.forward_float32, wanted.forward_bfloat16, wanted.gradient_float32, wanted.gradient_bfloat16),
+            wanted.gradient_float32_best_jax_peer,
+            *(wanted.gradient_float32_all_cores, wanted.gradient_bfloat16_all_cores),
+        )
+        cells = ("–" if r is None else verdict(r, limit) for r, limit in zip(ratios, limits, strict=True))
         rows.append((str(sizes), *cells))
-        aims.append((str(sizes), *_aim(forward), *_aim(gradient)))
+        aims.append((str(sizes), *_aim(forward, targets.best_peer), *_aim(gradient, targets.best_peer)))
     before = []
-    for sizes in TARGETS:
+    for sizes in shapes:
         if (sizes, "before", "gradient") not in groups or (sizes, "before", "forward") not in groups:
             continue
         cells = []
-        for work, target in zip(("forward", "gradient"), BEFORE.get(sizes, (None, None)), strict=True):
+        wanted = targets.layer.get(str(sizes), LayerTargets())
+        for work, target in (("forward", wanted.before_forward), ("gradient", wanted.before_gradient)):
             group = groups[sizes, "before", work]
             cells.append(
                 verdict(_ratio(group, OURS, "float32", 1, _best(group, ("haiku", "keras"), "float32")), target)
@@ -129,36 +119,36 @@ def _layer(found: Results) -> str:
     best_header = ("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16")
     return "\n\n".join(
         (
-            '### One layer: ratio to PyTorch\'s float32 `nn.GRU`, reset="after"',
+            '## One layer: ratio to PyTorch\'s float32 `nn.GRU`, reset="after"',
             table(header, rows),
             "The aim, half of the *best* peer at the same precision (PyTorch's bfloat16 and autocast and onnxruntime's "
             "forward among them):",
             table(best_header, aims),
             'With reset="before", float32, against the better of Haiku and Keras:',
             table(("B, T, I, H", "forward", "fwd+bwd"), before),
-            f"Compile time of the gradient, at worst, in ratio to the plain scan's: {verdict(worst, 2.0)}.",
+            f"Compile time of the gradient, at worst, in ratio to the plain scan's: {verdict(worst, targets.compile)}.",
         )
     )
 
 
-def _aim(group: Sequence[Measurement]) -> Iterable[str]:
+def _aim(group: Sequence[Measurement], target: float) -> Iterable[str]:
     """Ours on the better of one device and all, against the best peer, for both precisions."""
     for dtype in ("float32", "bfloat16"):
         peers = [row for row in peers_of(group) if row.precision == dtype]
         ours = [row for row in group if row.library == OURS and row.precision == dtype]
         best, mine = (min(rows, key=lambda row: row.median_ms) for rows in (peers, ours))
         spread = f", {mine.devices} devices" if mine.devices > 1 else ""
-        yield f"{verdict(mine.median_ms / best.median_ms, 0.5)} {best.library}{spread}"
+        yield f"{verdict(mine.median_ms / best.median_ms, target)} {best.library}{spread}"
 
 
-def _train(found: Results) -> str:
+def _train(found: Results, targets: SpeedTargets) -> str:
     group, on_gpu = found.measurements, found.environment["jax_backend"] == "gpu"
     rows = []
     for devices in sorted({row.devices for row in group}):
         for dtype, peer, target in (
-            ("float32", "torch", 0.98),
-            ("bfloat16", "torch", 0.45),
-            ("bfloat16", AUTOCAST, 0.80),
+            ("float32", "torch", targets.train_float32),
+            ("bfloat16", "torch", targets.train_bfloat16),
+            ("bfloat16", AUTOCAST, targets.train_autocast),
         ):
             base = _named(group, peer)
             ours = next(r for r in group if (r.library, r.precision, r.devices) == (OURS, dtype, devices))
@@ -170,7 +160,7 @@ def _train(found: Results) -> str:
                     verdict(ours.median_ms / base.median_ms, None if on_gpu else target),
                 )
             )
-    title = f"### A training step of the character model, 2 × {group[0].H}, B={group[0].B}, T={group[0].T}"
+    title = f"## A training step of the character model, 2 × {group[0].H}, B={group[0].B}, T={group[0].T}"
     parts = [table(("ours", "ms", "PyTorch, ms", "ratio"), rows)]
     if on_gpu:
         title += ", on a GPU"
@@ -178,7 +168,7 @@ def _train(found: Results) -> str:
     return "\n\n".join((title, *parts))
 
 
-def _long(found: Results) -> str:
+def _long(found: Results, targets: SpeedTargets) -> str:
     measured = {(row.T, row.memory, row.loss): row for row in found.measurements}
     lengths = sorted({row.T for row in found.measurements})
     modes = [m for m in dict.fromkeys(row.memory for row in found.measurements) if m != "plain scan"]
@@ -193,16 +183,23 @@ def _long(found: Results) -> str:
                 row.T: f"{time:.1f} µs, {(row.temp_bytes or 0) / row.T / 1024:.1f} KiB"
                 for row, time in zip(of, times, strict=True)
             } | {T: "–" for T in lengths if (T, mode, loss) not in measured}
-            rows.append((f"{mode}, {loss}", *(cells[T] for T in lengths), verdict(max(times) / min(times), 1.15)))
+            rows.append(
+                (
+                    f"{mode}, {loss}",
+                    *(cells[T] for T in lengths),
+                    verdict(max(times) / min(times), targets.long_slowest),
+                )
+            )
         last = {mode: measured[lengths[-1], mode, loss].temp_bytes or 0 for mode in modes}
+        limits = (("recompute", targets.long_recompute), ("checkpoint", targets.long_checkpoint))
         if last.get("save"):
-            parts = [verdict(last[m] / last["save"], t) for m, t in (("recompute", 0.55), ("checkpoint", 0.15))]
+            parts = [verdict(last[m] / last["save"], t) for m, t in limits]
             bounds.append(f'{loss}: "recompute" {parts[0]}, "checkpoint" {parts[1]}')
     compiled = [row.compile_seconds for row in found.measurements if row.memory == "save" and row.compile_seconds]
     first = found.measurements[0]
     return "\n\n".join(
         (
-            f"### Long sequences: forward+backward, B={first.B}, I=H={first.H}, time and temporary memory a step",
+            f"## Long sequences: forward+backward, B={first.B}, I=H={first.H}, time and temporary memory a step",
             table(("kept, loss", *(f"T={T:,}" for T in lengths), "slowest / fastest step"), rows),
             f'Temporary memory at T={lengths[-1]:,} in ratio to "save": {"; ".join(bounds)}. A loss of all outputs '
             "needs them and their cotangent whatever is kept, 2 H numbers a step; one of the last state needs neither. "
@@ -211,31 +208,32 @@ def _long(found: Results) -> str:
     )
 
 
-def _step(found: Results) -> str:
+def _step(found: Results, targets: SpeedTargets) -> str:
+    del targets  # there are none
     names = list(dict.fromkeys(row.name for row in found.measurements))
     rows = []
     for group in results.groups(found.measurements):
         times = {row.name: 1e3 * row.median_ms for row in group}
         rows.append((str(group[0].H), *(f"{times[name]:.0f}" if name in times else "–" for name in names)))
     return "\n\n".join(
-        ('### One streaming step, B=1, reset="after", microseconds', table(("H", *names), rows)),
+        ('## One streaming step, B=1, reset="after", microseconds', table(("H", *names), rows)),
     )
 
 
-def _trainer(found: Results) -> str:
+def _trainer(found: Results, targets: SpeedTargets) -> str:
     rows = []
     for group in results.groups(found.measurements):
         ours = next(row for row in group if row.library == OURS)
         bare = next(row for row in group if row.library != OURS)
         sizes = f"{bare.H}, {bare.B}, {bare.T}"
         ratio = ours.median_ms / bare.median_ms
-        judged = verdict(ratio, 1 / 0.95) if ours.work == "trainer" else f"{ratio:.2f}"
+        judged = verdict(ratio, targets.loop) if ours.work == "trainer" else f"{ratio:.2f}"
         what = "the training loop" if ours.work == "trainer" else ours.work
         rows.append((what, sizes, f"{ours.median_ms:.1f}", f"{bare.median_ms:.1f}", judged))
     heads = ("what", "H, B, T", "ms a step", "bare loop, ms", "ratio")
     return "\n\n".join(
         (
-            "### What training costs beside its compiled step",
+            "## What training costs beside its compiled step",
             "The character model in float32: the whole training loop, and seeds side by side in one program, for each "
             "of them, beside a bare loop around the compiled step of one run.",
             table(heads, rows),

@@ -7,12 +7,11 @@ the GRU has. A training step is forward and backward over B sequences of T steps
 Operations are counted from the matrix products, which are nearly all of them: 2 a product forward, twice that backward.
 Times are the least of interleaved rounds; memory is what the compiled program sets aside beside its arguments.
 
-The results go to experiments/results/studies/, from where RESULTS.md takes them.
+The results go to experiments/results/studies/, from where docs/results/efficiency.md takes them.
 """
 
-import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +20,6 @@ from absl import flags
 
 import gru_jax
 from experiments import command_line
-from experiments.catalogue import with_variant
-from experiments.reporting import records
 from experiments.reporting.svg import svg
 from experiments.reporting.tables import NAMES, origin, table
 from experiments.studies import results
@@ -32,7 +29,6 @@ GATES = {"gru": 3, "lstm": 4, "elman": 1}
 SHAPES = ((32, 100, 64, 128), (32, 100, 256, 256))
 """B, T, I and the GRU's H."""
 COMPARISONS = ("width", "parameters")
-PICTURE = "experiments/results/studies/efficiency.svg"
 FINDINGS = """\
 What it shows: the 4 : 3 of gates is measured as it is counted, and a little more of it in time. With as many
 parameters the LSTM is narrower and does as many operations, and a step of it still takes longer than the GRU's; the
@@ -41,23 +37,21 @@ larger one. Memory is not a matter of gates alone: what a short sequence leaves 
 blocks is partly worked out again, and the LSTM's larger state is cut sooner. What it does not show: other shapes, and
 accelerators, where a step is bound by its launch and a wider one may cost nothing."""
 
-REACHED = """\
-For as many parameters and as many training steps, in the recorded runs; minutes where both were trained on one kind of
-machine, which was not always equally busy:"""
-
-
-def define_flags() -> None:
-    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    results.define_folder()
-    flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)
+results.define_flags()
+SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, writes efficiency.json and efficiency.svg, prints the table."""
+    """Measures, or reads what was recorded; writes efficiency.json, .md and .svg; prints the table."""
     del arguments
-    rows = [row for shape in SHAPES for equal in COMPARISONS for row in measure(shape, equal, flags.FLAGS.seconds)]
-    results.write("efficiency", {"rows": rows}, picture(rows))
-    print(costs_table(rows))
+    found = results.measured("efficiency", lambda: {"rows": measure_all(SECONDS.value)})
+    results.publish("efficiency", section(found), picture(found["rows"]))
+    print(costs_table(found["rows"]))
+
+
+def measure_all(seconds: float) -> list[dict[str, Any]]:
+    """Returns the rows of all shapes and comparisons."""
+    return [row for shape in SHAPES for equal in COMPARISONS for row in measure(shape, equal, seconds)]
 
 
 def parameter_count(cell: str, inputs: int, hidden: int) -> int:
@@ -136,26 +130,6 @@ def costs_table(rows: Sequence[dict[str, Any]]) -> str:
     return table(header, lines)
 
 
-def budget_table(groups: Sequence[records.Group]) -> str:
-    """Returns what recorded runs of `-lstm` and `-elman` configurations reached beside the GRU's, and in what time.
-
-    Minutes of different machines stand for nothing and are left out.
-    """
-    lines = []
-    for group in groups:
-        setting = group.config.partition("-")[0]
-        if group.cell == "gru" or group.config == setting:
-            continue
-        twins = [g for g in groups if (g.task, g.metric, g.cell) == (group.task, group.metric, "gru")]
-        twins = [g for g in twins if (with_variant(g.config), g.overrides) == (setting, group.overrides)]
-        for gru in twins[-1:]:
-            alike = set(gru.distinct("machine")) == set(group.distinct("machine"))
-            times = (f"{gru.minutes:.1f}", f"{group.minutes:.1f}") if alike else ("–", "–")
-            lines.append((group.task, group.metric, NAMES[group.cell], f"{gru.mean:.4g}", f"{group.mean:.4g}", *times))
-    header = ("task", "metric", "cell", "GRU", "that cell", "minutes, GRU", "minutes, that cell")
-    return table(header, lines) if lines else ""
-
-
 def picture(rows: Sequence[dict[str, Any]]) -> bytes:
     """Draws the ratios to the GRU's cost: a row for each shape, a column for each comparison."""
     measures = ("parameters", "operations", "milliseconds", "bytes")
@@ -175,24 +149,18 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
     return svg(len(SHAPES), len(COMPARISONS), (4.5, 2.8), paint)
 
 
-def section(folder: pathlib.Path) -> str:
-    """Returns the study's section of RESULTS.md; empty where it was not run."""
-    found = results.read(folder, "efficiency")
-    if found is None:
-        return ""
-    parts = [
-        "### What a GRU costs",
-        f"{origin(found)} One layer, forward and backward; in brackets the ratio to the GRU at the same shape:",
-        costs_table(found["rows"]),
-        f"![Cost of the three cells relative to the GRU]({PICTURE})",
-        FINDINGS,
-    ]
-    reached = budget_table(records.grouped(records.read(folder)))
-    if reached:
-        parts += [REACHED, reached]
-    return "\n\n".join(parts)
+def section(found: Mapping[str, Any]) -> str:
+    """Returns the study's Markdown."""
+    return "\n\n".join(
+        [
+            "## What a GRU costs",
+            f"{origin(found)} One layer, forward and backward; in brackets the ratio to the GRU at the same shape:",
+            costs_table(found["rows"]),
+            "![Cost of the three cells relative to the GRU](efficiency.svg)",
+            FINDINGS,
+        ]
+    )
 
 
 if __name__ == "__main__":
-    define_flags()
     command_line.run(main)

@@ -9,11 +9,10 @@ Three measurements for each cell, on the adding problem:
 - through training with Adam: the norm of dL/ds_t against the lag, at the beginning and later on;
 - with plain gradient descent from a gain of 2: loss and gradient norm of every step, with and without clipping.
 
-The results go to experiments/results/studies/, from where RESULTS.md takes them.
+The results go to experiments/results/studies/, from where docs/results/gradients.md takes them.
 """
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +37,6 @@ SEQUENCES = 4
 STAGES = (0.0, 0.25, 1.0)
 """The parts of training after which gradients are looked at."""
 VANISHED = 1e-6
-PICTURE = "experiments/results/studies/gradient_flow.svg"
 FINDINGS = """\
 What it shows: gates do not keep gradients by themselves. A fresh GRU's update gates are half open, and its Jacobian
 vanishes sooner than that of an Elman network with orthogonal weights; an LSTM, with its forget bias, keeps more. What
@@ -49,28 +47,29 @@ those of the GRU and the LSTM, which train at any of these gains with clipping o
 widths, tasks, seeds and longer training; where an LSTM opens its path."""
 
 
-def define_flags() -> None:
-    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    results.define_folder()
-    flags.DEFINE_integer("steps", 400, "Training steps of each run.", lower_bound=1)
+results.define_flags()
+STEPS = flags.DEFINE_integer("steps", 400, "Training steps of each run.", lower_bound=1)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, writes gradient_flow.json and gradient_flow.svg, prints the table."""
+    """Measures, or reads what was recorded; writes gradient_flow.json, .md and .svg; prints the tables."""
     del arguments
-    found: dict[str, Any] = {
-        "steps": flags.FLAGS.steps,
+    found = results.measured("gradient_flow", lambda: measure(STEPS.value))
+    results.publish("gradient_flow", section(found), picture(found))
+    print(jacobian_table(found), clipping_table(found), sep="\n\n")
+
+
+def measure(steps: int) -> dict[str, Any]:
+    """Returns the three measurements of each cell."""
+    return {
+        "steps": steps,
         "jacobian": {name: {str(gain): jacobian_norms(cell, gain) for gain in GAINS} for name, cell in CELLS.items()},
-        "training": {name: gradients_through_training(cell, flags.FLAGS.steps) for name, cell in CELLS.items()},
+        "training": {name: gradients_through_training(cell, steps) for name, cell in CELLS.items()},
         "clipping": {
-            name: {
-                mode: descent(cell, 2.0, clip, flags.FLAGS.steps) for mode, clip in (("none", None), ("clipped", 1.0))
-            }
+            name: {mode: descent(cell, 2.0, clip, steps) for mode, clip in (("none", None), ("clipped", 1.0))}
             for name, cell in CELLS.items()
         },
     }
-    results.write("gradient_flow", found, picture(found))
-    print(jacobian_table(found), clipping_table(found), sep="\n\n")
 
 
 def initial(cell: Any, gain: float) -> Any:
@@ -176,7 +175,7 @@ def descent(cell: Any, gain: float, clip: float | None, steps: int) -> dict[str,
     return {name: [value if np.isfinite(value) else None for value in values] for name, values in finite.items()}
 
 
-def jacobian_table(results: dict[str, Any]) -> str:
+def jacobian_table(results: Mapping[str, Any]) -> str:
     """Returns the norms of the Jacobian at a few lags, and the lag at which it has vanished."""
     lags = (10, 50, 100, 200)
     rows = []
@@ -187,7 +186,7 @@ def jacobian_table(results: dict[str, Any]) -> str:
     return table(("cell", "gain", *(f"lag {lag}" for lag in lags), f"below {VANISHED:g} from lag"), rows)
 
 
-def clipping_table(results: dict[str, Any]) -> str:
+def clipping_table(results: Mapping[str, Any]) -> str:
     """Returns the greatest gradient norm, and the loss at the end, with and without clipping."""
     rows = []
     for name, modes in results["clipping"].items():
@@ -199,7 +198,7 @@ def clipping_table(results: dict[str, Any]) -> str:
     return table(("cell", "clipping", "median gradient norm", "greatest", "loss, mean of the last 50 steps"), rows)
 
 
-def picture(results: dict[str, Any]) -> bytes:
+def picture(results: Mapping[str, Any]) -> bytes:
     """Draws the three measurements, a row each, a column for each cell."""
 
     def paint(panels: Any) -> None:
@@ -221,25 +220,21 @@ def picture(results: dict[str, Any]) -> bytes:
     return svg(3, 3, (4, 2.6), paint)
 
 
-def section(folder: pathlib.Path) -> str:
-    """Returns the study's section of RESULTS.md; empty where it was not run."""
-    found = results.read(folder, "gradient_flow")
-    if found is None:
-        return ""
+def section(found: Mapping[str, Any]) -> str:
+    """Returns the study's Markdown."""
     return "\n\n".join(
         [
-            "### How gradients flow",
+            "## How gradients flow",
             f"{origin(found)} Adding problem, T = {LENGTH}, {HIDDEN} units; the norm of ds_T/ds_t at initialisation, "
             "recurrent weights times a gain:",
             jacobian_table(found),
             f"Gradient descent at rate 0.05 from a gain of 2, {found['steps']} steps, clipped at a norm of 1 or not:",
             clipping_table(found),
-            f"![Jacobians at initialisation; gradients through training; clipping]({PICTURE})",
+            "![Jacobians at initialisation; gradients through training; clipping](gradient_flow.svg)",
             FINDINGS,
         ]
     )
 
 
 if __name__ == "__main__":
-    define_flags()
     command_line.run(main)

@@ -1,6 +1,6 @@
 """How far back each cell remembers: adding and copying over T = 50 to 1000 steps, at an equal number of parameters.
 
-python -m experiments.studies.long_memory --workdir=runs/long_memory            # goes on where it stopped
+python -m experiments.studies.long_memory --workdir=runs/long_memory            # resumes
 python -m experiments.studies.long_memory --workdir=runs/long_memory --list     # the runs, and which are finished
 python -m experiments.studies.long_memory --workdir=runs/long_memory --task=adding   # beside --task=copying elsewhere
 
@@ -12,14 +12,14 @@ half of the memoryless loss for copying; or where it diverges: ten steps in a ro
 sequence length is solved where every seed reaches the criterion; so from T = 400, where a failure costs minutes, the
 others are not run where the first does not.
 
-The results go to experiments/results/studies/, from where RESULTS.md takes them.
+The results go to experiments/results/studies/, from where docs/results/long_memory.md takes them.
 """
 
 import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ from experiments.training.metrics import read_rows
 from experiments.training.nonfinite import NonFiniteError
 from experiments.training.run import prepare, run
 
-PICTURE = "experiments/results/studies/long_memory.svg"
 LENGTHS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
 CHEAP = 200
@@ -122,31 +121,30 @@ def trials() -> Iterator[Trial]:
         yield Trial(task, length, kind, seed)
 
 
-def define_flags() -> None:
-    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    flags.DEFINE_string("workdir", "runs/long_memory", "Where the runs' folders are.")
-    results.define_folder()
-    flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1)
-    flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
-    flags.DEFINE_enum(
-        "task", None, list(PROBLEMS), "Whose runs to do, beside a process that does the other's; else all."
-    )
-    flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.")
+results.define_flags()
+WORKDIR = flags.DEFINE_string("workdir", "runs/long_memory", "Where the runs' folders are.", allow_override=True)
+DEVICES = flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1, allow_override=True)
+MOST = flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
+TASK = flags.DEFINE_enum(
+    "task", None, list(PROBLEMS), "Whose runs to do, beside a process that does the other's; else all."
+)
+LIST = flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.", allow_override=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does what is not finished, or lists it; writes what there is."""
+    """Does what is not finished, or lists it; writes long_memory.json, .md and .svg of what there is."""
     del arguments
-    folder = pathlib.Path(flags.FLAGS.workdir)
-    chosen = [trial for trial in trials() if flags.FLAGS.task in (None, trial.task)]
-    if flags.FLAGS.list:
+    folder = pathlib.Path(WORKDIR.value)
+    chosen = [trial for trial in trials() if TASK.value in (None, trial.task)]
+    if LIST.value:
         for trial in chosen:
             print(f"{state(trial, folder):<8} {trial.name}")
         return
-    devices.request_cpu_devices(32, flags.FLAGS.devices)
-    for trial in itertools.islice((t for t in chosen if state(t, folder) == "to do"), flags.FLAGS.most):
-        do(trial, folder, flags.FLAGS.devices)
-        write(folder)
+    if not flags.FLAGS.render:
+        devices.request_cpu_devices(32, DEVICES.value)
+        for trial in itertools.islice((t for t in chosen if state(t, folder) == "to do"), MOST.value):
+            do(trial, folder, DEVICES.value)
+            write(folder)
     print(write(folder))
 
 
@@ -213,10 +211,10 @@ def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def write(folder: pathlib.Path) -> str:
-    """Writes long_memory.json and long_memory.svg; returns the table."""
-    found = collected(folder)
-    results.write("long_memory", {"trials": found}, picture(found))
-    return steps_table(found)
+    """Writes long_memory.json, .md and .svg, with --render from the recorded trials; returns the table."""
+    found = results.measured("long_memory", lambda: {"trials": collected(folder)})
+    results.publish("long_memory", section(found), picture(found["trials"]))
+    return steps_table(found["trials"])
 
 
 def steps_table(found: Sequence[dict[str, Any]]) -> str:
@@ -291,30 +289,26 @@ def picture(found: Sequence[dict[str, Any]]) -> bytes:
     return svg(len(PROBLEMS), len(LENGTHS), (2.8, 2.4), paint)
 
 
-def section(folder: pathlib.Path) -> str:
-    """Returns the study's section of RESULTS.md; empty where it was not run."""
-    found = results.read(folder, "long_memory")
-    if found is None:
-        return ""
+def section(found: Mapping[str, Any]) -> str:
+    """Returns the study's Markdown."""
     criteria = "; ".join(
         f"{task}: {problem.metric} at most {problem.criterion:g}, within {problem.steps} steps"
         for task, problem in PROBLEMS.items()
     )
     return "\n\n".join(
         [
-            "### How far back each cell remembers",
+            "## How far back each cell remembers",
             f"{origin(found)} The step at which the validation metric first reached the criterion ({criteria}), as a "
             "mean over the seeds that did; where none did, the best that one reached. From T = 400 no other is run "
             "where the first fails:",
             steps_table(found["trials"]),
             "Greatest norm of the gradient before clipping, as a mean over 200 steps, in all runs of a cell: "
             f"{steepest(found['trials'])}.",
-            f"![Validation curves of every run; dashed: the criterion; a cross: the run diverged]({PICTURE})",
+            "![Validation curves of every run; dashed: the criterion; a cross: the run diverged](long_memory.svg)",
             FINDINGS,
         ]
     )
 
 
 if __name__ == "__main__":
-    define_flags()
     command_line.run(main)

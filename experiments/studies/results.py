@@ -1,8 +1,12 @@
-"""What a study leaves for RESULTS.md: its numbers, and where they come from, beside a picture of them."""
+"""What a study leaves in the folder of the results: its numbers as JSON, and a Markdown section and a picture of them.
+
+The report puts the sections of all studies together and imports none of them. With --render, a study measures nothing
+and writes section and picture anew from the recorded numbers.
+"""
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
@@ -12,39 +16,67 @@ from experiments.schema import ConfigError
 from experiments.training import environment, summary
 
 
-def define_folder() -> None:
-    """Defines --folder, where `write` puts the results."""
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.")
+def define_flags() -> None:
+    """Defines --folder and --render; studies that each define them can be imported side by side."""
+    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.", allow_override=True)
+    flags.DEFINE_bool(
+        "render",
+        False,
+        "Whether to measure nothing, and to write anew what follows from <study>.json.",
+        allow_override=True,
+    )
 
 
-def write(study: str, found: Mapping[str, Any], picture: bytes, options: str = "") -> None:
-    """Writes <study>.json, with the command, machine and commit, and <study>.svg to --folder.
+def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str = "") -> dict[str, Any]:
+    """Returns what a study finds, and writes it to <study>.json; with --render, returns what was recorded.
 
     Args:
       study: its name.
-      found: what it measured.
-      picture: an SVG.
+      measure: does the work.
       options: what the command cannot do without, such as "--workdir=runs/multi30k".
+
+    Returns:
+      The measurements, with the "command", "machine" and "commit" that they come from.
+
+    Raises:
+      ConfigError: --render, and there is no such file, or it is damaged.
     """
     folder = pathlib.Path(flags.FLAGS.folder)
+    if flags.FLAGS.render:
+        return read(folder / f"{study}.json")
     folder.mkdir(parents=True, exist_ok=True)
     source = {
         "command": f"python -m experiments.studies.{study} {options}".rstrip(),
         "machine": environment.machine(),
         "commit": environment.commit(),
     }
-    atomic.write_json(folder / f"{study}.json", source | dict(found))
+    found = source | dict(measure())
+    atomic.write_json(folder / f"{study}.json", found)
+    return found
+
+
+def publish(study: str, section: str, picture: bytes) -> None:
+    """Writes <study>.md and <study>.svg to --folder.
+
+    Args:
+      study: its name.
+      section: Markdown that begins with its heading; links are relative to the folder.
+      picture: an SVG.
+    """
+    folder = pathlib.Path(flags.FLAGS.folder)
+    atomic.write_bytes(folder / f"{study}.md", f"{section.strip()}\n".encode())
     atomic.write_bytes(folder / f"{study}.svg", picture)
 
 
-def read(folder: pathlib.Path, study: str) -> dict[str, Any] | None:
-    """Returns what `write` has put into the "studies" of a folder of results; None where the study was not run.
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what `measured` has written.
 
     Raises:
-      ConfigError: the file is damaged.
+      ConfigError: the file is not there or damaged.
     """
-    path = folder / "studies" / f"{study}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: expected the results of a study, got no file") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+        raise ConfigError(f"{path}: expected the results of a study, got damaged JSON: {error}") from None

@@ -6,7 +6,7 @@ A summary of fixed size has to hold all of a source; attention does not (Cho et 
 Machine Translation: Encoder-Decoder Approaches", 2014; Bahdanau et al. 2015, figure 2). Both runs translate the same
 split, cut into groups of source length in words; the score of each group is a BLEU of its own.
 
-The results go to experiments/results/studies/, from where RESULTS.md takes them.
+The results go to experiments/results/studies/, from where docs/results/translation.md takes them.
 """
 
 import dataclasses
@@ -26,7 +26,6 @@ from experiments.studies.length_groups import Group, by_length, edges_of, plot, 
 from experiments.tasks.base import SPLITS, Split
 from experiments.tasks.multi30k import Multi30k, sacrebleu_metrics
 
-PICTURE = "experiments/results/studies/source_length.svg"
 FINDINGS = """\
 What it shows: with attention a translation holds its quality up to some 18 words; without, every group is worse than
 the one before, and the gap widens from group to group. Both models have as many layers and the same decoder's width,
@@ -35,20 +34,27 @@ the last group has few sentences, so its BLEU is the least certain; nor how far 
 LABELS = {"additive": "with attention", "none": "without attention"}
 
 
-def define_flags() -> None:
-    """Defines the command's flags; `experiments.report` imports this file and has flags of its own."""
-    flags.DEFINE_list("workdir", None, "The runs' folders, separated by commas.", required=True)
-    flags.DEFINE_enum("split", "test", SPLITS, "The split to translate.")
-    flags.DEFINE_list("edges", ["8", "11", "14", "18"], "The most words of each group but the last.")
-    results.define_folder()
-    command_line.define_data_dir()
+results.define_flags()
+WORKDIR = flags.DEFINE_list("workdir", [], "The runs' folders, separated by commas.", allow_override=True)
+SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "The split to translate.", allow_override=True)
+EDGES = flags.DEFINE_list("edges", ["8", "11", "14", "18"], "The most words of each group but the last.")
+DATA_DIR = command_line.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Translates, writes source_length.json and source_length.svg, prints a row for each group and a column a run."""
+    """Translates, or reads what was recorded; writes source_length.json, .md and .svg; prints the groups."""
     del arguments
-    split, edges = cast(Split, flags.FLAGS.split), edges_of(flags.FLAGS.edges)
-    runs = [(workdir, *trained.load(workdir, flags.FLAGS.data_dir, (Multi30k,))) for workdir in flags.FLAGS.workdir]
+    found = results.measured("source_length", measure, "--workdir=runs/multi30k,runs/multi30k_summary")
+    results.publish("source_length", section(found), picture(found))
+    print(groups_table(found))
+
+
+def measure() -> dict[str, Any]:
+    """Returns the groups of each run that --workdir names."""
+    split, edges = cast(Split, SPLIT.value), edges_of(EDGES.value)
+    if not WORKDIR.value:
+        raise ConfigError("--workdir: expected the folders of runs, such as runs/multi30k, got nothing")
+    runs = [(workdir, *trained.load(workdir, DATA_DIR.value, (Multi30k,))) for workdir in WORKDIR.value]
     if len({(task.languages, task.config.lowercase) for _, task, _ in runs}) > 1:
         raise ConfigError("--workdir: expected runs of one direction and case, got several")
     metric = sacrebleu_metrics(runs[0][1].config.lowercase)["bleu"]
@@ -58,14 +64,12 @@ def main(arguments: Sequence[str]) -> None:
         columns[label(workdir, columns)] = [
             dataclasses.asdict(group) for group in (*by_length(*texts, edges, metric), *by_length(*texts, [], metric))
         ]
-    found = {
+    return {
         "direction": "-".join(runs[0][1].languages),
         "split": split,
         "signature": str(metric.get_signature()),
         "columns": columns,
     }
-    results.write("source_length", found, picture(found), "--workdir=runs/multi30k,runs/multi30k_summary")
-    print(groups_table(found))
 
 
 def label(workdir: str, taken: Mapping[str, Any]) -> str:
@@ -90,23 +94,19 @@ def picture(found: Mapping[str, Any]) -> bytes:
     return plot({name: [Group(**group) for group in groups[:-1]] for name, groups in found["columns"].items()})
 
 
-def section(folder: pathlib.Path) -> str:
-    """Returns the study's section of RESULTS.md; empty where it was not run."""
-    found = results.read(folder, "source_length")
-    if found is None:
-        return ""
+def section(found: Mapping[str, Any]) -> str:
+    """Returns the study's Markdown."""
     return "\n\n".join(
         [
-            "### How far a summary reaches",
+            "## How far a summary reaches",
             f"{origin(found)} Multi30k, {found['direction']}, BLEU of the {found['split']} split in groups of source "
             f"length, and of all of it in the last row ({found['signature']}):",
             groups_table(found),
-            f"![BLEU by the words of the source]({PICTURE})",
+            "![BLEU by the words of the source](source_length.svg)",
             FINDINGS,
         ]
     )
 
 
 if __name__ == "__main__":
-    define_flags()
     command_line.run(main)

@@ -1,148 +1,147 @@
-"""What RESULTS.md says follows from the records and the goals."""
+"""RESULTS.md, its pages and the README's table are what the records say."""
 
 import dataclasses
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from experiments import report
-from experiments.reporting import document, goals, plot, records, tables
-from experiments.reporting.goals import Figure, Goal
+from experiments.reporting import document, records, tables
+from experiments.reporting.document import Report
+from experiments.reporting.published import Published
 from experiments.schema import ConfigError
+from tests.experiments.reporting.test_tables import ROW, SOURCES, group
 
 ROOT = pathlib.Path(__file__).parents[3]
-GOAL = Goal(
-    "jsb",
-    "nll",
-    "Chorales",
-    "nats",
-    ".2f",
-    "less",
-    target=8.43,
-    at_most=1000,
-    figures=(Figure("GRU", 8.43, "A 2018"), Figure("LSTM", 8.45, "A 2018"), Figure("GRU", 8.54, "B", reported=True)),
-)
+DOCUMENTS = [ROOT / "RESULTS.md", *sorted((ROOT / document.PAGES_FOLDER).glob("*.md"))]
 
 
-def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll", parameters=1000, setting="jsb"):
-    shared = {"parameters": parameters, "minutes": 2.0, "machine": "two cores", "commit": "0123456789-dirty"}
-    shared["overrides"] = [*overrides]
-    runs = tuple(shared | {"seed": seed, "value": value} for seed, value in enumerate(values))
-    return records.Group(task, metric, cell, f"configs/music.py:{setting}", overrides, runs)
+def made(tmp_path, groups, **rows):
+    return Report(Published(rows or {"jsb": ROW}, SOURCES), groups, {}, tmp_path)
 
 
-def test_results_md_is_what_the_records_say():
+def test_the_documents_are_what_the_records_say():
     report.check(ROOT)
 
 
+def test_results_md_is_short_and_its_pages_are_all_there():
+    assert (ROOT / "RESULTS.md").stat().st_size <= 25_000
+    assert {path.stem for path in DOCUMENTS[1:]} == {page.name for page in Report.read(ROOT / document.RESULTS).pages}
+    for picture in (document.OVERVIEW, document.FORECASTS):
+        assert (ROOT / picture).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_no_relative_link_is_dead(path):
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    assert path.stem == "RESULTS" or "../../RESULTS.md" in links
+    for link in links:
+        file, _, anchor = link.partition("#")
+        if re.match(r"\w+:", link):
+            continue
+        target = path.parent / file if file else path
+        assert target.is_file(), link
+        if anchor:
+            text = target.read_text(encoding="utf-8")
+            assert anchor in {document.anchor(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}, (
+                link
+            )
+
+
+def test_every_study_and_every_task_is_on_a_page():
+    folder = ROOT / document.RESULTS / "studies"
+    taken = {study for page in document.PAGES for study in page.studies}
+    assert taken == {path.stem for path in folder.glob("*.md")}
+    pages = {page.name for page in document.PAGES}
+    assert {row.page for row in Report.read(ROOT / document.RESULTS).rows} <= pages
+    assert {path.stem for path in (ROOT / document.RESULTS / "notes").glob("*.md")} <= pages
+
+
+def test_every_record_is_on_a_page():
+    texts = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    for made in records.grouped(records.read(ROOT / document.RESULTS)):
+        assert made.command in texts
+
+
 def test_a_stale_document_or_picture_is_refused(tmp_path):
-    picture = tmp_path / document.PICTURE
-    picture.parent.mkdir(parents=True)
-    for name in ("digits.jsonl", "jsb.jsonl", "studies/gradient_flow.json"):
-        copy = picture.parent / name
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / copy.relative_to(tmp_path), copy)
+    results = tmp_path / document.RESULTS
+    results.mkdir(parents=True)
+    kept = ("digits.jsonl", "jsb.jsonl", "published.toml", "targets.toml", "studies/gradient_flow.md", "notes/music.md")
+    for name in kept:
+        (results / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / document.RESULTS / name, results / name)
     readme = pathlib.Path(shutil.copy(ROOT / "README.md", tmp_path))
-    with pytest.raises(ConfigError, match=r"RESULTS.md is not what the records say, from line 1 on"):
+    with pytest.raises(ConfigError, match=r"^RESULTS.md: expected what the records say, got another line 1;"):
         report.check(tmp_path)
-    results = report.write(tmp_path)[0]
+    report.write(tmp_path)
     report.check(tmp_path)
-    line = results.read_text().splitlines().index("## Overview") + 1
-    results.write_text(results.read_text().replace("## Overview", "## overview"))
-    with pytest.raises(ConfigError, match=rf"from line {line} on"):
-        report.check(tmp_path)
-    report.write(tmp_path)
+    for name in ("RESULTS.md", "docs/results/music.md"):
+        path = tmp_path / name
+        line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "| JSB Chorales" in text)
+        path.write_text(path.read_text().replace("| JSB Chorales", "| JSB chorales"))
+        with pytest.raises(ConfigError, match=rf"^{name}: expected what the records say, got another line {line};"):
+            report.check(tmp_path)
+        report.write(tmp_path)
     line = readme.read_text().splitlines().index(document.MARKS[0].strip()) + 5
-    readme.write_text(readme.read_text().replace("| Digits, 64", "| digits, 64"))
-    with pytest.raises(ConfigError, match=rf"README.md is not what the records say, from line {line} on"):
+    readme.write_text(readme.read_text().replace("| JSB Chorales", "| JSB chorales"))
+    with pytest.raises(ConfigError, match=rf"^README.md: expected what the records say, got another line {line};"):
         report.check(tmp_path)
     report.write(tmp_path)
-    picture.write_text("<svg/>")
-    with pytest.raises(ConfigError, match=r"results.svg is not what the records say"):
+    (results / "overview.svg").write_text("<svg/>")
+    with pytest.raises(ConfigError, match=r"overview.svg: expected what the records say, got another picture"):
         report.check(tmp_path)
 
 
-def test_every_configuration_and_task_that_is_named_exists():
-    for record in records.read(ROOT / "experiments" / "results"):
+def test_every_configuration_that_is_named_exists():
+    for record in records.read(ROOT / document.RESULTS):
         assert (ROOT / record["config"].split(":")[0]).is_file(), record["config"]
-    tasks = [(goal.task, goal.metric) for goal in goals.GOALS]
-    assert len(set(tasks)) == len(tasks)
 
 
-def test_the_overview_by_hand(tmp_path):
-    text = document.text([group(), group("elman", (9.0,))], tmp_path, goals=[GOAL])
-    row = "| Chorales | nats | 8.40 ± 0.14 | not yet run | 9.00 | 8.43 | ≤ 8.43 | yes |"
-    assert row in text.splitlines()
-    assert "Published: GRU 8.43, LSTM 8.45 (A 2018); GRU 8.54 (B, as reported elsewhere)." in text
-    assert (
-        "| GRU | 1,000 | 8.40 ± 0.14 | 0, 1 | yes | 2.0 | two cores | 0123456-dirty | `configs/music.py:jsb` |" in text
-    )
-    assert "Not yet run" not in text
-
-
-def test_the_table_of_the_readme_by_hand():
-    goals = [GOAL, dataclasses.replace(GOAL, metric="bits", headline=False), dataclasses.replace(GOAL, task="other")]
-    groups = [group(), group(metric="bits"), group("elman", (9.0,)), group("lstm", task="other")]
+def test_the_table_of_the_readme_has_the_rows_that_are_chosen_and_nothing_around_it_changes(tmp_path):
+    rows = {"jsb": dataclasses.replace(ROW, readme=True), "other": dataclasses.replace(ROW, metric="bits")}
+    found = made(tmp_path, [group(), group(metric="bits"), group("elman", (9.0,))], **rows)
     before = "# title\n\n{}what there was{}\nmore".format(*document.MARKS)
-    made = document.readme(before, groups, goals)
-    assert made == f"# title\n\n{document.MARKS[0]}{tables.headlines(goals, groups)}{document.MARKS[1]}\nmore"
-    assert tables.headlines(goals, groups).splitlines()[2:] == [
-        "| Chorales | nats | 8.40 ± 0.14 |  | 9.00 | GRU 8.43 | `--config=configs/music.py:jsb` |"
-    ]
+    text = document.readme(before, found)
+    assert text.startswith(f"# title\n\n{document.MARKS[0]}| task |")
+    assert text.endswith(f"{tables.LEGEND}{document.MARKS[1]}\nmore")
+    lines = [line for line in text.splitlines() if line.startswith("| Chorales")]
+    assert [line.split(" | ")[-1] for line in lines] == ["`--config=configs/music.py:jsb` |"]
     for broken in ("# title", before.replace(document.MARKS[1], ""), before + before):
         with pytest.raises(ConfigError, match=r"README.md: expected one <!-- results"):
-            document.readme(broken, groups, goals)
+            document.readme(broken, found)
 
 
-def test_a_goal_without_records_is_said_to_be_waiting(tmp_path):
-    assert "Not yet run: Chorales." in document.text([], tmp_path, goals=[GOAL])
+def test_a_row_without_runs_is_said_to_be_waiting(tmp_path):
+    assert "Not yet run: Chorales." in document.results(made(tmp_path, []))
+    assert "Not yet run" not in document.results(made(tmp_path, [group()]))
 
 
-def test_a_record_without_a_goal_is_not_left_out(tmp_path):
-    text = document.text([group(task="new", metric="score")], tmp_path, goals=[GOAL])
-    assert "| new | test score | 8.4 ± 0.14 |" in text
+def test_a_record_without_a_row_is_not_left_out(tmp_path):
+    for name in ("published.toml", "targets.toml", "digits.jsonl"):
+        text = (ROOT / document.RESULTS / name).read_text()
+        (tmp_path / name).write_text(text.replace('"task": "digits"', '"task": "new"'))
+    found = Report.read(tmp_path)
+    assert found.pages[-1] is document.OTHER
+    assert "| new | test accuracy ↓ | 97.69 ± 0.58‡ |" in document.results(found)
+    assert "| GRU | 51,210 | 97.69 ± 0.58‡ | 0, 1, 2 |" in document.page(document.OTHER, found)
 
 
-def test_the_overview_shows_the_default_configuration_whatever_its_score():
-    worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
-    assert tables.default(GOAL, [worse, better], "gru") is worse
-    assert tables.default(GOAL, [better], "gru") is better
-    assert tables.default(GOAL, [better], "lstm") is None
+def test_links_of_fragments_lead_from_their_page_to_the_results():
+    text = "![a](x.svg) [b](#there) [c](https://d.org) [e](../../f.md) [g](h/i.md)"
+    base = "../../experiments/results/studies"
+    assert document.relinked(text, "studies") == (
+        f"![a]({base}/x.svg) [b](#there) [c](https://d.org) [e](../../f.md) [g]({base}/h/i.md)"
+    )
+    assert document.relinked("[a](b.md)") == "[a](../../experiments/results/b.md)"
 
 
-def test_a_goal_is_answered_by_its_own_setting():
-    goal = dataclasses.replace(GOAL, setting="jsb")
-    own, lstm, other = group(), group("lstm", setting="jsb-lstm"), group(values=(1.0,), setting="transposed")
-    for groups in ([own, lstm, other], [other, lstm, own]):
-        assert tables.default(goal, groups, "gru") is own
-        assert tables.default(goal, groups, "lstm") is lstm
-    assert tables.default(goal, [other], "gru") is None
-    assert tables.default(GOAL, [own, other], "gru") is other
-    assert "`configs/music.py:transposed`" in tables.details("jsb", [goal], [own, other])
-
-
-@pytest.mark.parametrize(
-    ("better", "strict", "value", "parameters", "met"),
-    [
-        ("less", False, 8.43, 1000, True),
-        ("less", True, 8.43, 1000, False),
-        ("less", False, 8.44, 1000, False),
-        ("more", False, 8.44, 1000, True),
-        ("more", True, 8.42, 1000, False),
-        ("less", False, 8.0, 1001, False),
-    ],
-)
-def test_a_target_is_met(better, strict, value, parameters, met):
-    goal = Goal("t", "m", "T", "M", ".2f", better, target=8.43, strict=strict, at_most=1000)
-    assert goal.met(value, parameters) is met
-
-
-def test_the_picture_is_the_same_every_time_and_knows_its_numbers():
-    pairs = plot.drawn([GOAL], [group(), group("lstm")])
-    first = plot.draw(pairs)
-    assert first == plot.draw(pairs)
-    assert plot.digest(pairs).encode() in first
-    other = plot.drawn([GOAL], [group(values=(8.3, 8.6)), group("lstm")])
-    assert plot.digest(other) != plot.digest(pairs)
-    assert all(name in first for name in (b"Chorales", b"GRU", b"LSTM", b"nats"))
+def test_the_report_imports_no_study():
+    program = "import sys, experiments.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = [name for name in done.stdout.split() if name.startswith("experiments.")]
+    assert "experiments.reporting.document" in loaded
+    assert not [name for name in loaded if name.startswith("experiments.studies")]

@@ -1,13 +1,17 @@
 """The section on speed says what the measurements say."""
 
 import dataclasses
+import pathlib
 
 import pytest
 
 from experiments.benchmarks import results
 from experiments.benchmarks.results import Results
+from experiments.reporting import published
 from experiments.reporting.speed import section, verdict
 from tests.experiments.benchmarks.test_results import ENVIRONMENT, ROW
+
+TARGETS = published.read_speed_targets(pathlib.Path(__file__).parents[3] / "experiments" / "results")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +28,7 @@ def test_verdict(ratio, target, said):
 
 
 def test_nothing_measured_nothing_said(tmp_path):
-    assert section(tmp_path) == ""
+    assert section(tmp_path, TARGETS) == ""
 
 
 def layer_rows():
@@ -47,8 +51,8 @@ def layer_rows():
 
 def test_layer_table(tmp_path):
     results.write(tmp_path / "benchmarks", Results("layer", ENVIRONMENT, tuple(layer_rows())))
-    text = section(tmp_path)
-    assert text.startswith("## Speed and memory\n")
+    text = section(tmp_path, TARGETS)
+    assert text.startswith("Median milliseconds")
     assert (
         "| 32, 100, 64, 128 | 0.50 (≤ 0.65) | 0.25 (≤ 0.38) | **0.50 (> 0.46)** | 0.25 (≤ 0.28) | 0.62 (≤ 0.65) "
         "| **0.40 (> 0.33)** | 0.20 (≤ 0.21) |"
@@ -56,7 +60,7 @@ def test_layer_table(tmp_path):
     assert "| 32, 100, 64, 128 | 0.80 (≤ 0.85) | **0.80 (> 0.75)** |" in text
     assert "**0.50" not in text.split("The aim")[1].split("With reset")[0]  # 8 against linen's 16
     assert "python -m experiments.benchmark --suite=layer" in text
-    assert "![layer](experiments/results/benchmarks/layer.png)" in text
+    assert "![layer](benchmarks/layer.png)" in text
 
 
 def test_long_table(tmp_path):
@@ -71,7 +75,7 @@ def test_long_table(tmp_path):
                     yield dataclasses.replace(ROW, T=T, memory=memory, loss=loss, temp_bytes=T * numbers, median_ms=ms)
 
     results.write(tmp_path / "benchmarks", Results("long", ENVIRONMENT, tuple(rows())))
-    text = section(tmp_path)
+    text = section(tmp_path, TARGETS)
     assert 'mean(ys**2): "recompute" 0.50 (≤ 0.55), "checkpoint" **0.33 (> 0.15)**' in text
     assert 'mean(h_last**2): "recompute" 0.25 (≤ 0.55), "checkpoint" 0.03 (≤ 0.15)' in text
     assert "1.00 (≤ 1.15)" in text
@@ -81,4 +85,4 @@ def test_long_table(tmp_path):
 def test_what_was_tried_is_told(tmp_path):
     results.write(tmp_path / "benchmarks", Results("step", ENVIRONMENT, (dataclasses.replace(ROW, work="step"),)))
     (tmp_path / "benchmarks" / "tried.md").write_text("### What was tried\n\nMuch.\n")
-    assert section(tmp_path).endswith("### What was tried\n\nMuch.")
+    assert section(tmp_path, TARGETS).endswith("### What was tried\n\nMuch.")

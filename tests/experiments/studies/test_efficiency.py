@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from experiments.reporting.records import Group
 from experiments.studies import efficiency
 
 
@@ -29,21 +28,3 @@ def test_the_table_and_the_picture_compare_with_the_gru():
     lstm = shared | {"cell": "lstm", "parameters": 400, "operations": 4e9, "bytes": 2**21, "milliseconds": 15.0}
     line = efficiency.costs_table([gru, lstm]).splitlines()[-1]
     assert line == ("| 32, 100, 64, 128 | width | LSTM | 128 | 400 (1.33) | 4.00 (1.33) | 15.0 (1.50) | 2.0 (2.00) |")
-
-
-def test_recorded_runs_stand_beside_the_gru_of_their_own_setting():
-    def group(cell, config, value, machine="a CPU"):
-        run = {"seed": 0, "overrides": [], "value": value, "minutes": 2.0, "parameters": 5, "machine": machine}
-        runs = (run,)
-        return Group("jsb", "nll", cell, config, (), runs)
-
-    groups = [
-        group("gru", "configs/music.py:jsb", 8.0),
-        group("gru", "configs/music.py:other", 7.0),
-        group("lstm", "configs/music.py:jsb-lstm", 9.0),
-        group("elman", "configs/music.py:jsb-elman", 9.5, "a GPU"),
-        group("lstm", "configs/music.py:jsb", 1.0),
-    ]
-    lines = efficiency.budget_table(groups).splitlines()
-    assert lines[2:] == ["| jsb | nll | LSTM | 8 | 9 | 2.0 | 2.0 |", "| jsb | nll | Elman | 8 | 9.5 | – | – |"]
-    assert efficiency.budget_table(groups[:2]) == ""

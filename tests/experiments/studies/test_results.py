@@ -1,17 +1,51 @@
-"""A study's numbers are read as they were written, or refused in one line."""
+"""A study's numbers are read as they were written, and its section and picture follow from them alone."""
+
+import json
+import pathlib
+import shutil
 
 import pytest
 
 from experiments.schema import ConfigError
 from experiments.studies import results
+from tests.experiments.programs import programs
+
+RECORDED = pathlib.Path(__file__).parents[3] / "experiments" / "results" / "studies"
+STUDIES = ("efficiency", "gradient_flow", "long_memory", "source_length")
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "studies" / "efficiency.json"
-    assert results.read(tmp_path, "efficiency") is None
-    path.parent.mkdir()
+@pytest.mark.parametrize(("text", "told"), [(None, "got no file"), ('{"seconds": ', "got damaged JSON: [^\n]*")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
+    path = tmp_path / "efficiency.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{path}: expected the results of a study, {told}$"):
+        results.read(path)
     path.write_text('{"seconds": 3}')
-    assert results.read(tmp_path, "efficiency") == {"seconds": 3}
-    path.write_text('{"seconds": ')
-    with pytest.raises(ConfigError, match=rf"^{path} is damaged: [^\n]*$"):
-        results.read(tmp_path, "efficiency")
+    assert results.read(path) == {"seconds": 3}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_section_and_picture_follow_from_the_recorded_numbers(tmp_path, study):
+    shutil.copy(RECORDED / f"{study}.json", tmp_path)
+    with programs() as run:
+        run.run(f"studies.{study}", "--render", f"--folder={tmp_path}")
+    for suffix in ("json", "md"):
+        assert (tmp_path / f"{study}.{suffix}").read_bytes() == (RECORDED / f"{study}.{suffix}").read_bytes()
+    assert b"</svg>" in (tmp_path / f"{study}.svg").read_bytes()
+
+
+def test_what_was_not_measured_is_not_rendered(tmp_path):
+    with programs() as run:
+        told = run.run("studies.efficiency", "--render", f"--folder={tmp_path}", status=1)
+        other = run.run("studies.source_length", f"--folder={tmp_path}", status=1)
+    assert told == f"error: {tmp_path}/efficiency.json: expected the results of a study, got no file\n"
+    assert other == "error: --workdir: expected the folders of runs, such as runs/multi30k, got nothing\n"
+
+
+def test_recorded_sections_link_to_pictures_beside_them():
+    for study in STUDIES:
+        text = (RECORDED / f"{study}.md").read_text()
+        assert text.startswith("## ")
+        assert f"]({study}.svg)" in text
+        assert json.loads((RECORDED / f"{study}.json").read_text())["command"] in text

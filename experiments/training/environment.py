@@ -29,8 +29,8 @@ PACKAGES = (
     "jiwer",
 )
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RECORDED = ("experiments/results", "RESULTS.md")
-"""What runs add to, and do not depend on."""
+RECORDED = ("experiments/results", "RESULTS.md", "docs/results", "README.md")
+"""What records are added to and the report is written to; no run depends on it."""
 
 
 def describe(devices: int) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from experiments.training import environment
 def checkout(tmp_path, monkeypatch):
     """A repository of one commit, in the place of this one."""
     (tmp_path / "experiments" / "results").mkdir(parents=True)
-    for name in ("RESULTS.md", "experiments/results/digits.jsonl", "experiments/train.py"):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    for name in (
+        "RESULTS.md",
+        "README.md",
+        "docs/results/music.md",
+        "experiments/results/digits.jsonl",
+        "experiments/train.py",
+    ):
         (tmp_path / name).write_text("first\n")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     for command in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-q", "-m", "first")):
@@ -24,7 +31,8 @@ def test_a_commit_is_dirty_where_something_other_than_results_differs(checkout):
     clean = environment.commit()
     assert len(clean) == 40
     (checkout / "experiments" / "results" / "digits.jsonl").write_text("second\n")
-    (checkout / "RESULTS.md").write_text("second\n")
+    for name in ("RESULTS.md", "README.md", "docs/results/music.md"):
+        (checkout / name).write_text("second\n")
     (checkout / "untracked").write_text("second\n")
     assert environment.commit() == clean
     (checkout / "experiments" / "train.py").write_text("second\n")

@@ -58,6 +58,8 @@ def define_config() -> flags.FlagHolder:
         )
     except flags.Error as error:  # it reads a --flagfile at once
         _refuse(str(error).removeprefix("ERROR:: "))
+    except UnicodeDecodeError as error:
+        _refuse_bytes(error)
 
 
 def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) -> NoReturn:
@@ -183,7 +185,12 @@ def _show_exception(kind: type[BaseException], error: BaseException, trace: Any)
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags; whatever goes wrong in it, a config file's own errors included, becomes one line."""
-    rewritten = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+    try:
+        rewritten = flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+    except flags.Error as error:
+        _refuse(str(error).removeprefix("ERROR:: "))
+    except UnicodeDecodeError as error:
+        _refuse_bytes(error)
     for index, argument in enumerate(rewritten):
         flag, equals, value = argument.partition("=")
         if flag in ("--config", "-config"):
@@ -228,6 +235,11 @@ def _refuse_unknown_section(name: str) -> None:
         _refuse(error)
 
 
+def _refuse_bytes(error: UnicodeDecodeError) -> NoReturn:
+    byte = error.object[error.start]
+    _refuse(f"--flagfile: expected {error.encoding.upper()} text, got byte 0x{byte:02x} (offset {error.start})")
+
+
 def _refuse(message: Any) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(str(message))}", file=sys.stderr)
     sys.exit(2)

@@ -139,7 +139,7 @@ def describe(made: Forecast, source: str) -> str:
     """Returns the table of the first rows, and with a backtest how they compare."""
     last = f"{made.series.label(made.origin - 1)}: {made.history[made.origin - 1].item()!r}"
     share, count = 100 * (made.levels[-1] - made.levels[0]), len(made.quantiles)
-    figures = [shown(row) for row in made.quantiles[:SHOWN_ROWS]]
+    figures = shown(made.quantiles[:SHOWN_ROWS])
     medians = [row[made.levels.index(0.5)] for row in figures]
     width = max(map(len, medians))
     lines = [
@@ -158,12 +158,15 @@ def describe(made: Forecast, source: str) -> str:
     return table(lines, f"{command_line.one_line(made.column)} of {source}, {count} rows after {last}")
 
 
-def shown(quantiles: np.ndarray) -> list[str]:
-    """Returns a row's quantiles (Q,) to six figures of their own spread, however far they lie from zero."""
-    spread = float(np.ptp(quantiles))
-    if not 0 < spread < math.inf:
-        return [repr(value) for value in quantiles.tolist()]
-    return [repr(round(value, 5 - math.floor(math.log10(spread)))) for value in quantiles.tolist()]
+def shown(quantiles: np.ndarray) -> list[list[str]]:
+    """Returns quantiles (K, Q) to six figures of the least spread of a row, however far they lie from zero."""
+    spread = float(np.ptp(quantiles, axis=1).min())
+    decimals = 5 - math.floor(math.log10(spread)) if 0 < spread < math.inf else None
+    if decimals is None or not 0 <= decimals <= 12:  # decimal places alone would not serve
+        return [
+            [repr(value if decimals is None else round(value, decimals)) for value in row] for row in quantiles.tolist()
+        ]
+    return [[f"{value:.{decimals}f}" for value in row] for row in quantiles.tolist()]
 
 
 def write_csv(made: Forecast, path: pathlib.Path) -> None:

@@ -104,3 +104,12 @@ def test_every_command_runs_through_the_one_door():
     commands = {path.stem: text for path, text in texts.items() if '__name__ == "__main__"' in text}
     assert {"train", "sample", "report", "sweep", "benchmark", "efficiency", "ahead_of_time"} <= set(commands)
     assert [name for name, text in commands.items() if "command_line.run(main" not in text] == []
+
+
+@pytest.mark.parametrize("module", ["train", "sample"])
+def test_a_flagfile_that_is_no_text_is_refused_in_one_line(tmp_path, module):
+    (tmp_path / "flags").write_bytes(b"--seed=1\n\xff\n")
+    command = [sys.executable, "-m", f"experiments.{module}", f"--flagfile={tmp_path}/flags"]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
+    error = b"error: --flagfile: expected UTF-8 text, got byte 0xff (offset 9)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", error)

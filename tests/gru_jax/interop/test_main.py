@@ -140,3 +140,19 @@ def test_as_a_process(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"b.safetensors: {cell}, I = 3, H = 4, float32\n"
     assert_same(tmp_path / "b.safetensors", cell, params)
+
+
+def test_a_reader_that_goes_away_and_an_output_without_umlauts_are_no_failure(tmp_path):
+    cell, params = save(tmp_path / "a.safetensors")
+    target = tmp_path / "Größe.safetensors"
+    command = [sys.executable, "-m", "gru_jax.interop", "--from", str(tmp_path / "a.safetensors"), "--to", str(target)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert_same(target, cell, params)
+    done = subprocess.run(command, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"Gr\xf6\xdfe.safetensors: GRU(" in done.stdout

@@ -26,8 +26,11 @@ FORMS = (
     *("Q{quarter} {year:04}", "Q{quarter}-{year:04}"),
     *("{year:04}-W{week:02}", "{year:04}W{week:02}"),
     "{year:04}",
-    *("{year:04}{month:02}{day:02}{hour:02}{minute:02}", "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}"),
+    *(f"{{year:04}}{{month:02}}{{day:02}}{time}" for time in ("", "{hour:02}", "{hour:02}{minute:02}")),
+    "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}",
 )
+COMPACT, COMPACT_YEARS = "{month:02}{day:02}", range(1900, 2100)
+"""Digits that are a date in another century are a Unix time."""
 FIELDS = {"{quarter}": "(?P<quarter>[1-4])", "{year:04}": r"(?P<year>[0-9]{4})"} | {
     f"{{{name}:02}}": f"(?P<{name}>[0-9]{{2}})" for name in ("month", "day", "week", "hour", "minute", "second")
 }
@@ -212,6 +215,8 @@ def _form(form: str) -> Notation:
             raise ValueError(f"expected {form}, got {cell!r}")
         found = {name: int(value) for name, value in match.groupdict().items()}
         year = found["year"]
+        if COMPACT in form and year not in COMPACT_YEARS:
+            raise ValueError(f"expected a year from 1900 to 2099, got {cell!r}")
         if "week" in found:
             return datetime.datetime.fromisocalendar(year, found["week"], 1)
         month = found.get("month", 3 * found.get("quarter", 1) - 2)

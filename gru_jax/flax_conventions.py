@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax import arguments
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
 from gru_jax.types import DType, PyTree, State
@@ -83,6 +84,16 @@ def title(module: Any) -> str:
     return f"{'.'.join(package.split('.')[:2]) if package.startswith('gru_jax.') else package}.{kind.__qualname__}"
 
 
+def computation_dtype(module: Any, dtype: DType | None) -> DType | None:
+    """Checks the argument `dtype` of a module."""
+    if dtype is None:
+        return None
+    dtype = arguments.float_dtype(f"{title(module)}: dtype", dtype)
+    if dtype.itemsize < 2:
+        raise TypeError(f"{title(module)}: dtype: expected a floating-point dtype of 16 bits or more, got {dtype}")
+    return dtype
+
+
 def promote(dtype: DType | None, *trees: PyTree) -> tuple[Any, ...]:
     """Casts arrays to the dtype of the computation, as `flax.nnx.nn.dtypes.promote_dtype` does.
 
@@ -93,10 +104,13 @@ def promote(dtype: DType | None, *trees: PyTree) -> tuple[Any, ...]:
     Returns:
       The trees.
     """
+    trees = jax.tree.map(lambda leaf: jnp.asarray(leaf) if _is_floating(leaf) else leaf, trees)
     if dtype is None:
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(trees) if _is_floating(leaf)]
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(trees) if _is_floating(leaf)}
+        if any(found.itemsize < 2 for found in dtypes):
+            return trees  # which JAX does not promote
         dtype = jnp.result_type(*dtypes)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if _is_floating(leaf) else leaf, trees)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if _is_floating(leaf) else leaf, trees)
 
 
 def state_of_carry(cell: Cell, carry: Any) -> State:

@@ -23,7 +23,7 @@ from flax import linen as nn
 from gru_jax import arguments, cells
 from gru_jax.cells import Cell
 from gru_jax.cells.streaming import streaming_step
-from gru_jax.flax_conventions import carry_like, explained, promote, state_of_carry, title
+from gru_jax.flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
 from gru_jax.layers import Stack
 from gru_jax.types import Array, DType, Initializer, Params, State
 from gru_jax.unroll import unroll
@@ -140,7 +140,7 @@ class Recurrent(nn.Module):
         if stack.drops:
             arguments.boolean(f"{title(self)}: deterministic", deterministic)
         key = self.make_rng("dropout") if stack.drops and not deterministic else None
-        params, xs, h0 = promote(_dtype(self), params, xs, h0)
+        params, xs, h0 = promote(computation_dtype(self, self.dtype), params, xs, h0)
         ys, state = unroll(
             stack,
             params,
@@ -269,7 +269,7 @@ class RecurrentCell(nn.RNNCellBase):
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
         cell = self.equations()
         params, before = _own_parameters(self, cell, inputs), state_of_carry(cell, carry)
-        params, before, inputs = promote(_dtype(self), params, before, inputs)
+        params, before, inputs = promote(computation_dtype(self, self.dtype), params, before, inputs)
         state = streaming_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
         return carry_like(state, carry), cell.output(state)
 
@@ -351,11 +351,6 @@ def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, in
         return _to_names(network, network.init(key, inputs.shape[-1], module.features, module.param_dtype))[name]
 
     return _from_names(network, {name: module.param(name, draw)}, module.features)
-
-
-def _dtype(module: Recurrent | RecurrentCell) -> DType | None:
-    """The dtype of a module's computation, checked."""
-    return None if module.dtype is None else arguments.float_dtype(f"{title(module)}: dtype", module.dtype)
 
 
 def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """The state of an LSTM.
+    """The state of an LSTM. Name its fields: Flax's carry is the plain tuple (c, h), in the other order.
 
     Attributes:
       h: (..., H), the output.
@@ -79,7 +79,9 @@ class LSTM:
     Example:
       >>> cell = LSTM()
       >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
-      >>> h, c = lstm_step(params, cell.initial_state(128, (32,)), jnp.ones((32, 64)))
+      >>> state = lstm_step(params, cell.initial_state(128, (32,)), jnp.ones((32, 64)))
+      >>> state.h.shape, state.c.shape
+      ((32, 128), (32, 128))
     """
 
     forget_bias: float = 1.0

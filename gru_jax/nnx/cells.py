@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gru_jax import arguments, cells
+from gru_jax import cells
 from gru_jax.cells import Cell
 from gru_jax.cells.streaming import streaming_step
-from gru_jax.flax_conventions import carry_like, explained, promote, state_of_carry, title
+from gru_jax.flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
 from gru_jax.nnx.variables import dtype_of, parameters_key, stream, values
 from gru_jax.types import Array, DType, Initializer, Params, State
 
@@ -46,7 +46,7 @@ class RecurrentCell(nnx.RNNCellBase):
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.matmul_dtype = matmul_dtype
-        self.dtype = None if dtype is None else arguments.float_dtype(f"{title(self)}: dtype", dtype)
+        self.dtype = computation_dtype(self, dtype)
         self.param_dtype = param_dtype
         params = cell.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
         self.weights = nnx.data(jax.tree.map(nnx.Param, params))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from gru_jax import arguments, cells
 from gru_jax.cells import Cell
-from gru_jax.flax_conventions import explained, promote, title
+from gru_jax.flax_conventions import computation_dtype, explained, promote, title
 from gru_jax.layers import Stack
 from gru_jax.nnx.variables import dtype_of, is_variable, parameters_key, stream, values
 from gru_jax.types import Array, DType, Initializer, Params, State
@@ -70,7 +70,7 @@ class Recurrent(nnx.Module):
         self.out_features = self.cell.output_size(hidden_features)
         self.backend = backend
         self.matmul_dtype = matmul_dtype
-        self.dtype = None if dtype is None else arguments.float_dtype(f"{title(self)}: dtype", dtype)
+        self.dtype = computation_dtype(self, dtype)
         self.param_dtype = param_dtype
         self.deterministic = deterministic
         self.return_state = return_state

@@ -87,6 +87,16 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, ys))} == {jnp.dtype(computed)}
 
 
+def test_arrays_of_numpy_are_taken_in_double_precision():
+    layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
+    close(layer(np.asarray(XS, np.float64)), layer(XS))
+    assert layer(np.asarray(XS, np.float64))[0].dtype == jnp.float32
+    with pytest.raises(TypeError, match=r"^xs: expected dtype float32, that of the parameters, got float8_e5m2$"):
+        layer(XS.astype(jnp.float8_e5m2))
+    with pytest.raises(TypeError, match=r"^xs: expected a floating-point dtype, got int32$"):
+        layer(XS.astype(int))
+
+
 def test_the_initial_state_follows_the_parameters():
     for module in (modules.LSTM(I, H, rngs=nnx.Rngs(0)), modules.LSTMCell(I, H, rngs=nnx.Rngs(0))):
         nnx.update(module, jax.tree.map(lambda a: a.astype(jnp.bfloat16), nnx.state(module, nnx.Param)))
@@ -263,6 +273,7 @@ def test_no_stream_where_nothing_is_dropped():
         (lambda: dropping(None), "rngs: expected flax.nnx.Rngs, such as nnx.Rngs(0), got NoneType"),
         (lambda: dropping(nnx.Rngs(dropout=0)), "rngs: expected a stream `params` or a default one, got dropout"),
         (lambda: dropping(nnx.Rngs(0), dtype="int8"), "dtype: expected a floating-point dtype, got int8"),
+        (lambda: dropping(nnx.Rngs(0), dtype="float8_e5m2"), "dtype: expected a floating-point dtype of 16 bits or "),
         (lambda: dropping(nnx.Rngs(0), kernel_init=nnx.initializers.zeros), "expected W_init=, got kernel_init="),
         (lambda: dropping(nnx.Rngs(0), recurrent_kernel_init=0), "expected U_init=, got recurrent_kernel_init="),
         (lambda: dropping(nnx.Rngs(0), bias_init=0), "expected b_init=, got bias_init="),

@@ -247,7 +247,7 @@ def protocols(rows: Iterable[Row]) -> str:
             mark = REPORTED if figure.reported else ""
             cells = (row.title, row.measure, figure.model, f"{figure.value:g}{mark}", figure.kind)
             size = figure.size or "size unknown"
-            budget = "comparable" if figure.comparable else "larger, or not a recurrent network's"
+            budget = "comparable" if figure.comparable else "not comparable"
             lines.append((*cells, size, budget, figure.source, figure.protocol, compared))
     header = ("task", "metric", "model", "value", "kind", "size", "budget", "source", "protocol", "compared")
     return table(header, lines)

@@ -30,12 +30,14 @@ SHAPES = ((32, 100, 64, 128), (32, 100, 256, 256))
 """B, T, I and the GRU's H."""
 COMPARISONS = ("width", "parameters")
 FINDINGS = """\
-What it shows: the 4 : 3 of gates is measured as it is counted, and a little more of it in time. With as many
-parameters the LSTM is narrower and does as many operations, and a step of it still takes longer than the GRU's; the
-Elman network, then the widest, has no gates to work out: it takes about as long at the smaller shape and less at the
-larger one. Memory is not a matter of gates alone: what a short sequence leaves in one block is kept, what is cut into
-blocks is partly worked out again, and the LSTM's larger state is cut sooner. What it does not show: other shapes, and
-accelerators, where a step is bound by its launch and a wider one may cost nothing."""
+The GRU and the LSTM have gates in the proportion 3 : 4, and so do their measured costs, with slightly more in time.
+With as many parameters the LSTM is narrower and does as many operations, yet a step of it takes longer than the GRU's.
+The Elman network is then the widest, and has no gates to compute: it takes about as long as the GRU at the smaller
+shape, and less at the larger one. Memory does not depend on the gates alone. A short sequence is one block, whose
+residuals are kept; a longer one is cut into blocks, whose residuals are partly recomputed, and the LSTM's larger state
+is cut sooner.
+
+Not shown: other shapes, and accelerators, where the launch bounds a step and a wider one may cost nothing."""
 
 results.define_flags()
 SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)

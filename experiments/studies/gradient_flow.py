@@ -38,13 +38,14 @@ STAGES = (0.0, 0.25, 1.0)
 """The parts of training after which gradients are looked at."""
 VANISHED = 1e-6
 FINDINGS = """\
-What it shows: gates do not keep gradients by themselves. A fresh GRU's update gates are half open, and its Jacobian
-vanishes sooner than that of an Elman network with orthogonal weights; an LSTM, with its forget bias, keeps more. What
-gates give is a path that training can open: within these steps the GRU's gradient at the longest lag grows by many
-orders of magnitude, and the Elman network's shrinks, as the LSTM's does here. Large weights make the Elman network's
-gradients explode, so that it diverges unless they are clipped, and learns nothing then either; saturated gates bound
-those of the GRU and the LSTM, which train at any of these gains with clipping or without. What it does not show: other
-widths, tasks, seeds and longer training; where an LSTM opens its path."""
+Gates alone do not keep gradients. The update gates of a freshly initialized GRU are half open, and its Jacobian
+vanishes sooner than that of an Elman network with orthogonal weights. An LSTM, with its forget bias, keeps more. Gates
+offer a path that training can open: within these steps the GRU's gradient at the longest lag grows by many orders of
+magnitude, while those of the Elman network and of the LSTM shrink. Large weights make the Elman network's gradients
+explode. It diverges unless they are clipped, and does not learn then either. Saturated gates bound the gradients of
+the GRU and the LSTM, which train at any of these gains, with clipping or without.
+
+Not shown: other widths, tasks and seeds, longer training, and where an LSTM opens its path."""
 
 
 results.define_flags()

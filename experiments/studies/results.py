@@ -15,6 +15,8 @@ from experiments import atomic
 from experiments.schema import ConfigError
 from experiments.training import environment, summary
 
+flags.disclaim_key_flags()  # the flags belong to the study that defines them, so that its --help shows them
+
 
 def define_flags() -> None:
     """Defines --folder and --render; studies that each define them can be imported side by side."""

@@ -27,10 +27,12 @@ from experiments.tasks.base import SPLITS, Split
 from experiments.tasks.multi30k import Multi30k, sacrebleu_metrics
 
 FINDINGS = """\
-What it shows: with attention a translation holds its quality up to some 18 words; without, every group is worse than
-the one before, and the gap widens from group to group. Both models have as many layers and the same decoder's width,
-the same subwords, training and beam. What it does not show: long texts, for a caption rarely has more than 20 words;
-the last group has few sentences, so its BLEU is the least certain; nor how far a larger state would reach."""
+With attention a translation keeps its quality up to about 18 words. Without it every group is worse than the one
+before, and the gap widens from group to group. Both models have the same number of layers, decoder width, subwords,
+training and beam.
+
+Not shown: long texts, since a caption rarely has more than 20 words, and how far a larger state would reach. The last
+group has few sentences, so its BLEU is the least certain."""
 LABELS = {"additive": "with attention", "none": "without attention"}
 
 

@@ -94,8 +94,12 @@ class Report:
         """
         groups = records.grouped(records.read(folder))
         found = published.read(folder)
-        file = folder / "studies" / "trivial_baselines.json"
-        scores = json.loads(file.read_text(encoding="utf-8"))["scores"] if file.exists() else {}
+        for name, row in found.rows.items():
+            known = [page.name for page in PAGES]
+            if row.page not in known:
+                expected = ", ".join(known)
+                raise ConfigError(f"published.toml: [rows.{name}] page: expected one of {expected}, got {row.page!r}")
+        scores = _trivial_scores(folder / "studies" / "trivial_baselines.json")
         return cls(
             Published({**found.rows, **_rows_without_figures(groups, found)}, found.sources), groups, scores, folder
         )
@@ -224,6 +228,18 @@ def cited(rows: Sequence[Row], found: Published) -> str:
     names = dict.fromkeys(figure.source for row in rows for figure in row.figures)
     of = found.sources
     return "\n".join(f"- [{name}] {of[name].text}." for name in sorted(names))
+
+
+def _trivial_scores(file: pathlib.Path) -> dict[str, float]:
+    """Returns what `experiments.studies.trivial_baselines` has recorded; nothing if it was not run."""
+    if not file.exists():
+        return {}
+    try:
+        return {
+            str(name): float(score) for name, score in json.loads(file.read_text(encoding="utf-8"))["scores"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: expected the scores of trivial baselines, got {error!r}") from None
 
 
 def _rows_without_figures(groups: Sequence[Group], found: Published) -> dict[str, Row]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -159,6 +160,11 @@ class Row(Checked):
     figures: tuple[Figure, ...] = ()
     trivial: tuple[Trivial, ...] = ()
     target: Target | None = None
+
+    def check(self):
+        require("digits", bool(re.fullmatch(r"\.\d[fg]", self.digits)), "a format such as .2f or .3g", self.digits)
+        together = bool(self.series) == (self.horizon is not None)
+        require("horizon", together, "a number with a series, and none without", self.horizon)
 
     def beats(self, one: float, other: float) -> bool:
         """Whether a value is better than another."""

@@ -96,6 +96,31 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         report.check(tmp_path)
 
 
+def test_a_page_that_is_not_there_and_damaged_scores_are_refused(tmp_path):
+    for name in ("published.toml", "targets.toml"):
+        shutil.copy(ROOT / document.RESULTS / name, tmp_path)
+    (tmp_path / "studies").mkdir()
+    scores = tmp_path / "studies" / "trivial_baselines.json"
+    for text in ("{", "[]", "{}", '{"scores": {"jsb.frequency": "many"}}'):
+        scores.write_text(text)
+        with pytest.raises(ConfigError, match=rf"^{scores}: expected the scores of trivial baselines, got [^\n]*$"):
+            Report.read(tmp_path)
+    scores.unlink()
+    file = tmp_path / "published.toml"
+    file.write_text(file.read_text().replace('page = "music"', 'page = "musik"', 1))
+    with pytest.raises(
+        ConfigError, match=r"^published.toml: \[rows.jsb\] page: expected one of synthetic, .* got 'musik'$"
+    ):
+        Report.read(tmp_path)
+
+
+def test_every_trivial_baseline_of_a_row_with_runs_has_a_score():
+    found = Report.read(ROOT / document.RESULTS)
+    for row in found.begun:
+        known = tables.baselines(row, tables.of(row, found.groups), found.scores)
+        assert len(known) == len(row.trivial), row.title
+
+
 def test_every_configuration_that_is_named_exists():
     for record in records.read(ROOT / document.RESULTS):
         assert (ROOT / record["config"].split(":")[0]).is_file(), record["config"]

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from experiments.catalogue import load
 from experiments.reporting import published, records, tables
 from experiments.reporting.published import Figure, Row, Target
 from experiments.schema import ConfigError
@@ -94,6 +95,18 @@ FIGURE = "published.toml: [rows.jsb] figures[0]"
         ("value = 8.43", 'value = "8.43"', f"{FIGURE} value: expected a number, got '8.43'"),
         ('better = "less"', 'better = "fewer"', "published.toml: [rows.jsb] better: expected one of 'less', 'more'"),
         ('digits = ".2f"\n', "", "published.toml: [rows.jsb] digits: expected a value, got none"),
+        (
+            '".2f"',
+            '"2 digits"',
+            "published.toml: [rows.jsb] digits: expected a format such as .2f or .3g, got '2 digits'",
+        ),
+        (
+            '"music"',
+            '"music"\nhorizon = 3',
+            "published.toml: [rows.jsb] horizon: expected a number with a series, and none",
+        ),
+        ("value = 8.43", "value = nan", f"{FIGURE} value: expected a finite number, got nan"),
+        ("true,", "1,", f"{FIGURE} comparable: expected True or False, got 1"),
         ('place = "Table 1"', "", "published.toml: [sources.A 2018] place: expected a value, got none"),
         (
             'place = "Table 1"',
@@ -231,8 +244,6 @@ def test_every_source_is_cited_and_every_row_is_of_its_own(real):
 
 def test_rows_trained_on_validation_data_say_so(real):
     """What a row says is what the config of its default runs says."""
-    from experiments.catalogue import load
-
     groups = records.grouped(records.read(RESULTS))
     for name, found in real.rows.items():
         gru = tables.default(found, tables.of(found, groups), "gru")

@@ -2,6 +2,7 @@
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from gru_jax.cells import (
     GRU,
@@ -20,6 +21,12 @@ from gru_jax.layers import Stack
 from gru_jax.unroll import unroll
 from gru_jax.version import __version__
 
+if TYPE_CHECKING:
+    from gru_jax import export as export
+    from gru_jax import interop as interop
+    from gru_jax import linen as linen
+    from gru_jax import nnx as nnx
+
 __all__ = [
     "GRU",
     "LSTM",
@@ -37,9 +44,15 @@ __all__ = [
     "unroll",
 ]
 
+LAZY = ("export", "interop", "linen", "nnx")
+"""Modules that are imported when they are first named."""
+
 
 def __getattr__(name: str) -> ModuleType:
-    """Imports `gru_jax.nnx`, `gru_jax.linen`, `gru_jax.interop` and `gru_jax.export` when they are first named."""
-    if name in ("nnx", "linen", "interop", "export"):
+    if name in LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY})

@@ -21,10 +21,11 @@ from jax import export
 
 from gru_jax import arguments
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
-from gru_jax.interop.files import written_whole
-from gru_jax.interop.leaves import Leaves, in_short, naming
+from gru_jax.interop.files import read_safetensors, written_whole
+from gru_jax.interop.leaves import Leaves, naming
 from gru_jax.interop.packages import needing
 from gru_jax.interop.peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
+from gru_jax.interop.torch import from_state_dict
 from gru_jax.layers import Stack
 from gru_jax.types import Array, DType, Params, State
 from gru_jax.unroll import unroll
@@ -64,8 +65,13 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
         temporary.write_bytes(save(arrays, metadata))
 
 
-def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
-    """Reads what `save_weights` wrote.
+def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
+    """Reads what `save_weights` wrote, or a safetensors file with the names of a PyTorch state dict.
+
+    Args:
+      path: the file.
+      prefix: of a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
+      nonlinearity: of a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
 
     Returns:
       The cell with its hyperparameters, and its parameters.
@@ -73,18 +79,13 @@ def load_weights(path: str | os.PathLike) -> tuple[Any, Params]:
     Raises:
       ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
     """
-    with needing("safetensors", "to read weights"):
-        from safetensors import SafetensorError, safe_open
-
-    with naming(path), open(path, "rb"):  # which says why and of what, where safetensors does not
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, TypeError, AttributeError) as error:  # the last two for dtypes that NumPy lacks
-            raise ValueError(f"expected a safetensors file, got {in_short(error)}") from None
+    with naming(path):
+        arrays, metadata = read_safetensors(path)
         if "gru_jax" not in metadata:
-            raise ValueError(f"metadata: expected a key 'gru_jax', got {', '.join(sorted(metadata)) or 'none'}")
+            return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
+        for name, value in (("prefix", prefix), ("nonlinearity", nonlinearity)):
+            if value:
+                raise ValueError(f"{name}: expected none for a file that says what its cell is, got {value!r}")
         cell = _cell_from(metadata["gru_jax"])
         leaves = Leaves("arrays", arrays)
         if isinstance(cell, Stack):

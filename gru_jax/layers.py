@@ -12,6 +12,14 @@ from gru_jax.cells.base import Cell
 from gru_jax.dropout import dropout
 from gru_jax.types import Array, DType, Params, State
 
+MERGES: dict[str, Callable[[Array, Array], Array]] = {
+    "concat": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
+    "sum": jnp.add,
+    "ave": lambda forward, backward: (forward + backward) / 2,
+    "mul": jnp.multiply,
+}
+"""How the outputs of two directions become one, in the words of Keras."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -24,7 +32,7 @@ class Stack:
       cell: a cell.
       num_layers: L, the number of layers.
       bidirectional: whether each layer also runs a second set of parameters in the opposite direction.
-      merge: how the two directions' outputs become one: "concat" (2H, forward first) or "sum" (H).
+      merge: how the two directions' outputs become one: "concat" (2H, forward first), "sum", "ave" or "mul" (H).
       dropout: the rate at which outputs passed from one layer to the next are dropped, where `unroll` gets a key.
       weight_dropout: the rate at which recurrent weights (`U` of the cell's parameters) are dropped, the same ones at
         all steps of a call, where `unroll` gets a key.
@@ -50,7 +58,7 @@ class Stack:
         arguments.instance("Stack: cell", self.cell, (Cell,), "a cell such as gru_jax.GRU()")
         arguments.positive_int("Stack: num_layers", self.num_layers)
         arguments.boolean("Stack: bidirectional", self.bidirectional)
-        arguments.one_of("Stack: merge", self.merge, ("concat", "sum"))
+        check_merge("Stack: merge", self.merge)
         arguments.fraction("Stack: dropout", self.dropout)
         arguments.fraction("Stack: weight_dropout", self.weight_dropout)
 
@@ -138,7 +146,7 @@ class Stack:
             ]
             ys = [y for y, _ in outputs]
             final.append(tuple(state for _, state in outputs))
-            xs = ys[0] if len(ys) == 1 else jnp.concatenate(ys, axis=-1) if self.merge == "concat" else ys[0] + ys[1]
+            xs = ys[0] if len(ys) == 1 else MERGES[self.merge](*ys)
         return xs, tuple(final)
 
     def _drop_weights(self, params: Params, key: Array) -> Params:
@@ -148,6 +156,16 @@ class Stack:
             tuple(cell._replace(U=dropout(cell.U, self.weight_dropout, next(keys))) for cell in layer)
             for layer in params
         )
+
+
+def check_merge(name: str, merge: Any) -> None:
+    """Checks a way to merge; None, which keeps two outputs apart in other libraries, is told how to."""
+    if merge is None:
+        raise ValueError(
+            f'{name}: expected one of {", ".join(map(repr, MERGES))}, got None: use "concat", and '
+            "jnp.split(ys, 2, axis=-1) for the two directions apart"
+        )
+    arguments.one_of(name, merge, MERGES)
 
 
 def _sizes(sizes: tuple[int, int, Any]) -> str:

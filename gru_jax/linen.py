@@ -42,7 +42,7 @@ class Recurrent(nn.Module):
       num_layers: L.
       bidirectional: whether each layer runs in both directions.
       dropout: the rate between layers, unless deterministic.
-      merge: "concat" or "sum" of the two directions' outputs.
+      merge: how the two directions' outputs become one: "concat", "sum", "ave" or "mul".
       weight_dropout: the rate at which recurrent weights are dropped unless deterministic, the same ones at all steps.
       backend: see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.

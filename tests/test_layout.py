@@ -33,7 +33,7 @@ PUBLIC = ("gru_jax", "gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax
 # Where the library may import more than JAX and NumPy, at the top of a file or inside a function.
 AT_TOP = {"gru_jax.nnx": {"flax"}, "gru_jax.linen": {"flax"}}
 IN_FUNCTIONS = {
-    "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "torch"},
+    "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "safetensors", "torch"},
     "gru_jax.export": {"flatbuffers", "safetensors"},
 }
 CELLS = {"gru_jax.cells", "gru_jax.cells.gru", "gru_jax.cells.lstm", "gru_jax.cells.elman"}

@@ -1,6 +1,7 @@
 """The Elman network, its step and its hand-derived gradient: the traditional layer that gated ones are compared with.
 
-Reference: Elman, "Finding Structure in Time", 1990.
+References: Elman, "Finding Structure in Time", 1990; Le et al., "A Simple Way to Initialize Recurrent Networks of
+Rectified Linear Units", 2015 (the ReLU).
 """
 
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gru_jax import arguments
 from gru_jax.cells import initializers
 from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
 from gru_jax.cells.parameters import check_init, check_weights
 from gru_jax.cells.streaming import streaming_step
 from gru_jax.types import Array, DType, Initializer
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class ElmanParams(NamedTuple):
@@ -35,9 +39,10 @@ class ElmanParams(NamedTuple):
 class Elman:
     """An Elman cell:
 
-        h' = tanh(W x + U h + b)
+        h' = f(W x + U h + b)
 
     Args:
+      activation: f, "tanh" or "relu".
       W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
         `jax.nn.initializers`.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
@@ -49,11 +54,13 @@ class Elman:
       >>> h = elman_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
     """
 
+    activation: str = "tanh"
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
 
     def __post_init__(self):
+        arguments.one_of("Elman: activation", self.activation, ACTIVATIONS)
         initializers.check("Elman", self.W_init, self.U_init, self.b_init, None, ("zeros", "uniform"))
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> ElmanParams:
@@ -96,7 +103,8 @@ class Elman:
         """Returns the state itself."""
         return state
 
-    # The gradient. With g the cotangent of h', that of the pre-activation is a = g (1 - h'²); a Uᵀ goes on to h.
+    # The gradient. With g the cotangent of h', that of the pre-activation is a = g (1 - h'²) for tanh, for ReLU g where
+    # h' > 0; a Uᵀ goes on to h.
 
     def arrange(self, params: ElmanParams, rows: int, platform: str) -> ElmanParams:
         """The parameters with U laid out for the products of `record`."""
@@ -107,15 +115,16 @@ class Elman:
     ) -> tuple[Array, None]:
         """The step; its derivative needs nothing but its result. `params` may be as they are, or arranged."""
         recurrent = multiply(state, params.U, matmul_dtype)
-        return jnp.tanh(drive + jnp.broadcast_to(params.b, drive.shape) + recurrent), None
+        activation = ACTIVATIONS[self.activation]
+        return activation(drive + jnp.broadcast_to(params.b, drive.shape) + recurrent), None
 
     def replay(self, params: ElmanParams, before: Array, drive: Array, matmul_dtype: DType | None = None) -> None:
         """Nothing was kept."""
         return None
 
     def linearize(self, params: ElmanParams, before: Array, after: Array, drive: Array, record: None) -> Array:
-        """1 - h'², in bulk."""
-        return 1 - after * after
+        """1 - h'², or whether h' > 0, in bulk."""
+        return 1 - after * after if self.activation == "tanh" else (after > 0).astype(after.dtype)
 
     def transpose(self, params: ElmanParams, rows: int, platform: str) -> Laid:
         """Uᵀ, laid out for the product of `pullback`."""
@@ -150,13 +159,16 @@ class Elman:
         return gradient
 
 
-def elman_step(params: ElmanParams, h: Array, x: Array, *, matmul_dtype: DType | None = None) -> Array:
-    """One step of an Elman network, a pure function: `h' = tanh(W x + U h + b)`.
+def elman_step(
+    params: ElmanParams, h: Array, x: Array, *, activation: str = "tanh", matmul_dtype: DType | None = None
+) -> Array:
+    """One step of an Elman network, a pure function: `h' = f(W x + U h + b)`.
 
     Args:
       params: ElmanParams.
       h: (..., H), the state before.
       x: (..., I), the input.
+      activation: f, "tanh" or "relu".
       matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
 
     Returns:
@@ -171,4 +183,4 @@ def elman_step(params: ElmanParams, h: Array, x: Array, *, matmul_dtype: DType |
 
     Reference: Elman 1990.
     """
-    return streaming_step(Elman(), params, h, x, matmul_dtype)
+    return streaming_step(Elman(activation), params, h, x, matmul_dtype)

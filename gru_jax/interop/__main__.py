@@ -1,7 +1,8 @@
 """Converts a file of weights into another: `python -m gru_jax.interop --from model.onnx --to weights.safetensors`.
 
-A file's ending says what it is: `.safetensors` (this library's own), `.onnx`, or `.pt` and `.pth` (a state dict of
-PyTorch's). Weights are copied bit for bit, but for the sum of a bias that PyTorch and ONNX keep in two parts.
+A file's ending says what it is: `.safetensors` (this library's own, or with PyTorch's names), `.onnx`, or `.pt` and
+`.pth` (a state dict of PyTorch's). Weights are copied bit for bit, but for the sum of a bias that PyTorch and ONNX keep
+in two parts.
 """
 
 import argparse
@@ -16,11 +17,13 @@ from typing import Any
 import jax
 
 from gru_jax import export
+from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.interop import onnx, torch
+from gru_jax.layers import MERGES
 from gru_jax.types import Params
 
 OURS, ONNX, TORCH = (".safetensors",), (".onnx",), (".pt", ".pth")
-READ_OPTIONS = {"prefix": TORCH, "merge": ONNX}
+READ_OPTIONS = {"prefix": TORCH + OURS, "nonlinearity": TORCH + OURS, "merge": ONNX}
 WRITE_OPTIONS = {"lengths": ONNX, "h0": ONNX, "time_major": ONNX}
 """Which files an option is for."""
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read(path: Path, options: dict[str, Any]) -> tuple[Any, Params]:
     """Reads a file of weights as its ending says; options are those of the function that reads it."""
     if path.suffix in OURS:
-        return export.load_weights(path)
+        return export.load_weights(path, **options)
     return (onnx.from_model if path.suffix in ONNX else torch.from_file)(path, **options)
 
 
@@ -72,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", type=Path, required=True, metavar="FILE", help="a .safetensors, .onnx, .pt or .pth")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="what is written, by its ending too")
     read_options = parser.add_argument_group("reading")
-    read_options.add_argument("--prefix", help="of a .pt file take the names that begin so, e.g. encoder.rnn.")
+    read_options.add_argument("--prefix", help="of a state dict take the names that begin so, e.g. encoder.rnn.")
+    read_options.add_argument("--nonlinearity", choices=tuple(ACTIVATIONS), help="that of a state dict's torch.nn.RNN")
     read_options.add_argument(
-        "--merge", choices=("concat", "sum"), help="how the last two directions of an .onnx file become one"
+        "--merge", choices=tuple(MERGES), help="how the last two directions of an .onnx file become one"
     )
     write_options = parser.add_argument_group("writing")
     for name, what in (("lengths", "lengths"), ("h0", "initial states")):

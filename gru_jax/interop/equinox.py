@@ -76,7 +76,7 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
 
     parts = take_apart(cell, params)
     if isinstance(parts.cell, Elman):
-        raise ValueError("cell: Equinox has a GRUCell and an LSTMCell only, got Elman()")
+        raise ValueError("cell: Equinox has a GRUCell and an LSTMCell only, got an Elman")
     require_one_cell("Equinox", parts)
     require("Equinox", parts, reset="after")
     ((cell_params,),) = parts.layers

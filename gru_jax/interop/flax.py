@@ -6,22 +6,24 @@
 
 Both also inside an `RNN` (`cell`), a `Bidirectional` (`forward_rnn`, `backward_rnn`) and a `Sequential` of those. z
 weighs the old state, hence the sign. The GRU resets after the product; nnx's has no `b_hn`, so that one is read as
-zeros and only zeros are written. Parameters do not say which functions a linen cell applies: sigmoid and tanh.
+zeros and only zeros are written. Parameters do not say which functions a cell applies, sigmoid and tanh for the gated
+ones: a module says, and is asked for where a `SimpleCell` may have a ReLU.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import arguments
 from gru_jax.cells import GRU, LSTM, Cell, Elman
+from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves, flatten
 from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.layers import MERGES, check_merge
 from gru_jax.types import Params
 
 if TYPE_CHECKING:
@@ -33,26 +35,37 @@ BIASED = {GRU_GATES: "i", LSTM_GATES: "h", ELMAN_GATES: "i"}
 DIRECTIONS = ("forward_rnn", "backward_rnn")
 
 
-def from_linen(params: Mapping[str, Any], *, merge: str = "concat") -> tuple[Any, Params]:
+def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any = None) -> tuple[Any, Params]:
     """Reads the parameters of a linen cell, or of the `RNN`, `Bidirectional` or `Sequential` around it.
 
     Args:
       params: nested dicts, with or without the collection `params` around them.
-      merge: how a `Bidirectional` puts its outputs together: "concat", its default, or "sum".
+      merge: how a `Bidirectional` puts its outputs together: "concat", its default, "sum", "ave" or "mul".
+      module: whose parameters they are; its functions are checked. Needed for a `SimpleCell`, whose parameters do not
+        say tanh or ReLU; None takes other cells to apply sigmoid and tanh, their defaults.
 
     Returns:
       A cell, or a `Stack` where there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array is missing, too many, or does not fit; the line names it.
+      ValueError, TypeError: where an array is missing, too many, or does not fit, or the module applies other
+        functions; the line names it.
 
     Example:
       >>> rnn = nn.RNN(nn.GRUCell(128))
-      >>> cell, params = from_linen(rnn.init(key, xs))
+      >>> cell, params = from_linen(rnn.init(key, xs), module=rnn)
     """
     if isinstance(params, Mapping) and set(params) == {"params"}:
         params = params["params"]
-    return _read(params, "params", r"layers_(\d+)/", merge)
+    check_merge("merge", merge)
+    activation = None
+    if module is not None:
+        from flax import linen
+
+        if not isinstance(module, linen.Module):
+            raise TypeError(f"module: expected a module of flax.linen, got {type(module).__name__}")
+        activation = _check_modules(_linen_modules("module", module), merge)
+    return _read(params, "params", r"layers_(\d+)/", merge, activation)
 
 
 def to_linen(cell: Any, params: Params) -> dict[str, Any]:
@@ -83,26 +96,27 @@ def from_nnx(module: Any, *, merge: str = "concat") -> tuple[Any, Params]:
 
     Args:
       module: a module, or the state of one.
-      merge: how a `Bidirectional` puts its outputs together: "concat", its default, or "sum".
+      merge: how a `Bidirectional` puts its outputs together: "concat", its default, "sum", "ave" or "mul".
 
     Returns:
       A cell, or a `Stack` where there are several layers or directions, and its parameters.
 
     Raises:
       ValueError, TypeError: where an array is missing, too many, or does not fit, or a module applies other functions
-        than sigmoid and tanh; the line names it.
+        than sigmoid and tanh (a `SimpleCell` tanh or ReLU, which its state alone does not say); the line names it.
     """
     from flax import nnx
 
-    arguments.one_of("merge", merge, ("concat", "sum"))
+    check_merge("merge", merge)
+    activation = None
     if isinstance(module, nnx.Module):
-        for path, node in nnx.iter_modules(module):
-            _check_module("module" + "".join(f".{name}" for name in path), vars(node), merge)
+        modules = [("module" + "".join(f".{key}" for key in path), node) for path, node in nnx.iter_modules(module)]
+        activation = _check_modules(modules, merge)
         module = nnx.state(module, nnx.Param)
     if not isinstance(module, nnx.State):
         raise TypeError(f"module: expected a module or a state of flax.nnx, got {type(module).__name__}")
     params = nnx.to_pure_dict(nnx.filter_state(module, nnx.Param))
-    return _read(params, "state", r"layers/(\d+)/", merge)
+    return _read(params, "state", r"layers/(\d+)/", merge, activation)
 
 
 def to_nnx(cell: Any, params: Params) -> "nnx.Module":
@@ -126,15 +140,16 @@ def to_nnx(cell: Any, params: Params) -> "nnx.Module":
     if cell is parts.cell:
         return _build_nnx_cell(parts.cell, params)
     layers = [[nnx.RNN(_build_nnx_cell(parts.cell, direction)) for direction in layer] for layer in parts.layers]
-    options: dict[str, Any] = {"merge_fn": jnp.add} if parts.merge == "sum" else {}
+    options: dict[str, Any] = {} if parts.merge == "concat" else {"merge_fn": MERGES[parts.merge]}
     modules = [layer[0] if len(layer) == 1 else nnx.Bidirectional(*layer, **options) for layer in layers]
     return modules[0] if len(modules) == 1 else nnx.Sequential(*modules)
 
 
-def _read(params: Mapping[str, Any], source: str, layer_pattern: str, merge: str) -> tuple[Any, Params]:
+def _read(
+    params: Mapping[str, Any], source: str, layer_pattern: str, merge: str, activation: str | None
+) -> tuple[Any, Params]:
     if not isinstance(params, Mapping):
         raise TypeError(f"{source}: expected a dict of parameters, got {type(params).__name__}")
-    arguments.one_of("merge", merge, ("concat", "sum"))
     leaves = Leaves(source, flatten(params))
     matches = filter(None, (re.match(layer_pattern, name) for name in leaves.names()))
     found = {int(match.group(1)): match.group() for match in matches}
@@ -145,7 +160,7 @@ def _read(params: Mapping[str, Any], source: str, layer_pattern: str, merge: str
     for layer in [found[number] for number in sorted(found)] or [""]:
         paths = [f"{layer}{name}/" for name in DIRECTIONS] if _has(leaves, f"{layer}{DIRECTIONS[0]}/") else [layer]
         paths = [f"{path}cell/" if _has(leaves, f"{path}cell/") else path for path in paths]
-        layers.append([_read_cell(leaves, path, width) for path in paths])
+        layers.append([_read_cell(leaves, path, width, activation) for path in paths])
         width = layers[0][0][1].U.shape[0] * (len(paths) if merge == "concat" else 1)
     leaves.finish()
     return put_together(layers, merge)
@@ -155,24 +170,33 @@ def _has(leaves: Leaves, path: str) -> bool:
     return any(name.startswith(path) for name in leaves.names())
 
 
-def _read_cell(leaves: Leaves, path: str, width: int | str) -> tuple[Cell, Params]:
+def _read_cell(leaves: Leaves, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
     """Finds out by its names which cell lies at `path`, and reads it."""
     if f"{path}dense_h/kernel" in leaves:
-        return _read_joined_gates(leaves, path, width)
+        return _read_joined_gates(leaves, path, width, activation)
     if f"{path}hr/kernel" in leaves:
-        return _read_gates(leaves, path, width, GRU_GATES)
+        return _read_gates(leaves, path, width, GRU_GATES, activation)
     if f"{path}hi/kernel" in leaves:
         renamed = {"f": "if_"} if f"{path}if_/kernel" in leaves else {}
-        return _read_gates(leaves, path, width, LSTM_GATES, **renamed)
+        return _read_gates(leaves, path, width, LSTM_GATES, activation, **renamed)
     if f"{path}h/kernel" in leaves:
-        return _read_gates(leaves, path, width, ELMAN_GATES)
+        return _read_gates(leaves, path, width, ELMAN_GATES, activation)
     names = ", ".join(leaves.names()[:8]) or "nothing"
     raise ValueError(
         f"{leaves.source}: expected a GRUCell, LSTMCell or SimpleCell at {path or 'the top'!r}, got {names}"
     )
 
 
-def _read_gates(leaves: Leaves, path: str, width: int | str, layout: GateLayout, **renamed: str) -> tuple[Cell, Params]:
+def _activation(layout: GateLayout, activation: str | None) -> str:
+    """That of the module; it is needed where there is a choice."""
+    if layout is ELMAN_GATES and activation is None:
+        raise ValueError("module: expected the module, for a SimpleCell's parameters do not say tanh or ReLU, got none")
+    return activation or "tanh"
+
+
+def _read_gates(
+    leaves: Leaves, path: str, width: int | str, layout: GateLayout, activation: str | None, **renamed: str
+) -> tuple[Cell, Params]:
     """A cell with a kernel for each gate and side, and a bias at one side."""
     gates = GATES[layout]
     H = leaves.take(f"{path}h{gates[0]}/kernel", ("H", "H")).shape[0]
@@ -184,15 +208,16 @@ def _read_gates(leaves: Leaves, path: str, width: int | str, layout: GateLayout,
     b = [leaves.take(f"{path}{BIASED[layout]}{gate}/bias", (H,)) for gate in gates]
     b_hn = leaves.take(f"{path}hn/bias", (H,)) if layout is GRU_GATES else None
     joined_W, joined_U, joined_b = (np.concatenate(arrays, axis=-1) for arrays in (W, U, b))
-    return layout.read(Weights(joined_W, joined_U, joined_b, b_hn))
+    return layout.read(Weights(joined_W, joined_U, joined_b, b_hn), _activation(layout, activation))
 
 
-def _read_joined_gates(leaves: Leaves, path: str, width: int | str) -> tuple[Cell, Params]:
+def _read_joined_gates(leaves: Leaves, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
     """One of nnx's cells with the gates side by side, and a bias at the one side or the other."""
     layout, U = take_recurrent(leaves, f"{path}dense_h/kernel", LAYOUTS)
     W = leaves.take(f"{path}dense_i/kernel", (width, U.shape[1]))
     b = leaves.take(f"{path}dense_{'h' if layout is LSTM_GATES else 'i'}/bias", U.shape[1:])
-    return layout.read(Weights(W, U, b, np.zeros_like(U[0, : U.shape[0]]) if layout is GRU_GATES else None))
+    b_hn = np.zeros_like(U[0, : U.shape[0]]) if layout is GRU_GATES else None
+    return layout.read(Weights(W, U, b, b_hn), _activation(layout, activation))
 
 
 def _write_linen_cell(cell: Any, params: Any) -> dict[str, Any]:
@@ -219,9 +244,11 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
             f"params.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to {abs(b_hn).max()}"
         )
     kind = {GRU: nnx.GRUCell, LSTM: nnx.OptimizedLSTMCell, Elman: nnx.SimpleCell}[type(cell)]
+    options = {"activation_fn": ACTIVATIONS[cell.activation]} if isinstance(cell, Elman) else {}
     return kind(
         I,
         H,
+        **options,
         kernel_init=lambda *_: jnp.asarray(W),
         recurrent_kernel_init=lambda *_: jnp.asarray(U),
         bias_init=lambda *_: jnp.asarray(b),
@@ -231,26 +258,59 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
     )
 
 
-def _check_module(name: str, attributes: Mapping[str, Any], merge: str) -> None:
-    """Tries on numbers the functions of a module, which its parameters do not say."""
-    from flax import nnx
+def _linen_modules(name: str, module: Any) -> list[tuple[str, Any]]:
+    """A linen module and those inside it, by name."""
+    inside, attributes = [(name, module)], vars(module)
+    for key in ("cell", *DIRECTIONS):
+        if key in attributes:
+            inside += _linen_modules(f"{name}.{key}", attributes[key])
+    for number, layer in enumerate(attributes.get("layers", ())):
+        inside += _linen_modules(f"{name}.layers[{number}]", layer)
+    return inside
 
-    x = jnp.array([-1.5, 0.5, 2.0])
-    merged = jnp.concatenate([x, -3 * x]) if merge == "concat" else x - 3 * x
-    for function, expected, given, result in (
-        ("gate_fn", "sigmoid", (x,), jax.nn.sigmoid(x)),
-        ("activation_fn", "tanh", (x,), jnp.tanh(x)),
-        ("merge_fn", f'one that does merge="{merge}"', (x, -3 * x), merged),
-    ):
-        if function in attributes:
-            got = attributes[function](*given)
-            if got.shape != result.shape or not jnp.allclose(got, result):
-                raise ValueError(f"{name}.{function}: expected {expected}, got another function")
-    if "layers" in attributes:
-        for number, layer in enumerate(attributes["layers"]):
-            if not isinstance(layer, (nnx.RNN, nnx.Bidirectional)):
-                got = type(layer).__name__
-                raise ValueError(f"{name}.layers[{number}]: expected an RNN or a Bidirectional, got {got}")
+
+def _check_modules(modules: Iterable[tuple[str, Any]], merge: str) -> str | None:
+    """Tries on numbers the functions of modules, which parameters do not say; returns that of simple cells."""
+    found: dict[str, str] = {}
+    for name, module in modules:
+        _check_module(name, module, merge)
+        if type(module).__name__ == "SimpleCell":
+            same = [key for key, activation in ACTIVATIONS.items() if _agree(module.activation_fn, activation)]
+            if not same:
+                raise ValueError(f"{name}.activation_fn: expected tanh or relu, got another function")
+            found.setdefault(same[0], name)
+    if len(found) > 1:
+        (one, first), (other, second) = list(found.items())[:2]
+        raise ValueError(f"{second}.activation_fn: expected {one}, as in {first}, got {other}")
+    return next(iter(found), None)
+
+
+def _agree(function: Any, expected: Any, count: int = 1) -> bool:
+    """Whether two functions give the same on numbers, bit by bit but for rounding."""
+    x = jnp.array([-12.0, -3.1, -1.5, -0.2, 0.0, 0.5, 2.0, 2.9, 7.0])
+    given = (x, -3 * x)[:count]
+    try:
+        got = function(*given)
+    except Exception:  # Another's function may not take such numbers.
+        return False
+    result = expected(*given)
+    return got.shape == result.shape and bool(jnp.allclose(got, result, rtol=1e-6, atol=1e-6))
+
+
+def _check_module(name: str, module: Any, merge: str) -> None:
+    from flax import linen, nnx
+
+    attributes, simple = vars(module), type(module).__name__ == "SimpleCell"
+    checked = [("gate_fn", "sigmoid", jax.nn.sigmoid)] + ([] if simple else [("activation_fn", "tanh", jnp.tanh)])
+    for function, expected, ours in checked:
+        if function in attributes and not _agree(attributes[function], ours):
+            raise ValueError(f"{name}.{function}: expected {expected}, got another function")
+    if "merge_fn" in attributes and not _agree(attributes["merge_fn"], MERGES[merge], 2):
+        raise ValueError(f'{name}.merge_fn: expected one that does merge="{merge}", got another function')
+    for number, layer in enumerate(attributes.get("layers", ())):
+        if not isinstance(layer, (nnx.RNN, nnx.Bidirectional, linen.RNN, linen.Bidirectional)):
+            got = type(layer).__name__
+            raise ValueError(f"{name}.layers[{number}]: expected an RNN or a Bidirectional, got {got}")
     for flag in ("residual", "reverse"):
-        if flag in attributes and attributes[flag] is not False:
+        if attributes.get(flag, False) is not False:
             raise ValueError(f"{name}.{flag}: expected False, got {attributes[flag]}")

@@ -66,11 +66,11 @@ class GateLayout:
         """The class of the cell whose gates these are."""
         return next(cell for cell, order in OURS.items() if sorted(order) == sorted(self.order))
 
-    def read(self, weights: Weights) -> tuple[Cell, Params]:
-        """Returns the cell and its parameters, JAX arrays; b_hn decides a GRU's reset."""
+    def read(self, weights: Weights, activation: str = "tanh") -> tuple[Cell, Params]:
+        """Returns the cell and its parameters, JAX arrays; b_hn decides a GRU's reset, `activation` is an Elman's."""
         W, U, b = (jnp.asarray(self._to_ours(array)) for array in (weights.W, weights.U, weights.b))
         if self.cell is not GRU:
-            return (LSTM(), LSTMParams(W, U, b)) if self.cell is LSTM else (Elman(), ElmanParams(W, U, b))
+            return (LSTM(), LSTMParams(W, U, b)) if self.cell is LSTM else (Elman(activation), ElmanParams(W, U, b))
         if weights.b_hn is None:
             return GRU(reset="before"), GRUParams(W, U, b)
         return GRU(reset="after"), GRUParams(W, U, b, jnp.asarray(weights.b_hn))

@@ -1,8 +1,9 @@
-"""Haiku: `hk.GRU` and `hk.LSTM`, one or several in a `DeepRNN`, as dicts of parameters.
+"""Haiku: `hk.GRU`, `hk.LSTM` and `hk.VanillaRNN`, one or several in a `DeepRNN`, as dicts of parameters.
 
 The GRU is ours: reset before the product, z the weight of the candidate; its gates lie `[z | r | n]`. The LSTM has one
 matrix for inputs and state, gates `[i | g | f | o]`, and adds 1 to the forget gate as it runs, so its bias is ours less
-one. `hk.VanillaRNN` is a ReLU network, not an Elman one.
+one. The `VanillaRNN` is an Elman network with a ReLU; its bias has two parts, of which one may be missing: added on the
+way in; on the way out the second is zeros.
 """
 
 import re
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import LSTM, Cell, Elman
-from gru_jax.interop.gate_layout import GateLayout, Weights
+from gru_jax.interop.gate_layout import NOTHING, GateLayout, Weights
 from gru_jax.interop.leaves import Leaves, flatten
 from gru_jax.interop.network import put_together, require, take_apart
 from gru_jax.types import Params
 
-GRU_GATES, LSTM_GATES = GateLayout("zrn"), GateLayout("igfo")
+GRU_GATES, LSTM_GATES, ELMAN_GATES = GateLayout("zrn"), GateLayout("igfo"), GateLayout("h")
 SEPARATOR = ": "
 
 
@@ -27,7 +28,8 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
 
     Args:
       params: module names to names to arrays: `gru` with `w_i (I, 3H)`, `w_h (H, 3H)`, `b (3H,)`, or `lstm/linear` with
-        `w (I + H, 4H)`, `b (4H,)`; then `gru_1`, ... for the layers above. Any name will do, and any path before it.
+        `w (I + H, 4H)`, `b (4H,)`, or `vanilla_rnn/linear` with `w (I, H)`, `b (H,)` and `vanilla_rnn/linear_1` with
+        `w (H, H)`, `b (H,)`; then `gru_1`, ... for the layers above. Any name will do, and any path before it.
 
     Returns:
       A cell, or a `Stack` where there are several layers, and its parameters.
@@ -42,13 +44,12 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
     if not isinstance(params, Mapping):
         raise TypeError(f"params: expected a dict of parameters, got {type(params).__name__}")
     leaves = Leaves("params", flatten(params, SEPARATOR))
+    modules = list(dict.fromkeys(re.sub(r"/linear(_1)?$", "", str(module)) for module in params))
     numbered = {}
-    for module in params:
-        number = re.search(r"_(\d+)$", str(module).removesuffix("/linear"))
-        numbered[int(number.group(1)) if number and len(params) > 1 else 0] = module
-        if str(module).removesuffix("/linear").rpartition("/")[2].startswith("vanilla_rnn"):
-            raise ValueError(f"params: {module}: expected a GRU or an LSTM, got a VanillaRNN, which is a ReLU network")
-    if sorted(numbered) != list(range(len(params))) or not params:
+    for module in modules:
+        number = re.search(r"_(\d+)$", module)
+        numbered[int(number.group(1)) if number and len(modules) > 1 else 0] = module
+    if sorted(numbered) != list(range(len(modules))) or not modules:
         raise ValueError(
             f"params: expected modules numbered as gru, gru_1, gru_2, got {', '.join(map(str, params)) or 'none'}"
         )
@@ -64,18 +65,19 @@ def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
     """Writes parameters under Haiku's names.
 
     Args:
-      cell: a GRU with reset="before", an LSTM, or a `Stack` of them in one direction.
+      cell: a GRU with reset="before", an LSTM, an Elman(activation="relu"), or a `Stack` of them in one direction.
       params: its parameters.
 
     Returns:
-      Module names, `gru` or `lstm/linear`, with `_1`, `_2`, ... for the layers above, to names to JAX arrays.
+      Module names, such as `gru` or `lstm/linear`, with `_1`, `_2`, ... for the layers above, to names to JAX arrays.
 
     Raises:
-      ValueError, TypeError: for what Haiku does not have: reset="after", an Elman network, two directions.
+      ValueError, TypeError: for what Haiku does not have: reset="after", a tanh network, two directions.
     """
     parts = take_apart(cell, params)
-    if isinstance(parts.cell, Elman):
-        raise ValueError("cell: Haiku has no tanh network, its VanillaRNN is a ReLU one, got Elman()")
+    if isinstance(parts.cell, Elman) and parts.cell.activation != "relu":
+        got = f"activation={parts.cell.activation!r}"
+        raise ValueError(f'cell: Haiku has no Elman network but activation="relu", its VanillaRNN, got {got}')
     if parts.directions == 2:
         raise ValueError("cell: Haiku has no layer of two directions, got bidirectional=True")
     require("Haiku", parts, reset="before")
@@ -86,6 +88,11 @@ def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
             W, U, b, _ = LSTM_GATES.write(layer)
             arrays = {"w": np.concatenate([W, U]), "b": _shift_forget_gate(b, -1)}
             modules[f"lstm{suffix}/linear"] = {name: jnp.asarray(array) for name, array in arrays.items()}
+        elif isinstance(parts.cell, Elman):
+            weights = ELMAN_GATES.write(layer)
+            sides = zip((weights.W, weights.U), ELMAN_GATES.split(weights), strict=True)
+            for name, (matrix, bias) in zip(("linear", "linear_1"), sides, strict=True):
+                modules[f"vanilla_rnn{suffix}/{name}"] = {"w": jnp.asarray(matrix), "b": jnp.asarray(bias)}
         else:
             W, U, b, _ = GRU_GATES.write(layer)
             modules[f"gru{suffix}"] = {"w_i": jnp.asarray(W), "w_h": jnp.asarray(U), "b": jnp.asarray(b)}
@@ -93,8 +100,16 @@ def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
 
 
 def _read(leaves: Leaves, module: str, width: int | str) -> tuple[Cell, Params]:
-    w_i, w_h, w, b = (f"{module}{SEPARATOR}{name}" for name in ("w_i", "w_h", "w", "b"))
+    w_i, w_h, b = (f"{module}{SEPARATOR}{name}" for name in ("w_i", "w_h", "b"))
+    w, w_1 = (f"{module}/{name}{SEPARATOR}w" for name in ("linear", "linear_1"))
+    if w_1 in leaves:
+        U = leaves.take(w_1, ("H", "H"))
+        W, H = leaves.take(w, (width, U.shape[1])), U.shape[1]
+        names = [f"{module}/{name}{SEPARATOR}b" for name in ("linear", "linear_1")]
+        biases = [leaves.take(name, (H,)) if name in leaves else np.full_like(U[0], NOTHING) for name in names]
+        return ELMAN_GATES.read(Weights(W, U, *ELMAN_GATES.merge(*biases, reset="before")), "relu")
     if w in leaves:
+        b = f"{module}/linear{SEPARATOR}b"
         inputs = width if isinstance(width, str) else str(width)
         both = leaves.take(w, (f"{inputs} + H", "4H"))
         H = both.shape[1] // 4

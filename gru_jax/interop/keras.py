@@ -1,25 +1,63 @@
-"""Keras: `GRU`, `LSTM` and `SimpleRNN` as the list of arrays that `get_weights` gives and `set_weights` takes.
+"""Keras: `GRU`, `LSTM` and `SimpleRNN` as layers, and as the arrays that `get_weights` gives and `set_weights` takes.
 
 Gates lie `[z | r | n]` and `[i | f | g | o]`; z weighs the old state, hence the sign. The GRU exists with both resets:
 by default `reset_after=True`, with a bias (2, 3H) of two parts, which are added on the way in; on the way out the
-second holds `b_hn` alone. With `reset_after=False` its bias is (3H,). The list does not say which functions a layer
-applies: tanh, and sigmoid for the gates.
+second holds `b_hn` alone. With `reset_after=False` its bias is (3H,). Lists of the old `CuDNNGRU` and `CuDNNLSTM`,
+whose matrices lie transposed, are known by their biases in two parts, (6H,) and (8H,).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gru_jax import arguments
 from gru_jax.cells import Cell
+from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves
-from gru_jax.interop.network import put_together, take_apart
+from gru_jax.interop.network import put_together, required_activation, take_apart
+from gru_jax.layers import check_merge
 from gru_jax.types import Params
 
-GRU_GATES = GateLayout("zrn", negated="z")
-LAYOUTS = (GRU_GATES, GateLayout("ifgo"), GateLayout("h"))
+GRU_GATES, ELMAN_GATES = GateLayout("zrn", negated="z"), GateLayout("h")
+LAYOUTS = (GRU_GATES, GateLayout("ifgo"), ELMAN_GATES)
+KINDS = ("GRU", "LSTM", "SimpleRNN")
+
+
+def from_layer(layer: Any) -> tuple[Any, Params]:
+    """Reads a layer, which says all that the list of its weights does not.
+
+    Args:
+      layer: a built `GRU`, `LSTM`, `SimpleRNN` or `Bidirectional` of one, or a `Sequential` of these. Its dropout,
+        which acts in training alone, is left out; a state that `stateful` carries is `h0` of `gru_jax.unroll`.
+
+    Returns:
+      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+
+    Raises:
+      ValueError, TypeError: for another layer, or what no cell here has; the line names it.
+
+    Example:
+      >>> layer = keras.layers.SimpleRNN(128, activation="relu", return_sequences=True)
+      >>> layer.build((None, None, 64))
+      >>> cell, params = from_layer(layer)
+    """
+    layers = list(layer.layers) if type(layer).__name__ == "Sequential" else [layer]
+    found = [_settings(each) for each in layers]
+    if not found or not layer.get_weights():
+        raise ValueError(f"{_name(layer)}: expected a layer that is built, got no weights: call it, or its build")
+    for each, settings in zip(layers, found, strict=True):
+        if settings != found[0]:
+            raise ValueError(f"{_name(each)}: expected {found[0]}, as in {_name(layers[0])}, got {settings}")
+    return from_weights(
+        layer.get_weights(),
+        num_layers=len(layers),
+        bidirectional=found[0].merge_mode is not None,
+        merge=found[0].merge_mode or "concat",
+        reset=None if found[0].reset_after is None else "after" if found[0].reset_after else "before",
+        activation=found[0].activation,
+    )
 
 
 def from_weights(
@@ -29,16 +67,20 @@ def from_weights(
     bidirectional: bool = False,
     merge: str = "concat",
     reset: str | None = None,
+    activation: str | None = None,
+    recurrent_activation: str | None = None,
 ) -> tuple[Any, Params]:
     """Reads `layer.get_weights()`, or `model.get_weights()` of a model of recurrent layers.
 
     Args:
       weights: for every layer and direction kernel (I, G H), recurrent kernel (H, G H) and, unless use_bias=False, bias
-        (G H,), or (2, 3H) of a GRU with reset_after=True.
+        (G H,), or (2, 3H) of a GRU with reset_after=True; (6H,) and (8H,) of a CuDNNGRU and CuDNNLSTM.
       num_layers: L.
       bidirectional: whether the layers are wrapped in a `Bidirectional`.
-      merge: its merge_mode, "concat" or "sum".
+      merge: its merge_mode, "concat", "sum", "ave" or "mul".
       reset: for a GRU without a bias "after" (reset_after=True) or "before"; else the bias's shape says it.
+      activation: the layer's. A SimpleRNN's is needed, "tanh" or "relu", for the list does not say; None for tanh.
+      recurrent_activation: that of a GRU's or LSTM's gates; None for sigmoid, which is the only one there is here.
 
     Returns:
       A cell, or a `Stack` where there are several layers or directions, and its parameters.
@@ -53,8 +95,10 @@ def from_weights(
     """
     arguments.positive_int("num_layers", num_layers)
     arguments.boolean("bidirectional", bidirectional)
-    arguments.one_of("merge", merge, ("concat", "sum"))
+    check_merge("merge", merge)
     arguments.one_of("reset", reset, (None, "before", "after"))
+    arguments.one_of("activation", activation, (None, *ACTIVATIONS))
+    arguments.one_of("recurrent_activation", recurrent_activation, (None, "sigmoid"))
     if not isinstance(weights, Sequence):
         raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
     directions = 2 if bidirectional else 1
@@ -70,7 +114,7 @@ def from_weights(
     leaves = Leaves("weights", dict(zip(keys, weights, strict=True)))
     layers, width, remaining = [], "I", iter(keys)
     for _ in range(num_layers):
-        layer = [_read(leaves, [next(remaining) for _ in names], width, reset) for _ in range(directions)]
+        layer = [_read(leaves, [next(remaining) for _ in names], width, reset, activation) for _ in range(directions)]
         layers.append(layer)
         width = layer[0][1].U.shape[0] * (directions if merge == "concat" else 1)
     return put_together(layers, merge)
@@ -80,7 +124,8 @@ def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
     """Writes parameters in the order of Keras.
 
     Args:
-      cell: a GRU (for reset="after" a layer with reset_after=True), an LSTM, an Elman, or a `Stack` of them.
+      cell: a GRU (for reset="after" a layer with reset_after=True), an LSTM, an Elman (a SimpleRNN of its activation),
+        or a `Stack` of them.
       params: its parameters.
 
     Returns:
@@ -103,21 +148,85 @@ def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
     return arrays
 
 
-def _read(leaves: Leaves, keys: list[str], width: int | str, reset: str | None) -> tuple[Cell, Params]:
+class Settings(NamedTuple):
+    """What the layers of a stack have in common; None for what a layer does not have."""
+
+    kind: str
+    activation: str
+    reset_after: bool | None
+    use_bias: bool
+    merge_mode: str | None
+
+
+def _settings(layer: Any) -> Settings:
+    """Returns a layer's settings; refuses what no cell here does."""
+    if type(layer).__name__ == "Bidirectional":
+        check_merge(f"{_name(layer)}: merge_mode", layer.merge_mode)
+        one, other = _settings_of_direction(layer.forward_layer), _settings_of_direction(layer.backward_layer, True)
+        if one != other:
+            raise ValueError(f"{_name(layer)}: expected two layers that are alike, got {one} and {other}")
+        return one._replace(merge_mode=layer.merge_mode)
+    return _settings_of_direction(layer)
+
+
+def _settings_of_direction(layer: Any, backward: bool = False) -> Settings:
+    kind = type(layer).__name__
+    if kind not in KINDS:
+        raise TypeError(
+            f"{_name(layer)}: expected {', '.join(KINDS)}, a Bidirectional of one or a Sequential of these, got {kind}"
+        )
+    settings = layer.get_config()
+    functions = {"activation": tuple(ACTIVATIONS) if kind == "SimpleRNN" else ("tanh",)}
+    functions |= {} if kind == "SimpleRNN" else {"recurrent_activation": ("sigmoid",)}
+    for name, known in functions.items():
+        got = settings[name] if isinstance(settings[name], str) else "another function"
+        arguments.one_of(f"{_name(layer)}: {name}", got, known)
+    if settings["go_backwards"] is not backward:
+        raise ValueError(
+            f"{_name(layer)}: go_backwards: expected {backward}, got {settings['go_backwards']}: give from_weights the "
+            "layer's weights, and unroll with reverse=True, whose outputs lie in the order of the inputs"
+        )
+    return Settings(kind, settings["activation"], settings.get("reset_after"), settings["use_bias"], None)
+
+
+def _name(layer: Any) -> str:
+    return getattr(layer, "name", "layer")
+
+
+def _read(
+    leaves: Leaves, keys: list[str], width: int | str, reset: str | None, activation: str | None
+) -> tuple[Cell, Params]:
     layout, U = take_recurrent(leaves, keys[1], LAYOUTS)
     W = leaves.take(keys[0], (width, U.shape[1]))
+    if layout is ELMAN_GATES:
+        activation = required_activation("activation", activation, "the list of a SimpleRNN's weights")
+    elif activation not in (None, "tanh"):
+        raise ValueError(f"activation: expected None or 'tanh' for a {layout.cell.__name__}, got {activation!r}")
+    in_two_parts = len(keys) == 3 and leaves.shape(keys[2]) == (2 * U.shape[1],)
+    if in_two_parts and layout is not ELMAN_GATES:
+        if layout is GRU_GATES:
+            _agree(reset, "after", keys[2])
+        b_input, b_recurrent = np.split(leaves.take(keys[2], (2 * U.shape[1],)), 2)
+        W, U = (_from_cudnn(array, layout.gates) for array in (W, U))
+        return layout.read(Weights(W, U, *layout.merge(b_input, b_recurrent, "after")))
     if len(keys) == 2:
         if layout is GRU_GATES and reset is None:
             raise ValueError('reset: expected "before" or "after" for a GRU without a bias, got None')
         zeros = np.zeros_like(U[0])
-        return layout.read(Weights(W, U, *layout.merge(zeros, zeros, reset or "after")))
-    if layout is GRU_GATES and leaves.rank(keys[2]) == 2:
+        return layout.read(Weights(W, U, *layout.merge(zeros, zeros, reset or "after")), activation or "tanh")
+    if layout is GRU_GATES and len(leaves.shape(keys[2])) == 2:
         _agree(reset, "after", keys[2])
         b_input, b_recurrent = leaves.take(keys[2], (2, U.shape[1]))
         return layout.read(Weights(W, U, *layout.merge(b_input, b_recurrent, "after")))
     if layout is GRU_GATES:
         _agree(reset, "before", keys[2])
-    return layout.read(Weights(W, U, leaves.take(keys[2], U.shape[1:])))
+    return layout.read(Weights(W, U, leaves.take(keys[2], U.shape[1:])), activation or "tanh")
+
+
+def _from_cudnn(array: np.ndarray, gates: int) -> np.ndarray:
+    """Of each gate's columns (N, H) the numbers, in their order in memory, are a matrix (H, N)."""
+    H = array.shape[1] // gates
+    return np.concatenate([np.reshape(gate, (H, -1)).T for gate in np.split(array, gates, axis=1)], axis=1)
 
 
 def _agree(reset: str | None, found: str, key: str) -> None:

@@ -43,9 +43,9 @@ class Leaves:
     def names(self) -> list[str]:
         return list(self._arrays)
 
-    def rank(self, key: str) -> int:
-        """The number of axes of an array."""
-        return getattr(self._arrays[key], "ndim", 0)
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of an array."""
+        return tuple(getattr(self._arrays[key], "shape", ()))
 
     def take(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray:
         """Returns an array as NumPy's; a string in `shape` is an axis of any size, shown by its letter."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gru_jax import arguments
 from gru_jax.cells import GRU, LSTM, Cell, Elman
+from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.layers import Stack
 from gru_jax.types import Params
 
@@ -52,6 +53,14 @@ def put_together(layers: Sequence[Sequence[tuple[Cell, Params]]], merge: str = "
     params = tuple(tuple(direction for _, direction in layer) for layer in layers)
     stack.check(params)
     return stack, params
+
+
+def required_activation(name: str, activation: str | None, source: str) -> str:
+    """Returns the activation of an Elman network where the weights that are read do not say it."""
+    if activation is None:
+        raise ValueError(f'{name}: expected "tanh" or "relu", for {source} does not say which, got None')
+    arguments.one_of(name, activation, ACTIVATIONS)
+    return activation
 
 
 def require(library: str, parts: Parts, *, reset: str | None = None, merge: str | None = None) -> None:

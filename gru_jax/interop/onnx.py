@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from gru_jax import arguments
@@ -20,7 +21,7 @@ from gru_jax.interop.onnx_graph import Graph, sizes_to_try
 from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
 from gru_jax.interop.onnx_writer import write
 from gru_jax.interop.packages import needing
-from gru_jax.layers import Stack
+from gru_jax.layers import MERGES, Stack, check_merge
 from gru_jax.types import Params
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def from_model(model: Any, *, merge: str = "concat") -> tuple[Any, Params]:
 
     Args:
       model: a ModelProto, the bytes of one, or a path.
-      merge: how the outputs of two directions become one after the last layer, "concat" or "sum"; between layers it is
-        checked.
+      merge: how the outputs of two directions become one after the last layer, "concat", "sum", "ave" or "mul"; between
+        layers it is checked.
 
     Returns:
       A cell, or a `Stack` where there are several layers or two directions, and its parameters.
@@ -44,7 +45,7 @@ def from_model(model: Any, *, merge: str = "concat") -> tuple[Any, Params]:
     Example:
       >>> cell, params = from_model("gru.onnx")
     """
-    arguments.one_of("merge", merge, ("concat", "sum"))
+    check_merge("merge", merge)
     with naming(_source(model)):
         graph = _load(model)
         protos, nodes = graph.recurrent_nodes(), _read_nodes(graph)
@@ -181,7 +182,7 @@ def _check_chain(graph: Graph, nodes: list[tuple["onnx.NodeProto", RecurrentNode
             raise ValueError(f"{fed} alone, for the layers of a stack lie on each other, got {after.input[0]!r}")
         H, D = source.cell.check(source.params)[1], source.directions
         Y = rng.normal(size=sizes_to_try(f"{source.name}: Y", (*first.shape[:2], D, H))).astype(first.dtype)
-        expected = Y.reshape(*Y.shape[:2], D * H) if merge == "concat" else Y.sum(2)
+        expected = Y[:, :, 0] if D == 1 else np.asarray(MERGES[merge](*map(jnp.asarray, np.moveaxis(Y, 2, 0))))
         feed = np.moveaxis(Y, 2, 1) if source.time_major else Y
         got = graph.evaluate(after.input[0], blank | {before.output[0]: feed})
         if got.shape != expected.shape or not np.allclose(got, expected):

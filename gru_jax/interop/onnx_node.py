@@ -30,7 +30,7 @@ LAYOUTS = {
     "LSTM": GateLayout("iofg", transposed=True),
     "RNN": GateLayout("h", transposed=True),
 }
-ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "RNN": ["tanh"]}
+ACTIVATIONS = {"GRU": [["sigmoid", "tanh"]], "LSTM": [["sigmoid", "tanh", "tanh"]], "RNN": [["tanh"], ["relu"]]}
 OPERATORS = {GRU: "GRU", LSTM: "LSTM", Elman: "RNN"}
 SLOTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 WEIGHTS = ("W", "R", "B", "P")
@@ -129,13 +129,15 @@ def from_node(node: "onnx.NodeProto", arrays: Mapping[str, Any]) -> RecurrentNod
     if node.op_type not in LAYOUTS:
         raise ValueError(f"{name}: expected a GRU, LSTM or RNN, got {node.op_type}")
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    direction, layout, reset = _read_attributes(name, node.op_type, attributes)
+    direction, layout, reset, activation = _read_attributes(name, node.op_type, attributes)
     D = 2 if direction == "bidirectional" else 1
     given = {slot: tensor for slot, tensor in slots(node).items() if slot in WEIGHTS}
     leaves = Leaves(name, {slot: arrays[tensor] for slot, tensor in given.items() if tensor in arrays})
     gates = LAYOUTS[node.op_type]
     H = leaves.take("R", (D, f"{gates.gates}H", "H")).shape[2]
     R = leaves.take("R", (D, gates.gates * H, H))
+    if "clip" in attributes:
+        _check_clip(name, node.op_type, activation, attributes["clip"], R.dtype)
     if "hidden_size" in attributes and attributes["hidden_size"] != H:
         raise ValueError(f"{name}: hidden_size: expected {H}, that of R {R.shape}, got {attributes['hidden_size']}")
     W = leaves.take("W", (D, gates.gates * H, "I"))
@@ -144,7 +146,7 @@ def from_node(node: "onnx.NodeProto", arrays: Mapping[str, Any]) -> RecurrentNod
     cells = []
     for d in range(D):
         b_input, b_recurrent = np.split(B[d], 2)
-        cells.append(gates.read(Weights(W[d], R[d], *gates.merge(b_input, b_recurrent, reset))))
+        cells.append(gates.read(Weights(W[d], R[d], *gates.merge(b_input, b_recurrent, reset)), activation))
     if P is not None and P.any():
         cells = [with_peepholes(params, *np.split(p, 3)) for (_, params), p in zip(cells, P, strict=True)]
     cell, params = put_together([cells])
@@ -172,9 +174,23 @@ def title(node: "onnx.NodeProto") -> str:
     return f"{node.op_type} node {node.name or next(iter(node.output), '')!r}"
 
 
-def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) -> tuple[str, int, str]:
-    """Returns direction, layout and reset; refuses what no cell here does, by its name."""
-    direction, layout, linear = "forward", 0, 0
+def _check_clip(name: str, operator: str, activation: str, clip: float, dtype: Any) -> None:
+    """Refuses a clip of what goes into the functions that can change what comes out, in numbers of this dtype."""
+    with np.errstate(over="ignore", under="ignore"):
+        bound = np.asarray(clip).astype(dtype)
+        binds = {
+            "sigmoid": np.exp(-bound) != 0,  # sigmoid(-bound) = exp(-bound), as near as makes no difference
+            "tanh": np.tanh(bound.astype(np.float64)).astype(dtype) != 1,
+            "relu": bound < jnp.finfo(dtype).max,
+        }
+    functions = ("sigmoid", "tanh") if operator != "RNN" else (activation,)
+    if not clip > 0 or any(binds[function] for function in functions):
+        raise ValueError(f"{name}: clip: expected none, or one too large to bind in {dtype}, got {clip!r}")
+
+
+def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) -> tuple[str, int, str, str]:
+    """Returns direction, layout, reset and activation; refuses what no cell here does, by its name."""
+    direction, layout, linear, activation = "forward", 0, 0, "tanh"
     for key, value in attributes.items():
         if key == "direction":
             direction = value.decode(errors="replace") if isinstance(value, bytes) else value
@@ -188,13 +204,14 @@ def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) ->
         elif key == "activations":
             listed = value if isinstance(value, list) else [value]
             got = [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in listed]
-            expected = ACTIVATIONS[operator] * (len(got) // len(ACTIVATIONS[operator]))
-            if [item.lower() for item in got] != expected:
-                raise ValueError(
-                    f"{name}: activations: expected {', '.join(ACTIVATIONS[operator])}, got {', '.join(got)}"
-                )
+            known = ACTIVATIONS[operator]
+            match = [each for each in known if [item.lower() for item in got] in (each, 2 * each)]
+            if not match:
+                expected = " or ".join(", ".join(each) for each in known)
+                raise ValueError(f"{name}: activations: expected {expected}, got {', '.join(got)}")
+            activation = match[0][-1]
         elif key == "input_forget" and operator == "LSTM":
             arguments.one_of(f"{name}: input_forget", value, (0,))
-        elif key != "hidden_size":
+        elif key not in ("hidden_size", "clip"):
             raise ValueError(f"{name}: {key}: expected no such attribute, for no cell here has it, got {value!r}")
-    return direction, layout, "after" if linear else "before"
+    return direction, layout, "after" if linear else "before", activation

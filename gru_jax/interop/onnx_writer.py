@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax.cells import GRU, LSTM
+from gru_jax.cells import GRU, LSTM, Elman
 from gru_jax.interop.network import Parts
 from gru_jax.interop.onnx_node import OPERATORS, weights_of
 from gru_jax.interop.packages import needing
@@ -58,6 +58,8 @@ def write(parts: Parts, lengths: bool, h0: bool, time_major: bool) -> "onnx.Mode
     options: dict[str, Any] = {"hidden_size": H, "direction": "bidirectional" if D == 2 else "forward"}
     if isinstance(parts.cell, GRU):
         options["linear_before_reset"] = int(parts.cell.reset == "after")
+    if isinstance(parts.cell, Elman):
+        options["activations"] = D * [parts.cell.activation.capitalize()]
     for layer, params in enumerate(parts.layers):
         weights = [constant(f"{name}_{layer}", array) for name, array in weights_of(parts.cell, params).items()]
         starts = [f"{state}0_{layer}" if L > 1 else f"{state}0" for state in states] if h0 else []
@@ -89,5 +91,7 @@ def _merge(node: Any, constant: Any, parts: Parts, Y: str, ys: str, H: int) -> s
         return node("Squeeze", [Y, constant(f"{ys}_axis", np.array([1]))], [ys])
     if parts.merge == "sum":
         return node("ReduceSum", [Y, constant(f"{ys}_axis", np.array([1]))], [ys], keepdims=0)
+    if parts.merge in ("ave", "mul"):  # whose operators take their axes as an attribute in this opset
+        return node("ReduceMean" if parts.merge == "ave" else "ReduceProd", [Y], [ys], axes=[1], keepdims=0)
     side_by_side = node("Transpose", [Y], [f"{ys}_pairs"], perm=[0, 2, 1, 3])
     return node("Reshape", [side_by_side, constant(f"{ys}_shape", np.array([0, 0, 2 * H]))], [ys])

@@ -1,13 +1,15 @@
-"""PyTorch: `torch.nn.GRU`, `LSTM`, `RNN` (tanh) and their cells, as state dicts; `.pt` files.
+"""PyTorch: `torch.nn.GRU`, `LSTM`, `RNN` and their cells, as modules, state dicts, `.pt` and `.safetensors` files.
 
 Gates lie `[r | z | n]` and `[i | f | g | o]` along the first axis; z weighs the old state, hence the sign. A bias is
 kept in two parts, `bias_ih` and `bias_hh`: added on the way in; on the way out `bias_hh` holds `b_hn` alone.
+Weights under `weight_norm` or `prune` are put together, each number rounded once.
 """
 
 import os
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +17,66 @@ import jax.numpy as jnp
 import numpy as np
 
 from gru_jax.cells import Cell
-from gru_jax.interop.files import written_whole
+from gru_jax.interop.files import read_safetensors, written_whole
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves, flatten, in_short, naming
-from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.interop.network import put_together, require, required_activation, take_apart
 from gru_jax.interop.packages import needing
+from gru_jax.interop.torch_names import prefix_hint, put_whole
+from gru_jax.layers import Stack
 from gru_jax.types import Params
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+"""What `torch.compile` and its like make of a module, which is their only child."""
+ELMAN_GATES = GateLayout("h", transposed=True)
 LAYOUTS = (
     GateLayout("rzn", negated="z", transposed=True),
     GateLayout("ifgo", transposed=True),
-    GateLayout("h", transposed=True),
+    ELMAN_GATES,
 )
 
 
-def from_state_dict(state_dict: Mapping[str, Any], *, prefix: str = "") -> tuple[Any, Params]:
-    """Reads the weights of a recurrent layer or cell.
+def from_module(module: Any) -> tuple[Any, Params]:
+    """Reads a recurrent layer or cell, which says all that its state dict does not.
 
-    The cell follows from the number of gates. A `torch.nn.RNN` is taken to be a tanh one, its default: the state dict
-    does not say.
+    Args:
+      module: a `torch.nn.GRU`, `LSTM`, `RNN` or a cell of these, as `torch.compile` and `DataParallel` wrap it too.
+
+    Returns:
+      A cell, or a `Stack` where there are several layers or directions, with the module's dropout; its parameters.
+
+    Raises:
+      ValueError, TypeError: for another module, or what no cell here has; the line names it.
+
+    Example:
+      >>> stack, params = from_module(torch.nn.RNN(64, 128, num_layers=2, nonlinearity="relu"))
+    """
+    with needing("torch", "to read a module"):
+        import torch
+
+    while type(module).__name__ in WRAPPERS:
+        (module,) = module.children()
+    if not isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        raise TypeError(f"module: expected a torch.nn.GRU, LSTM, RNN or a cell of these, got {kind}")
+    is_elman = isinstance(module, (torch.nn.RNN, torch.nn.RNNCell))
+    cell, params = from_state_dict(module.state_dict(), nonlinearity=module.nonlinearity if is_elman else None)
+    if isinstance(cell, Stack):
+        cell = replace(cell, dropout=module.dropout)
+    return cell, params
+
+
+def from_state_dict(
+    state_dict: Mapping[str, Any], *, prefix: str = "", nonlinearity: str | None = None
+) -> tuple[Any, Params]:
+    """Reads the weights of a recurrent layer or cell, which follows from the number of gates.
 
     Args:
       state_dict: names to tensors or NumPy arrays: `weight_ih_l0 (G H, I)`, `weight_hh_l0 (G H, H)`, `bias_ih_l0` and
         `bias_hh_l0 (G H,)` unless bias=False, `..._l1`, `..._reverse`; a cell's names have no `_l0`.
       prefix: takes only names that begin with it, e.g. "encoder.rnn." out of a whole model.
+      nonlinearity: "tanh" or "relu", that of a `torch.nn.RNN`: its state dict does not say. None for other layers.
 
     Returns:
       A cell, or a `Stack` where there are several layers or directions, and its parameters.
@@ -52,20 +89,28 @@ def from_state_dict(state_dict: Mapping[str, Any], *, prefix: str = "") -> tuple
       >>> stack, params = from_state_dict(layer.state_dict())
       >>> ys, h_last = gru_jax.unroll(stack, params, xs)
     """
-    leaves = Leaves("state_dict", state_dict)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict: expected a mapping from names to arrays, got {type(state_dict).__name__}")
+    source, arrays = "state_dict", {str(name): value for name, value in state_dict.items()}
     if prefix:
-        inside = {key.removeprefix(prefix): state_dict[key] for key in leaves.names() if key.startswith(prefix)}
+        source = f"state_dict[{prefix!r}...]"
+        inside = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
         if not inside:
-            raise ValueError(f"prefix: expected the beginning of some name in the state dict, got {prefix!r}")
-        leaves = Leaves(f"state_dict[{prefix!r}...]", inside)
+            known = f"; {hint}" if (hint := prefix_hint(arrays)) else ""
+            raise ValueError(f"prefix: expected the beginning of some name in the state dict, got {prefix!r}{known}")
+        arrays = inside
+    if hint := prefix_hint(arrays, prefix):
+        raise ValueError(f"{source}: expected the names of one recurrent layer, got those of a larger model; {hint}")
+    leaves = Leaves(source, put_whole(source, arrays))
     if "weight_hh" in leaves:
-        layers = [[_read(leaves, "", "I")]]
+        layers = [[_read(leaves, "", "I", nonlinearity)]]
     else:
         directions = ("", "_reverse") if "weight_hh_l0_reverse" in leaves else ("",)
         numbers = [number for number in range(len(leaves.names())) if f"weight_hh_l{number}" in leaves]
         layers, width = [], "I"
         for number in range(max(numbers, default=0) + 1):
-            layers.append([_read(leaves, f"_l{number}{direction}", width) for direction in directions])
+            suffixes = [f"_l{number}{direction}" for direction in directions]
+            layers.append([_read(leaves, suffix, width, nonlinearity) for suffix in suffixes])
             width = len(directions) * layers[0][0][1].U.shape[0]
     leaves.finish()
     return put_together(layers)
@@ -80,7 +125,7 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
       prefix: what every name begins with.
 
     Returns:
-      Names to NumPy arrays, those of a `torch.nn.GRU`, `LSTM` or `RNN`.
+      Names to NumPy arrays, those of a `torch.nn.GRU`, `LSTM` or `RNN`, whose `nonlinearity` is the Elman's activation.
 
     Raises:
       ValueError, TypeError: for what PyTorch does not have, reset="before" among it.
@@ -102,12 +147,13 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
     return state_dict
 
 
-def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params]:
+def from_file(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
     """Reads a state dict that `torch.save` wrote, with `weights_only=True`: a file can hold weights, but no code.
 
     Args:
-      path: the file.
+      path: the file; one that ends in .safetensors is read as such, and needs no PyTorch.
       prefix: see `from_state_dict`; "model.rnn." also finds `rnn` of a state dict that lies in a checkpoint as `model`.
+      nonlinearity: see `from_state_dict`.
 
     Returns:
       A cell, or a `Stack` where there are several layers or directions, and its parameters.
@@ -115,6 +161,10 @@ def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params
     Raises:
       ValueError: where the file is none or its contents do not fit; the line names the file.
     """
+    if Path(path).suffix == ".safetensors":
+        with naming(path):
+            arrays, _ = read_safetensors(path)
+            return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
     with needing("torch", "to read .pt files"):
         import torch
 
@@ -125,8 +175,8 @@ def from_file(path: str | os.PathLike, *, prefix: str = "") -> tuple[Any, Params
                 state_dict = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # PyTorch raises whatever the damage leads to.
                 raise ValueError(f"expected a file of weights alone from torch.save, got {_refusal(error)}") from None
-        nested = isinstance(state_dict, Mapping)
-        return from_state_dict(flatten(state_dict, ".") if nested else state_dict, prefix=prefix)
+        arrays = flatten(state_dict, ".") if isinstance(state_dict, Mapping) else state_dict
+        return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
 
 
 def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str = "") -> None:
@@ -153,18 +203,22 @@ def _refusal(error: Exception) -> str:
         text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         reasons = [line for line in lines if "unsupported" in line.lower()] or lines or ["nothing is said of it"]
-        return f"a pickle of something else: {reasons[0].partition('. ')[0]}"
+        return f"a pickle of something else: {reasons[0].partition('. ')[0]}: in PyTorch save a state_dict()"
     return in_short(error)
 
 
-def _read(leaves: Leaves, suffix: str, width: int | str) -> tuple[Cell, Params]:
+def _read(leaves: Leaves, suffix: str, width: int | str, nonlinearity: str | None) -> tuple[Cell, Params]:
     weight_ih, weight_hh, bias_ih, bias_hh = (f"{kind}{suffix}" for kind in KINDS)
     if f"weight_hr{suffix}" in leaves:
         raise ValueError(f"{leaves.source}: weight_hr{suffix}: expected an LSTM without projections, got proj_size > 0")
     layout, U = take_recurrent(leaves, weight_hh, LAYOUTS)
+    if layout is ELMAN_GATES:
+        nonlinearity = required_activation("nonlinearity", nonlinearity, "the state dict of a torch.nn.RNN")
+    elif nonlinearity is not None:
+        raise ValueError(f"nonlinearity: expected None for a {layout.cell.__name__}, got {nonlinearity!r}")
     W = leaves.take(weight_ih, (U.shape[0], width))
     if bias_ih in leaves or bias_hh in leaves:
         biases = leaves.take(bias_ih, U.shape[:1]), leaves.take(bias_hh, U.shape[:1])
     else:
         biases = np.zeros_like(U[:, 0]), np.zeros_like(U[:, 0])
-    return layout.read(Weights(W, U, *layout.merge(*biases, reset="after")))
+    return layout.read(Weights(W, U, *layout.merge(*biases, reset="after")), nonlinearity or "tanh")

@@ -13,6 +13,7 @@ CELLS = {
     "gru_after": gru_jax.GRU(reset="after"),
     "lstm": gru_jax.LSTM(),
     "elman": gru_jax.Elman(),
+    "elman_relu": gru_jax.Elman(activation="relu"),
 }
 # Outputs and gradients, as the project promises them.
 TOLERANCES = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-10)}

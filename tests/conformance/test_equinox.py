@@ -74,6 +74,7 @@ def test_what_equinox_does_not_have():
     for cell, line in (
         (CELLS["gru_before"], 'Equinox has no GRU but reset="after"'),
         (CELLS["elman"], "Equinox has a GRUCell and an LSTMCell only"),
+        (CELLS["elman_relu"], "Equinox has a GRUCell and an LSTMCell only"),
         (stack, "Equinox has single cells only, got 2 layers of 1 directions"),
     ):
         with pytest.raises(ValueError, match=f"^cell: {line}"):

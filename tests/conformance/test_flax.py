@@ -1,5 +1,6 @@
 """Against Flax: linen's and nnx's cells inside their own `RNN`, `Bidirectional` and `Sequential`."""
 
+import re
 from contextlib import nullcontext
 from functools import partial
 
@@ -20,13 +21,22 @@ LINEN = {
     "gru_after": (nn.GRUCell,),
     "lstm": (nn.LSTMCell, nn.OptimizedLSTMCell),
     "elman": (nn.SimpleCell,),
+    "elman_relu": (partial(nn.SimpleCell, activation_fn=nn.relu),),
+}
+# What parameters do not say.
+TOLD = {name: {"module": LINEN[name][0](H)} for name in ("elman", "elman_relu")}
+MERGES = {
+    "concat": lambda a, b: jnp.concatenate([a, b], -1),
+    "sum": jnp.add,
+    "ave": lambda a, b: (a + b) / 2,
+    "mul": jnp.multiply,
 }
 CASES = pairwise(
     {
         "name": list(LINEN),
         "library": ["linen", "nnx"],
         "num_layers": [1, 2, 3],
-        "directions": ["one", "concat", "sum"],
+        "directions": ["one", *MERGES],
         "lengths": [False, True],
         "h0": [False, True],
         "dtype": ["float32", "float64"],
@@ -58,8 +68,7 @@ def linen_layer(name, directions):
 
     if directions == "one":
         return rnn()
-    merge_fn = jnp.add if directions == "sum" else lambda a, b: jnp.concatenate([a, b], -1)
-    return nn.Bidirectional(rnn(), rnn(), merge_fn=merge_fn, return_carry=True)
+    return nn.Bidirectional(rnn(), rnn(), merge_fn=MERGES[directions], return_carry=True)
 
 
 def put_to_flax(layers_of, params, task):
@@ -88,7 +97,7 @@ def put_to_flax(layers_of, params, task):
 def test_outputs_states_and_gradients(case, backend):
     name, directions, dtype, L = case["name"], case["directions"], case["dtype"], case["num_layers"]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        stack = gru_jax.Stack(CELLS[name], L, directions != "one", "sum" if directions == "sum" else "concat")
+        stack = gru_jax.Stack(CELLS[name], L, directions != "one", "concat" if directions == "one" else directions)
         params = draw_params(stack, I, H, dtype)
         if case["library"] == "nnx" and name == "gru_after":
             params = without_b_hn(params)
@@ -165,14 +174,23 @@ def test_there_and_back_is_the_same_network(name, layers):
     merge = cell.merge if isinstance(cell, gru_jax.Stack) else "concat"
     expected = (cell.cell, params[0][0]) if layers == "rnn" else (cell, params)
     for written in (to_linen(cell, params), {"params": to_linen(cell, params)}):
-        read, params_read = from_linen(written, merge=merge)
+        read, params_read = from_linen(written, merge=merge, **TOLD.get(name, {}))
         assert read == expected[0]
         assert_same_bits(params_read, expected[1])
     params = without_b_hn(params)
     expected = params[0][0] if layers == "rnn" else params
     module = to_nnx(cell, params)
-    for source in (module, nnx.state(module), nnx.state(module, nnx.Param)):
-        assert_same_bits(from_nnx(source, merge=merge)[1], expected)
+    read, params_read = from_nnx(module, merge=merge)
+    assert (read.cell if isinstance(read, gru_jax.Stack) else read) == CELLS[name]
+    assert_same_bits(params_read, expected)
+    for source in (nnx.state(module), nnx.state(module, nnx.Param)):
+        if name in TOLD:
+            with pytest.raises(
+                ValueError, match=r"^module: expected the module, for a SimpleCell's parameters do not say"
+            ):
+                from_nnx(source, merge=merge)
+        else:
+            assert_same_bits(from_nnx(source, merge=merge)[1], expected)
 
 
 @pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.SimpleCell])
@@ -180,7 +198,7 @@ def test_linen_there_and_back(make):
     """Flax's own weights come back bit for bit."""
     rnn = nn.RNN(make(H))
     params = rnn.init(jax.random.key(0), jnp.ones((2, 6, I)))["params"]
-    assert_same_bits({"cell": to_linen(*from_linen(params))}, params)
+    assert_same_bits({"cell": to_linen(*from_linen(params, module=rnn))}, params)
 
 
 @pytest.mark.parametrize("make", [nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell])
@@ -222,3 +240,51 @@ def test_what_flax_does_not_have():
         ValueError, match=r"^params\.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to"
     ):
         to_nnx(cell, draw_params(cell, I, H))
+
+
+def linen_pair(merge_fn):
+    return nn.Bidirectional(nn.RNN(nn.GRUCell(H)), nn.RNN(nn.GRUCell(H)), merge_fn=merge_fn)
+
+
+RELU = nn.SimpleCell(H, activation_fn=nn.relu)
+DIFFERENT = {
+    "gates of a GRU": (nn.RNN(nn.GRUCell(H, gate_fn=nn.hard_sigmoid)), "module.cell.gate_fn: expected sigmoid, got"),
+    "gates of an LSTM": (nn.OptimizedLSTMCell(H, gate_fn=nn.hard_sigmoid), "module.gate_fn: expected sigmoid, got"),
+    "an LSTM's activation": (
+        nn.RNN(nn.LSTMCell(H, activation_fn=nn.relu)),
+        "module.cell.activation_fn: expected tanh,",
+    ),
+    "leaky": (
+        nn.SimpleCell(H, activation_fn=nn.leaky_relu),
+        "module.activation_fn: expected tanh or relu, got another",
+    ),
+    "relu6": (nn.SimpleCell(H, activation_fn=nn.relu6), "module.activation_fn: expected tanh or relu, got another"),
+    "hard tanh": (nn.SimpleCell(H, activation_fn=nn.hard_tanh), "module.activation_fn: expected tanh or relu, got"),
+    "residual": (nn.RNN(nn.SimpleCell(H, residual=True)), "module.cell.residual: expected False, got True"),
+    "reverse": (nn.RNN(nn.GRUCell(H), reverse=True), "module.reverse: expected False, got True"),
+    "maximum": (
+        linen_pair(jnp.maximum),
+        'module.merge_fn: expected one that does merge="concat", got another function',
+    ),
+    "two kinds": (
+        nn.Sequential([nn.RNN(RELU), nn.RNN(nn.SimpleCell(H))]),
+        "module.layers[1].cell.activation_fn: expected relu, as in module.layers[0].cell, got tanh",
+    ),
+    "a head": (nn.Sequential([nn.RNN(RELU), nn.Dense(2)]), "module.layers[1]: expected an RNN or a Bidirectional, got"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_linen_modules_that_do_something_else_are_refused(name):
+    module, line = DIFFERENT[name]
+    with pytest.raises(ValueError, match=rf"^{re.escape(line)}[^\n]*$"):
+        from_linen({}, module=module)
+
+
+def test_nnx_simple_cells():
+    rngs = nnx.Rngs(0)
+    assert (
+        from_nnx(nnx.SimpleCell(I, H, activation_fn=lambda x: jnp.maximum(x, 0), rngs=rngs))[0] == CELLS["elman_relu"]
+    )
+    with pytest.raises(ValueError, match=r"^module\.activation_fn: expected tanh or relu, got another function$"):
+        from_nnx(nnx.SimpleCell(I, H, activation_fn=nnx.silu, rngs=rngs))

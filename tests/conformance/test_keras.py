@@ -1,12 +1,14 @@
 """Against Keras on JAX: `GRU` with both resets, `LSTM` and `SimpleRNN`, masked, stacked, in two directions."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gru_jax
-from gru_jax.interop.keras import from_weights, to_weights
+from gru_jax.interop.keras import from_layer, from_weights, to_weights
 from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task, solve
 from tests.gru_jax.covering import pairwise
 
@@ -21,12 +23,15 @@ KINDS = {
     "gru_after": (keras.layers.GRU, {"reset_after": True}),
     "lstm": (keras.layers.LSTM, {}),
     "elman": (keras.layers.SimpleRNN, {}),
+    "elman_relu": (keras.layers.SimpleRNN, {"activation": "relu"}),
 }
+# What a list of weights does not say.
+TOLD = {"elman": {"activation": "tanh"}, "elman_relu": {"activation": "relu"}}
 CASES = pairwise(
     {
         "name": list(KINDS),
         "num_layers": [1, 2, 3],
-        "directions": ["one", "concat", "sum"],
+        "directions": ["one", "concat", "sum", "ave", "mul"],
         "lengths": [False, True],
         "h0": [False, True],
         "use_bias": [True, False],
@@ -87,7 +92,7 @@ def test_outputs_states_and_gradients(case, backend):
     name, directions, L = case["name"], case["directions"], case["num_layers"]
     width = 2 * H if directions == "concat" else H
     layers = [make_layer(name, directions, width if number else I, use_bias=case["use_bias"]) for number in range(L)]
-    merge = "sum" if directions == "sum" else "concat"
+    merge = "concat" if directions == "one" else directions
     reset = {"gru_before": "before", "gru_after": "after"}.get(name) if not case["use_bias"] else None
     cell, params = from_weights(
         [array for layer in layers for array in layer.get_weights()],
@@ -95,6 +100,7 @@ def test_outputs_states_and_gradients(case, backend):
         bidirectional=directions != "one",
         merge=merge,
         reset=reset,
+        **TOLD.get(name, {}),
     )
     if directions == "one" and L == 1:
         cell, params = gru_jax.Stack(cell), ((params,),)
@@ -136,7 +142,9 @@ def test_a_model_of_layers(bidirectional):
 def test_there_and_back_is_the_same_network(name, bidirectional):
     stack = gru_jax.Stack(CELLS[name], 2, bidirectional)
     params = draw_params(stack, I, H)
-    read, params_read = from_weights(to_weights(stack, params), num_layers=2, bidirectional=bidirectional)
+    read, params_read = from_weights(
+        to_weights(stack, params), num_layers=2, bidirectional=bidirectional, **TOLD.get(name, {})
+    )
     assert read == stack
     assert_same_bits(params_read, params)
 
@@ -146,13 +154,127 @@ def test_back_and_there(name):
     """Keras's own weights come back bit for bit, but for the sum of a bias in two parts, which is rounded once."""
     layer = make_layer(name)
     weights = layer.get_weights()
-    again = to_weights(*from_weights(weights))
-    once_more = to_weights(*from_weights(again))
+    told = TOLD.get(name, {})
+    again = to_weights(*from_weights(weights, **told))
+    once_more = to_weights(*from_weights(again, **told))
     assert_same_bits(once_more, again)
     assert_same_bits(again[:2], weights[:2])
     if name != "gru_after":
         assert_same_bits(again, weights)
     layer.set_weights(again)
     xs = np.random.default_rng(0).normal(size=(2, 7, I)).astype(np.float32)
-    ys, _ = gru_jax.unroll(*from_weights(weights), jnp.asarray(xs))
+    ys, _ = gru_jax.unroll(*from_weights(weights, **told), jnp.asarray(xs))
     assert_close(ys, layer(xs)[0], "float32", "outputs")
+
+
+def recurrent(kind, **options):
+    return kind(H, return_sequences=True, bias_initializer="normal", **options)
+
+
+LAYERS = {
+    "relu": lambda: recurrent(keras.layers.SimpleRNN, activation="relu"),
+    "relu function": lambda: recurrent(keras.layers.SimpleRNN, activation=keras.activations.relu),
+    "tanh, no bias": lambda: recurrent(keras.layers.SimpleRNN, use_bias=False),
+    "reset before, no bias": lambda: recurrent(keras.layers.GRU, reset_after=False, use_bias=False),
+    "reset after, no bias": lambda: recurrent(keras.layers.GRU, use_bias=False),
+    "forget bias of zero": lambda: recurrent(keras.layers.LSTM, unit_forget_bias=False, dropout=0.5),
+    "average": lambda: keras.layers.Bidirectional(recurrent(keras.layers.GRU), merge_mode="ave"),
+    "product": lambda: keras.layers.Bidirectional(recurrent(keras.layers.LSTM), merge_mode="mul"),
+    "two layers": lambda: keras.Sequential([LAYERS["average"](), LAYERS["average"]()]),
+    "two relu layers": lambda: keras.Sequential([LAYERS["relu"](), LAYERS["relu"]()]),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_says_what_its_weights_do_not(name):
+    layer = LAYERS[name]()
+    xs = np.random.default_rng(0).normal(size=(2, 7, I)).astype(np.float32)
+    expected = layer(xs)
+    ys, _ = gru_jax.unroll(*from_layer(layer), jnp.asarray(xs))
+    assert_close(ys, expected, "float32", "outputs")
+
+
+def bidirectional(one, other, **options):
+    return keras.layers.Bidirectional(one, backward_layer=other, **options)
+
+
+def identity(x):
+    return x
+
+
+GRU, RNN = keras.layers.GRU, keras.layers.SimpleRNN
+REFUSED = {
+    "gates": (lambda: recurrent(GRU, recurrent_activation="hard_sigmoid"), "recurrent_activation: expected one of"),
+    "activation": (lambda: recurrent(keras.layers.LSTM, activation="relu"), "activation: expected one of 'tanh', got"),
+    "linear": (lambda: recurrent(RNN, activation=None), "activation: expected one of 'tanh', 'relu', got 'linear'"),
+    "own": (lambda: recurrent(RNN, activation=identity), "activation: expected one of 'tanh', 'relu', got 'another"),
+    "backwards": (
+        lambda: recurrent(GRU, go_backwards=True),
+        "go_backwards: expected False, got True: give from_weights",
+    ),
+    "apart": (
+        lambda: keras.layers.Bidirectional(recurrent(GRU), merge_mode=None),
+        "merge_mode: expected one of 'concat', 'sum', 'ave', 'mul', got None: use",
+    ),
+    "two resets": (
+        lambda: bidirectional(recurrent(GRU), recurrent(GRU, reset_after=False, go_backwards=True)),
+        "expected two layers that are alike, got",
+    ),
+    "two merges": (
+        lambda: keras.Sequential([LAYERS["average"](), keras.layers.Bidirectional(recurrent(GRU), merge_mode="sum")]),
+        "expected Settings",
+    ),
+    "a classifier": (
+        lambda: keras.Sequential([recurrent(GRU), keras.layers.Dense(2)]),
+        "expected GRU, LSTM, SimpleRNN",
+    ),
+    "a cell": (lambda: keras.layers.RNN(keras.layers.GRUCell(H)), "expected GRU, LSTM, SimpleRNN, a Bidirectional of"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_layers_that_do_something_else_are_refused(name):
+    make, line = REFUSED[name]
+    layer = make()
+    layer.build((2, 7, I))
+    with pytest.raises((TypeError, ValueError), match=rf"^[a-z_0-9]+: {re.escape(line)}[^\n]*$"):
+        from_layer(layer)
+
+
+def test_a_layer_without_weights_yet():
+    with pytest.raises(ValueError, match=r"^g: expected a layer that is built, got no weights: call it, or its build$"):
+        from_layer(keras.layers.GRU(H, name="g"))
+    with pytest.raises(TypeError, match=r"^layer: expected GRU, LSTM, SimpleRNN, a Bidirectional [^\n]+, got list$"):
+        from_layer([])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["gru_after", "lstm"])
+def test_lists_of_cudnn_layers(name, bidirectional):
+    """Keras kept cuDNN's own matrices, (H, I) a gate, under the shape (I, H); PyTorch's are cuDNN's as they are."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+    torch.manual_seed(0)
+    kind, order = (torch.nn.GRU, (1, 0, 2)) if name == "gru_after" else (torch.nn.LSTM, (0, 1, 2, 3))
+    layer = kind(I, H, num_layers=2, bidirectional=bidirectional, batch_first=True)
+
+    def gates(array):
+        parts = np.split(array, len(order))
+        return [parts[gate] for gate in order]
+
+    weights = []
+    for number in range(2):
+        for direction in ("", "_reverse")[: 1 + bidirectional]:
+            arrays = [
+                layer.get_parameter(f"{key}_l{number}{direction}").detach().numpy()
+                for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ]
+            for matrix in arrays[:2]:
+                shape = matrix.shape[1], H
+                weights.append(np.concatenate([gate.reshape(shape) for gate in gates(matrix)], axis=1))
+            weights.append(np.concatenate([*gates(arrays[2]), *gates(arrays[3])]))
+    assert weights[2].shape == (2 * len(order) * H,)
+    stack, params = from_weights(weights, num_layers=2, bidirectional=bidirectional)
+    assert stack == gru_jax.Stack(CELLS[name], 2, bidirectional)
+    xs = np.random.default_rng(0).normal(size=(2, 7, I)).astype(np.float32)
+    ys, _ = gru_jax.unroll(stack, params, jnp.asarray(xs))
+    assert_close(ys, layer(torch.from_numpy(xs))[0].detach().numpy(), "float32", "outputs")

@@ -123,7 +123,7 @@ EXPORTS = pairwise(
     {
         "name": list(CELLS),
         "num_layers": [1, 2, 3],
-        "directions": ["one", "concat", "sum"],
+        "directions": ["one", "concat", "sum", "ave", "mul"],
         "lengths": [False, True],
         "h0": [False, True],
         "time_major": [False, True],
@@ -147,7 +147,7 @@ def states_to_onnx(states):
 def test_exports_in_onnxruntime(case):
     """One model, three batch sizes and lengths; and what is read back is what was written, bit by bit."""
     name, time_major = case["name"], case["time_major"]
-    merge = "sum" if case["directions"] == "sum" else "concat"
+    merge = "concat" if case["directions"] == "one" else case["directions"]
     stack = gru_jax.Stack(CELLS[name], case["num_layers"], case["directions"] != "one", merge)
     params = draw_params(stack, I, H)
     model = to_model(stack, params, lengths=case["lengths"], h0=case["h0"], time_major=time_major)
@@ -210,13 +210,16 @@ def test_other_dtypes(dtype):
         np.testing.assert_allclose(ours_last[None], h_last, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("kind", "bidirectional"), [("GRU", True), ("LSTM", True), ("RNN", False)])
-def test_what_pytorch_exports(kind, bidirectional):
+@pytest.mark.parametrize(
+    ("kind", "bidirectional", "told"),
+    [("GRU", True, {}), ("LSTM", True, {}), ("RNN", False, {}), ("RNN", True, {"nonlinearity": "relu"})],
+)
+def test_what_pytorch_exports(kind, bidirectional, told):
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-    from gru_jax.interop.torch import from_state_dict
+    from gru_jax.interop.torch import from_module
 
     torch.manual_seed(0)
-    layer = torch.nn.__dict__[kind](I, H, num_layers=2, bidirectional=bidirectional, batch_first=True)
+    layer = torch.nn.__dict__[kind](I, H, num_layers=2, bidirectional=bidirectional, batch_first=True, **told)
     buffer = io.BytesIO()
     axes = {"xs": {0: "B", 1: "T"}, "ys": {0: "B", 1: "T"}}
     with warnings.catch_warnings():
@@ -225,6 +228,38 @@ def test_what_pytorch_exports(kind, bidirectional):
         options = {"input_names": ["xs"], "output_names": ["ys"], "dynamic_axes": axes, "dynamo": False}
         torch.onnx.export(layer, (torch.zeros(2, 6, I),), buffer, **options)
     stack, params = from_model(buffer.getvalue())
-    expected, params_expected = from_state_dict(layer.state_dict())
+    expected, params_expected = from_module(layer)
     assert stack == expected
     assert_same_bits(params, params_expected)
+
+
+@pytest.mark.parametrize("operator", ["GRU", "GRU-linear", "LSTM", "RNN"])
+def test_a_clip_too_large_to_bind(operator):
+    """Weights so large that a lesser clip is felt: in onnxruntime too, one that is accepted changes no bit."""
+    options = {"sequence_lens": False, "initial": False, "bias": True}
+    model, inputs = node_model({"operator": operator, "direction": "bidirectional", **options})
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor) * np.float32(100)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    (expected,), outputs = read_nodes(model.SerializeToString()), run_model(model, inputs)
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("clip", 1.0))
+    for clip in (104.0, 999.0, 9999.0, float("inf")):
+        model.graph.node[0].attribute[-1].f = clip
+        (layer,) = read_nodes(model.SerializeToString())
+        assert layer.cell == expected.cell
+        assert_same_bits(layer.params, expected.params)
+        assert_same_bits(run_model(model, inputs), outputs)
+    model.graph.node[0].attribute[-1].f = 3.0
+    assert np.abs(run_model(model, inputs)[0] - outputs[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_relu_networks_against_onnxruntime(direction, backend):
+    case = {"operator": "RNN", "direction": direction, "sequence_lens": True, "initial": True, "bias": True}
+    model, inputs = node_model(case)
+    activations = ["Relu"] * (1 + (direction == "bidirectional"))
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("activations", activations))
+    (layer,) = read_nodes(model.SerializeToString())
+    ours = layer(**{name: jnp.asarray(array) for name, array in inputs.items()}, backend=backend)
+    for a, b in zip(ours, run_model(model, inputs), strict=True):
+        assert_close(a, b, "float32", direction)

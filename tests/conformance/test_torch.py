@@ -1,6 +1,8 @@
 """Against PyTorch: `torch.nn.GRU`, `LSTM` and `RNN`, whole layers with their own random weights."""
 
+import importlib
 from contextlib import nullcontext
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 import gru_jax
-from gru_jax.interop.torch import from_file, from_state_dict, to_file, to_state_dict
+from gru_jax.export import load_weights
+from gru_jax.interop.torch import from_file, from_module, from_state_dict, to_file, to_state_dict
 from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task, solve
 from tests.gru_jax.covering import pairwise
 
@@ -16,7 +19,14 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
 torch.set_num_threads(1)  # Its threads wait for each other where tests run side by side.
 
 I, H = 3, 5
-KINDS = {"gru_after": torch.nn.GRU, "lstm": torch.nn.LSTM, "elman": torch.nn.RNN}
+KINDS = {
+    "gru_after": torch.nn.GRU,
+    "lstm": torch.nn.LSTM,
+    "elman": torch.nn.RNN,
+    "elman_relu": partial(torch.nn.RNN, nonlinearity="relu"),
+}
+# What a state dict does not say.
+TOLD = {"elman": {"nonlinearity": "tanh"}, "elman_relu": {"nonlinearity": "relu"}}
 CASES = pairwise(
     {
         "name": list(KINDS),
@@ -99,7 +109,7 @@ def test_outputs_states_and_gradients(case, backend):
             batch_first=batch_first,
             bias=case["bias"],
         )
-        cell, params = as_stack(*from_state_dict(layer.state_dict()))
+        cell, params = as_stack(*from_state_dict(layer.state_dict(), **TOLD.get(case["name"], {})))
         assert (cell.num_layers, cell.bidirectional) == (case["num_layers"], case["bidirectional"])
         assert cell.cell == CELLS[case["name"]]
         task = draw_task(cell, I, H, dtype, h0=case["h0"], lengths=case["lengths"])
@@ -133,7 +143,7 @@ def test_there_and_back_is_the_same_network(name, bidirectional):
     layer = make_layer(name, num_layers=2, bidirectional=bidirectional)
     state_dict = to_state_dict(stack, params)
     layer.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
-    read, params_read = from_state_dict(layer.state_dict())
+    read, params_read = from_state_dict(layer.state_dict(), **TOLD.get(name, {}))
     assert read == stack
     assert_same_bits(params_read, params)
     assert_same_bits(to_state_dict(read, params_read), state_dict)
@@ -144,7 +154,7 @@ def test_back_and_there_rounds_a_bias_in_two_parts_once(name):
     """A random PyTorch bias is a sum of two; after its first trip nothing changes any more, in no bit of the output."""
     layer, again, once_more = (make_layer(name, seed=seed, num_layers=2) for seed in range(3))
     for source, target in ((layer, again), (again, once_more)):
-        state_dict = to_state_dict(*from_state_dict(source.state_dict()))
+        state_dict = to_state_dict(*from_state_dict(source.state_dict(), **TOLD.get(name, {})))
         target.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
     xs = as_torch(np.random.default_rng(0).normal(size=(7, 3, I)).astype(np.float32))
     with torch.no_grad():
@@ -162,7 +172,7 @@ def test_back_and_there_is_the_same_function(name):
     for key, parameter in layer.named_parameters():
         if key.startswith("bias_hh"):  # a GRU's n keeps both parts
             parameter.data[: 2 * H if name == "gru_after" else None] = 0
-    state_dict = to_state_dict(*from_state_dict(layer.state_dict()))
+    state_dict = to_state_dict(*from_state_dict(layer.state_dict(), **TOLD.get(name, {})))
     again.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
     xs = as_torch(np.random.default_rng(0).normal(size=(7, 3, I)).astype(np.float32))
     with torch.no_grad():
@@ -170,11 +180,19 @@ def test_back_and_there_is_the_same_function(name):
     assert_same_bits(*(jax.tree.map(np.asarray, outputs) for outputs in ((ys_again, h_last_again), (ys, h_last))))
 
 
-@pytest.mark.parametrize("kind", [torch.nn.GRUCell, torch.nn.LSTMCell, torch.nn.RNNCell])
-def test_cells(kind, backend):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.nn.GRUCell, {}),
+        (torch.nn.LSTMCell, {}),
+        (torch.nn.RNNCell, {}),
+        (torch.nn.RNNCell, {"nonlinearity": "relu", "bias": False}),
+    ],
+)
+def test_cells(kind, options, backend):
     torch.manual_seed(0)
-    module = kind(I, H)
-    cell, params = from_state_dict(module.state_dict())
+    module = kind(I, H, **options)
+    cell, params = from_module(module)
     xs = np.random.default_rng(0).normal(size=(2, 4, I)).astype(np.float32)
     ys, _ = gru_jax.unroll(cell, params, jnp.asarray(xs), backend=backend)
     state = None
@@ -201,3 +219,101 @@ def test_bfloat16():
     assert params.W.dtype == jnp.bfloat16
     W_r = layer.weight_ih_l0[:H].detach().float().numpy().T
     np.testing.assert_array_equal(np.asarray(params.W[:, :H], np.float32), W_r)
+
+
+def outputs_agree(layer, cell, params):
+    xs = np.random.default_rng(0).normal(size=(7, 3, I)).astype(np.float32)
+    ys, _ = gru_jax.unroll(cell, params, jnp.asarray(xs), time_major=True)
+    with torch.no_grad():
+        assert_close(ys, layer(as_torch(xs))[0].numpy(), "float32", "outputs")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_module_says_what_its_state_dict_does_not(name):
+    layer = make_layer(name, num_layers=2, bidirectional=True, dropout=0.25).eval()
+    stack, params = from_module(layer)
+    assert stack == gru_jax.Stack(CELLS[name], 2, bidirectional=True, dropout=0.25)
+    outputs_agree(layer, stack, params)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # what torch.compile itself calls
+def test_wrapped_modules():
+    layer = make_layer("elman_relu")
+    for wrapped in (torch.nn.DataParallel(layer), torch.compile(layer), torch.nn.DataParallel(torch.compile(layer))):
+        cell, params = from_module(wrapped)
+        assert cell == CELLS["elman_relu"]
+        outputs_agree(layer, cell, params)
+    for module, got in (
+        (torch.nn.Sequential(layer), r"torch\.nn\.modules\.container\.Sequential"),
+        (torch.nn.Linear(2, 3), r"torch\.nn\.modules\.linear\.Linear"),
+        (layer.state_dict(), r"collections\.OrderedDict"),
+    ):
+        line = rf"^module: expected a torch\.nn\.GRU, LSTM, RNN or a cell of these, got {got}$"
+        with pytest.raises(TypeError, match=line):
+            from_module(module)
+
+
+def shaken(layer):
+    """Weights that are no longer those that a parametrization began with."""
+    for parameter in layer.parameters():
+        parameter.data += torch.randn_like(parameter) / 2
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm])
+@pytest.mark.parametrize("name", ["gru_after", "lstm", "elman_relu"])
+def test_weight_norm(name, norm, dim):
+    layer = make_layer(name, num_layers=2, bidirectional=True)
+    for weight in ("weight_ih_l0", "weight_hh_l0", "weight_hh_l1_reverse"):
+        norm(layer, weight, dim=dim)
+    outputs_agree(shaken(layer), *from_module(layer))
+    inside = {f"encoder.{key}": array for key, array in layer.state_dict().items()}
+    outputs_agree(layer, *from_state_dict(inside, prefix="encoder.", **TOLD.get(name, {})))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_weight_norm_of_a_cell_and_of_a_bias():
+    torch.manual_seed(0)
+    module = torch.nn.GRUCell(I, H)
+    for weight in ("weight_hh", "bias_ih"):
+        torch.nn.utils.weight_norm(module, weight)
+    _, params = from_module(shaken(module))
+    module(torch.zeros(1, I))  # works the weights out
+    np.testing.assert_allclose(params.U[:, :H], module.weight_hh[:H].detach().T, rtol=1e-6)
+    np.testing.assert_allclose(params.b[2 * H :], module.bias_ih[2 * H :].detach(), rtol=1e-6)
+
+
+def test_pruned_weights():
+    prune = importlib.import_module("torch.nn.utils.prune")
+    layer = make_layer("lstm")
+    prune.random_unstructured(layer, "weight_hh_l0", 0.5)
+    masked = layer.weight_hh_l0.detach().numpy()
+    _, params = from_state_dict(layer.state_dict())
+    assert (masked == 0).mean() == 0.5
+    np.testing.assert_array_equal(params.U, masked.T)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_safetensors_with_pytorchs_names(dtype, tmp_path):
+    """As PyTorch's programs write them: a whole model, with metadata of its own or none."""
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    model = torch.nn.ModuleDict(
+        {"rnn": make_layer("elman_relu", dtype, bidirectional=True), "head": torch.nn.Linear(4, 2)}
+    )
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(model["rnn"].state_dict(), tmp_path / "rnn.safetensors")
+    expected = from_module(model["rnn"])
+    for read in (load_weights, from_file):
+        for file, options in (("model", {"prefix": "rnn."}), ("rnn", {})):
+            stack, params = read(tmp_path / f"{file}.safetensors", nonlinearity="relu", **options)
+            assert stack == expected[0]
+            assert_same_bits(params, expected[1])
+        with pytest.raises(ValueError, match=r"model\.safetensors: state_dict: [^\n]+; choose prefix='rnn\.'$"):
+            read(tmp_path / "model.safetensors")
+        with pytest.raises(
+            ValueError, match=r"rnn\.safetensors: nonlinearity: expected \"tanh\" or \"relu\", for [^\n]+$"
+        ):
+            read(tmp_path / "rnn.safetensors")

@@ -64,6 +64,12 @@ def elman_step(params, state, x, times=np.matmul):
     return (np.tanh(times(x, params["W"]) + times(state[0], params["U"]) + params["b"]),)
 
 
+def relu_step(params, state, x, times=np.matmul):
+    """One step of an Elman network with a ReLU: state `(h,)`."""
+    a = times(x, params["W"]) + times(state[0], params["U"]) + params["b"]
+    return (np.where(a.real > 0, a, 0),)
+
+
 def minimal_step(params, state, x, times=np.matmul):
     """One step of a minimal gated unit (Zhou et al. 2016): state `(h,)`."""
     (h,) = state
@@ -79,6 +85,7 @@ STEPS: dict[str, Callable] = {
     "gru_after": partial(gru_step, reset="after"),
     "lstm": lstm_step,
     "elman": elman_step,
+    "elman_relu": relu_step,
     "minimal": minimal_step,
 }
 
@@ -122,8 +129,15 @@ def unroll_stack(cell: str, layers, xs, h0, options: Options, merge="concat"):
         ]
         finals.append(tuple(final for _, final in runs))
         outputs = [ys for ys, _ in runs]
-        xs = np.concatenate(outputs, -1) if merge == "concat" else sum(outputs)
+        xs = outputs[0] if len(outputs) == 1 else merge_two(*outputs, merge)
     return xs, tuple(finals)
+
+
+def merge_two(forward, backward, merge):
+    """The outputs of two directions as one."""
+    if merge == "concat":
+        return np.concatenate([forward, backward], -1)
+    return {"sum": forward + backward, "ave": (forward + backward) / 2, "mul": forward * backward}[merge]
 
 
 def gradients(function: Callable[..., Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,14 +16,16 @@ CELLS: dict[str, Any] = {
     "gru_after": gru_jax.GRU(reset="after"),
     "lstm": gru_jax.LSTM(),
     "elman": gru_jax.Elman(),
+    "elman_relu": gru_jax.Elman(activation="relu"),
     "minimal": Minimal(),
 }
-GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "minimal": 2}
+GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "elman_relu": 1, "minimal": 2}
 PARAMS = {
     "gru_before": gru_jax.GRUParams,
     "gru_after": gru_jax.GRUParams,
     "lstm": gru_jax.LSTMParams,
     "elman": gru_jax.ElmanParams,
+    "elman_relu": gru_jax.ElmanParams,
     "minimal": MinimalParams,
 }
 

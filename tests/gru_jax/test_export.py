@@ -22,6 +22,9 @@ CELLS = {
     "gru_after": gru_jax.GRU(reset="after", W_init="uniform", U_init="uniform", b_init="uniform"),
     "lstm": gru_jax.LSTM(forget_bias=0.5),
     "elman": gru_jax.Elman(b_init="uniform"),
+    "elman_relu": gru_jax.Elman(activation="relu"),
+    "average": gru_jax.Stack(gru_jax.Elman("relu"), 2, bidirectional=True, merge="ave"),
+    "product": gru_jax.Stack(gru_jax.GRU(), 2, bidirectional=True, merge="mul"),
     "peephole_lstm": PeepholeLSTM(),
     "stack": gru_jax.Stack(gru_jax.LSTM(), 2, bidirectional=True, merge="sum", dropout=0.25),
 }
@@ -144,7 +147,23 @@ def test_wrong_metadata_are_refused(saved):
         text = json.dumps(metadata)
         refused(path, f"metadata: gru_jax: expected a cell as JSON, got {text!r}: {reason}")
     save_file(load_file(path), path, metadata={"format": "pt"})
-    refused(path, "metadata: expected a key 'gru_jax', got format")
+    line = "state_dict: weight_hh_l0: expected an array (GH, H), got none; there is U, W, b, b_hn"
+    refused(path, line)
+
+
+def test_files_that_say_what_their_cell_is_need_no_options(saved):
+    path, _, _ = saved
+    for name, value in (("prefix", "rnn."), ("nonlinearity", "relu")):
+        with pytest.raises(ValueError, match=rf"gru\.safetensors: {name}: expected none for a file that says [^\n]+$"):
+            load_weights(path, **{name: value})
+
+
+def test_a_file_from_before_activations_is_a_tanh_network(tmp_path):
+    cell = gru_jax.Elman()
+    params = cell.init(jax.random.key(0), I, H)
+    save_weights(tmp_path / "w.safetensors", cell, params)
+    rewrite(tmp_path / "w.safetensors", lambda a: None, {"kind": "Elman", "W_init": "uniform"})
+    assert load_weights(tmp_path / "w.safetensors")[0] == gru_jax.Elman("tanh", W_init="uniform")
 
 
 def test_nan_weights_are_reported(saved):

@@ -23,6 +23,10 @@ CASES = [
     ("lstm", 2, True, "concat", True, False, False, {"backend": "fused", "block_length": 3}),
     ("lstm", 1, True, "sum", False, True, True, {"backend": "fused", "memory": "checkpoint", "block_length": 2}),
     ("elman", 3, True, "sum", True, True, False, {"backend": "scan"}),
+    ("elman_relu", 2, True, "ave", True, True, True, {"backend": "fused", "block_length": 2}),
+    ("gru_after", 3, True, "mul", True, False, False, {"backend": "fused", "memory": "recompute"}),
+    ("lstm", 2, True, "ave", False, True, False, {"backend": "scan"}),
+    ("gru_before", 1, True, "mul", False, False, True, {"backend": "fused"}),
     ("minimal", 2, False, "concat", False, False, False, {"backend": "fused", "block_length": 2}),
 ]
 
@@ -256,6 +260,16 @@ def test_weight_dropout_needs_recurrent_weights_by_that_name():
     stack = Stack(Weightless(), weight_dropout=0.5)
     with pytest.raises(ValueError, match=r"params\[0\]\[0\]: expected a field U for weight_dropout"):
         unroll(stack, stack.init(jax.random.key(0), 2, 2), jnp.ones((1, 3, 2)), key=jax.random.key(1))
+
+
+def test_two_outputs_are_kept_apart_by_concatenation():
+    line = (
+        r'^Stack: merge: expected one of [^\n]+, got None: use "concat", and jnp\.split\(ys, 2, axis=-1\) for [^\n]+$'
+    )
+    with pytest.raises(ValueError, match=line):
+        Stack(GRU(), bidirectional=True, merge=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Stack: merge: expected one of 'concat', 'sum', 'ave', 'mul', got 'mean'$"):
+        Stack(GRU(), bidirectional=True, merge="mean")
 
 
 def test_a_stack_is_hashable_and_equal_by_value():

@@ -1,4 +1,4 @@
-"""The Elman network's step worked out by hand."""
+"""The Elman network's step worked out by hand, with both activations."""
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,51 @@ def test_unroll_and_its_gradient_by_hand(backend):
     np.testing.assert_allclose(g_params.b, [t * (1 + 0.75 * u)], rtol=1e-14)
     np.testing.assert_allclose(g_xs[:, 0], [0.75 * t * u * u, t * u], rtol=1e-14)
     np.testing.assert_allclose(g_h0, [0.75 * t * u * u], rtol=1e-14)
+
+
+#   a = (0.5, 1.25) as above; with b - 1 it is (-0.5, 0.25), and with b = (0.5, 0.5) (0, 1.25).
+RELU_BY_HAND = {(1.0, 0.5): (0.5, 1.25), (0.0, -0.5): (0.0, 0.25), (0.5, 0.5): (0.0, 1.25)}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("b", RELU_BY_HAND)
+def test_relu_step_by_hand(b):
+    params = ElmanParams(jnp.asarray(W), jnp.asarray(U), jnp.asarray(b))
+    after = elman_step(params, jnp.asarray(H), jnp.asarray(X), activation="relu")
+    np.testing.assert_allclose(after, RELU_BY_HAND[b], rtol=1e-14)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_relu_gradient_by_hand(backend):
+    """Two units. h1 = (2, 0), for a1 = (2, -1); h2 = (4, 0), for a2 = (2 + 2, -1 + 1): a unit at 0 passes nothing on.
+
+    Of h2's first unit: dW = x2 + u x1 = 2, du = h1 = 2, db = 1 + u = 2, dx1 = u w = 2, dx2 = w = 2, dh0 = u^2 = 1.
+    """
+    params = ElmanParams(jnp.array([[2.0, -1.0]]), jnp.array([[1.0, 0.5], [0.0, 1.0]]), jnp.zeros((2,)))
+    xs, h0 = jnp.array([[1.0], [1.0]]), jnp.zeros((2,))
+
+    def total(params, xs, h0):
+        ys, h_last = unroll(Elman("relu"), params, xs, h0, backend=backend)
+        return h_last.sum(), ys
+
+    evaluate = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+    (g_params, g_xs, g_h0), ys = evaluate(params, xs, h0)
+    np.testing.assert_array_equal(ys, [[2, 0], [4, 0]])
+    np.testing.assert_array_equal(g_params.W, [[2, 0]])
+    np.testing.assert_array_equal(g_params.U, [[2, 0], [0, 0]])
+    np.testing.assert_array_equal(g_params.b, [2, 0])
+    np.testing.assert_array_equal(g_xs, [[2], [2]])
+    np.testing.assert_array_equal(g_h0, [1, 0])
+
+
+def test_activation_is_named():
+    with pytest.raises(ValueError, match=r"^Elman: activation: expected one of 'tanh', 'relu', got 'gelu'$"):
+        Elman(activation="gelu")
+    params = Elman("relu").init(jax.random.key(0), 2, 3)
+    np.testing.assert_array_equal(params.W, Elman().init(jax.random.key(0), 2, 3).W)
+    with pytest.raises(ValueError, match=r"^Elman: activation: expected one of"):
+        elman_step(params, jnp.zeros((3,)), jnp.ones((2,)), activation="sigmoid")
 
 
 def test_parameters_are_a_named_tuple_of_the_documented_shapes():

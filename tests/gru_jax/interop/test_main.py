@@ -21,6 +21,7 @@ I, H = 3, 4
 CELLS = {
     "gru": gru_jax.GRU(reset="after"),
     "stack": gru_jax.Stack(gru_jax.LSTM(), 2, bidirectional=True),
+    "relu": gru_jax.Elman(activation="relu"),
 }
 
 
@@ -48,7 +49,8 @@ def test_there_and_back(name, ending, tmp_path, capsys):
     pytest.importorskip(package, reason=f"needs {package}: make test-peers")
     cell, params = save(tmp_path / "a.safetensors", name)
     assert convert(tmp_path / "a.safetensors", tmp_path / f"b.{ending}") == 0
-    assert convert(tmp_path / f"b.{ending}", tmp_path / "c.safetensors") == 0
+    told = ["--nonlinearity=relu"] if name == "relu" and ending != "onnx" else []
+    assert convert(tmp_path / f"b.{ending}", tmp_path / "c.safetensors", *told) == 0
     assert_same(tmp_path / "c.safetensors", cell, params)
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
@@ -99,7 +101,13 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
         ),
         ("a.safetensors", "b", (), r"{}/b: expected a file that ends in [^\n]*, got no ending"),
         ("a.safetensors", "b.pt", ("--h0",), r"--h0: expected only with a file that ends in \.onnx, got {}/b\.pt"),
-        ("a.safetensors", "b.pt", ("--prefix=x",), r"--prefix: expected only with [^\n]* \.pt or \.pth, got [^\n]*"),
+        (
+            "a.safetensors",
+            "b.pt",
+            ("--merge=sum",),
+            r"--merge: expected only with a file that ends in \.onnx, got [^\n]*",
+        ),
+        ("a.safetensors", "b.pt", ("--prefix=x",), r"{}/a\.safetensors: prefix: expected none for a file that [^\n]*"),
     ):
         assert convert(tmp_path / source, tmp_path / target, *options) == 1
         printed = capsys.readouterr()
@@ -156,3 +164,19 @@ def test_a_reader_that_goes_away_and_an_output_without_umlauts_are_no_failure(tm
     done = subprocess.run(command, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"Gr\xf6\xdfe.safetensors: GRU(" in done.stdout
+
+
+def test_safetensors_of_pytorchs(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(I, H, nonlinearity="relu"), "head": torch.nn.Linear(H, 2)})
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.onnx") == 1
+    assert capsys.readouterr().err.endswith("; choose prefix='rnn.'\n")
+    assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.onnx", "--prefix=rnn.") == 1
+    assert capsys.readouterr().err.endswith("does not say which, got None\n")
+    assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.pt", "--prefix=rnn.", "--nonlinearity=relu") == 0
+    assert convert(tmp_path / "rnn.pt", tmp_path / "rnn.safetensors", "--nonlinearity=relu") == 0
+    cell, params = load_weights(tmp_path / "rnn.safetensors")
+    assert cell == gru_jax.Elman("relu")
+    np.testing.assert_array_equal(params.W, model["rnn"].weight_ih_l0.detach().numpy().T)

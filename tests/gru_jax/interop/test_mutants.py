@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 
+import flax.linen as nn
 import pytest
 
 import gru_jax
@@ -122,26 +123,29 @@ def test_well_formed_headers_with_wrong_values(tmp_path):
 
 
 AFTER, LSTM, ELMAN = gru_jax.GRU(reset="after"), gru_jax.LSTM(), gru_jax.Elman()
+RELU = gru_jax.Elman(activation="relu")
+# What is read and written, which cells, and what is told of an Elman network that its weights do not say.
 TREES = {
-    "torch": (torch.from_state_dict, torch.to_state_dict, (AFTER, LSTM, ELMAN, STACK)),
-    "keras": (keras.from_weights, keras.to_weights, (AFTER, gru_jax.GRU(), LSTM, ELMAN)),
-    "linen": (flax.from_linen, flax.to_linen, (AFTER, LSTM, ELMAN, STACK)),
-    "haiku": (haiku.from_params, haiku.to_params, (gru_jax.GRU(), gru_jax.Stack(LSTM, 2))),
+    "torch": (torch.from_state_dict, torch.to_state_dict, (AFTER, LSTM, ELMAN, STACK), {"nonlinearity": "tanh"}),
+    "keras": (keras.from_weights, keras.to_weights, (AFTER, gru_jax.GRU(), LSTM, ELMAN), {"activation": "tanh"}),
+    "linen": (flax.from_linen, flax.to_linen, (AFTER, LSTM, ELMAN, STACK), {"module": nn.SimpleCell(H)}),
+    "haiku": (haiku.from_params, haiku.to_params, (gru_jax.GRU(), gru_jax.Stack(LSTM, 2), RELU), {}),
 }
 
 
 @pytest.mark.parametrize("library", TREES)
 def test_wrong_arrays(library):
-    read, write, cells = TREES[library]
+    read, write, cells, told = TREES[library]
     refused = 0
     for cell in cells:
         for mutant in tree_mutants(write(cell, draw_params(cell, I, H)), COUNT // len(cells)):
             try:
-                read(mutant)
+                read(mutant, **(told if cell == ELMAN else {}))
             except (TypeError, ValueError) as caught:
                 refused += 1
                 line = str(caught)
             else:
                 continue
-            assert re.match(r"(state_dict|params(\[\d\])*|weights|reset|layer \d): [^\n]*expected [^\n]+$", line), line
+            names = r"state_dict|params(\[\d\])*|weights|reset|layer \d|module|nonlinearity|activation"
+            assert re.match(rf"({names}): [^\n]*expected [^\n]+$", line), line
     assert refused > COUNT / 2

@@ -68,6 +68,7 @@ def one_length(model):
 
 GRU = "GRU node 'Y_0'"
 NO_SUCH = "expected no such attribute, for no cell here has it, got"
+TOO_LARGE = "one too large to bind in float32"
 ONES = np.ones((1, 9, 3), np.float32)
 REFUSED = {
     "no model": (3, "model: expected a ModelProto, bytes or a path, got int"),
@@ -75,7 +76,27 @@ REFUSED = {
         helper.make_model(helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "sum", [], [])),
         "model: expected a GRU, LSTM or RNN node, got Add",
     ),
-    "clip": (set_attributes(written(), clip=3.0), f"model: {GRU}: clip: {NO_SUCH} 3.0"),
+    "clip": (set_attributes(written(), clip=3.0), f"model: {GRU}: clip: expected none, or {TOO_LARGE}, got 3.0"),
+    "clip that a gate may feel": (
+        set_attributes(written(gru_jax.LSTM()), clip=80.0),
+        f"model: LSTM node 'Y_0': clip: expected none, or {TOO_LARGE}, got 80.0",
+    ),
+    "clip of a ReLU": (
+        set_attributes(written(gru_jax.Elman("relu")), clip=9999.0),
+        f"model: RNN node 'Y_0': clip: expected none, or {TOO_LARGE}, got 9999.0",
+    ),
+    "clip below zero": (
+        set_attributes(written(), clip=-1.0),
+        f"model: {GRU}: clip: expected none, or {TOO_LARGE}, got -1.0",
+    ),
+    "two activations": (
+        set_attributes(written(gru_jax.Stack(gru_jax.Elman(), 1, True)), activations=["Tanh", "Relu"]),
+        "model: RNN node 'Y_0': activations: expected tanh or relu, got Tanh, Relu",
+    ),
+    "an activation of an RNN": (
+        set_attributes(written(gru_jax.Elman()), activations=["Softsign"]),
+        "model: RNN node 'Y_0': activations: expected tanh or relu, got Softsign",
+    ),
     "slopes": (
         set_attributes(written(), activation_alpha=[0.25]),
         f"model: {GRU}: activation_alpha: {NO_SUCH} [0.25]",

@@ -10,6 +10,7 @@ import pytest
 import gru_jax
 import gru_jax.interop
 from gru_jax.interop import equinox, flax, haiku, keras, onnx_node, torch
+from gru_jax.layers import MERGES
 
 I, H = 2, 5
 CELLS = {
@@ -17,9 +18,10 @@ CELLS = {
     "after": gru_jax.GRU(reset="after"),
     "LSTM": gru_jax.LSTM(),
     "Elman": gru_jax.Elman(),
+    "Elman (relu)": gru_jax.Elman(activation="relu"),
 }
 # W, U and b of a gate are this number; b_hn is 9.
-MARKS = {"before": "rzn", "after": "rzn", "LSTM": "ifgo", "Elman": "h"}
+MARKS = {"before": "rzn", "after": "rzn", "LSTM": "ifgo", "Elman": "h", "Elman (relu)": "h"}
 B_HN = 9
 
 
@@ -155,16 +157,22 @@ def test_two_parts_are_added_but_for_b_hn(library, name):
         np.arange(bias.size, dtype=np.float32) + start for start, bias in zip((0.5, 100.25), biases, strict=True)
     )
     if library == "PyTorch":
-        read = torch.from_state_dict(form | {"bias_ih_l0": first, "bias_hh_l0": second})[1]
+        read = torch.from_state_dict(
+            form | {"bias_ih_l0": first, "bias_hh_l0": second}, nonlinearity="tanh" if name == "Elman" else None
+        )[1]
     elif library == "Keras":
         read = keras.from_weights([*form[:2], np.stack([first, second])])[1]
     else:
         helper = pytest.importorskip("onnx", reason="needs ONNX: make test-peers").helper
-        operator = {"before": "GRU", "after": "GRU", "LSTM": "LSTM", "Elman": "RNN"}[name]
+        operator = {"before": "GRU", "after": "GRU", "LSTM": "LSTM"}.get(name, "RNN")
         options = {"linear_before_reset": int(name == "after")} if operator == "GRU" else {}
         node = helper.make_node(operator, ["X", "W", "R", "B"], ["Y"], **options)
         read = onnx_node.from_node(node, form | {"B": np.concatenate([first, second])[None]}).params
-    order = {"PyTorch": MARKS[name], "Keras": "zrn"}.get(library) or {"LSTM": "iofg", "Elman": "h"}.get(name, "zrn")
+    order = {"PyTorch": MARKS[name], "Keras": "zrn"}.get(library) or {
+        "LSTM": "iofg",
+        "Elman": "h",
+        "Elman (relu)": "h",
+    }.get(name, "zrn")
     gates = {gate: slice(k * H, (k + 1) * H) for k, gate in enumerate(order)}
     for k, gate in enumerate(MARKS[name]):
         total = first[gates[gate]] + (0 if (gate, name) == ("n", "after") else second[gates[gate]])
@@ -188,14 +196,15 @@ def to_form(library, cell, params):
 def test_what_a_library_has(library, row):
     """Cells, layers and directions: those in the table are written, the others are refused in one line."""
     after = "after" in LAYOUTS[LIBRARIES.index(library)]["reset"]
-    kinds = {"GRU": "after" if after else "before", "LSTM": "LSTM", "Elman": "Elman"}
-    known = {kind: kind in row["cells"].split(", ") for kind in kinds}
+    kinds = {"GRU": "after" if after else "before"} | {kind: kind for kind in ("LSTM", "Elman", "Elman (relu)")}
+    cells = row["cells"].split(", ")
+    known = {kind: kind in cells or (kind == "Elman (relu)" and "Elman" in cells) for kind in kinds}
     networks = [(CELLS[kinds[kind]], kinds[kind], known[kind]) for kind in kinds]
     name = kinds["GRU"]
     networks.append((gru_jax.Stack(CELLS[name], 2), name, row["layers"] == "yes"))
-    for merge in ("concat", "sum"):
+    for merge in MERGES:
         stack = gru_jax.Stack(CELLS[name], bidirectional=True, merge=merge)
-        networks.append((stack, name, merge in row["directions"].split(", ")))
+        networks.append((stack, name, row["merge"] in ("any", merge)))
     for cell, name, expected in networks:
         params = marked(name, b_hn=0)
         if isinstance(cell, gru_jax.Stack):

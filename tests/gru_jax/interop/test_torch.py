@@ -53,8 +53,21 @@ def test_a_whole_module_is_no_state_dict(tmp_path):
     torch.save(torch.nn.GRU(2, 3), tmp_path / "module.pt")
     refused(
         tmp_path / "module.pt",
-        r"a pickle of something else: Unsupported global: GLOBAL torch\.nn\.modules\.rnn\.GRU was[^\n]+",
+        r"a pickle of something else: Unsupported global: GLOBAL torch\.nn\.modules\.rnn\.GRU was[^\n]+: in PyTorch "
+        r"save a state_dict\(\)",
     )
+
+
+def test_the_layers_of_a_whole_model_are_named(tmp_path):
+    model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(2, 3), "cell": torch.nn.GRUCell(2, 3)})
+    torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pt")
+    line = (
+        "state_dict: expected the names of one recurrent layer, got those of a larger model; "
+        "choose prefix='model.encoder.' or prefix='model.cell.'"
+    )
+    with pytest.raises(ValueError, match=rf"^{re.escape(f'{tmp_path}/checkpoint.pt: {line}')}$"):
+        from_file(tmp_path / "checkpoint.pt")
+    assert from_file(tmp_path / "checkpoint.pt", prefix="model.cell.")[0] == gru_jax.GRU(reset="after")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
@@ -84,7 +97,7 @@ def test_damaged_files(tmp_path):
         path.write_bytes(damaged)
         refused(path, r"([A-Z]\w+Error|a pickle of something else: )[^\n]*")
     path.write_bytes(whole)
-    assert from_file(path)[0] == cell
+    assert from_file(path, nonlinearity="tanh")[0] == cell
 
 
 def test_other_contents(tmp_path):

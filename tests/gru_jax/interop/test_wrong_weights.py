@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,8 @@ def numbers(*shape, dtype=np.float32):
 def torch(change, cell=AFTER):
     """Reads a state dict with some entries changed; None takes one away."""
     changed = to_state_dict(cell, draw_params(cell, I, H)) | change
-    return lambda: from_state_dict({key: array for key, array in changed.items() if array is not None})
+    kept = {key: array for key, array in changed.items() if array is not None}
+    return lambda: from_state_dict(kept, nonlinearity="tanh" if cell in (ELMAN, BOTH_WAYS) else None)
 
 
 def keras(change, cell=AFTER, **options):
@@ -46,7 +48,7 @@ def linen(change, cell=AFTER):
         return items if not isinstance(tree, dict) else items | change.get(path, {})
 
     tree = changed(to_linen(cell, draw_params(cell, I, H)))
-    return lambda: from_linen(tree)
+    return lambda: from_linen(tree, module=nn.SimpleCell(H) if cell == ELMAN else None)
 
 
 def haiku(change, cell=BEFORE):
@@ -134,7 +136,58 @@ REFUSED = {
     ),
     "torch: prefix": (
         lambda: from_state_dict({"rnn.weight_hh": numbers(3, 1)}, prefix="gru."),
-        "prefix: expected the beginning of some name in the state dict, got 'gru.'",
+        "prefix: expected the beginning of some name in the state dict, got 'gru.'; choose prefix='rnn.'",
+    ),
+    "torch: a larger model": (
+        lambda: from_state_dict({f"{name}.weight_hh_l0": numbers(12, 4) for name in ("a.rnn", "b")} | {"c": 1}),
+        "state_dict: expected the names of one recurrent layer, got those of a larger model; choose prefix='a.rnn.' or "
+        "prefix='b.'",
+    ),
+    "torch: a larger model below a prefix": (
+        lambda: from_state_dict(
+            {f"module.{k}.parametrizations.weight_hh_l0.original1": numbers(12, 4) for k in range(6)}, prefix="module."
+        ),
+        "state_dict['module.'...]: expected the names of one recurrent layer, got those of a larger model; choose "
+        "prefix='module.0.' or prefix='module.1.' or prefix='module.2.' or prefix='module.3.', or one of 2 more",
+    ),
+    "torch: nonlinearity unsaid": (
+        lambda: from_state_dict(to_state_dict(ELMAN, draw_params(ELMAN, I, H))),
+        'nonlinearity: expected "tanh" or "relu", for the state dict of a torch.nn.RNN does not say which, got None',
+    ),
+    "torch: another nonlinearity": (
+        lambda: from_state_dict(to_state_dict(ELMAN, draw_params(ELMAN, I, H)), nonlinearity="gelu"),
+        "nonlinearity: expected one of 'tanh', 'relu', got 'gelu'",
+    ),
+    "torch: nonlinearity of a GRU": (
+        lambda: from_state_dict(to_state_dict(AFTER, draw_params(AFTER, I, H)), nonlinearity="tanh"),
+        "nonlinearity: expected None for a GRU, got 'tanh'",
+    ),
+    "torch: another parametrization": (
+        torch({"weight_hh_l0": None, "parametrizations.weight_hh_l0.original": numbers(12, 4)}),
+        "state_dict: weight_hh_l0: expected a weight, or one that weight_norm or prune keeps as parts, got original: "
+        "in PyTorch remove the parametrization first",
+    ),
+    "torch: spectral norm": (
+        torch({"weight_hh_l0": None, "weight_hh_l0_orig": numbers(12, 4)} | {"weight_hh_l0_u": numbers(12)}),
+        "state_dict: weight_hh_l0: expected a weight, or one that weight_norm or prune keeps as parts, got orig, u: in "
+        "PyTorch remove the parametrization first",
+    ),
+    "torch: a weight and its parts": (
+        torch({"weight_hh_l0_g": numbers(12, 1), "weight_hh_l0_v": numbers(12, 4)}),
+        "state_dict: weight_hh_l0: expected a weight or its parts, got both: g, v",
+    ),
+    "torch: parts that do not fit": (
+        torch({"weight_hh_l0": None, "weight_hh_l0_g": numbers(12, 4), "weight_hh_l0_v": numbers(12, 3)}),
+        "state_dict: weight_hh_l0: expected g and v of one weight, got shapes (12, 4) and (12, 3)",
+    ),
+    "torch: a mask that does not fit": (
+        torch({"weight_hh_l0": None, "weight_hh_l0_orig": numbers(12, 4), "weight_hh_l0_mask": numbers(12, 1)}),
+        "state_dict: weight_hh_l0_mask: expected shape (12, 4), got (12, 1)",
+    ),
+    "torch: a quantized layer": (
+        lambda: from_state_dict({"_all_weight_values.0.param": 1}),
+        "state_dict: _all_weight_values.0.param: expected weights, got a quantized layer: read it before it is "
+        "quantized",
     ),
     "keras: no list": (lambda: from_weights({}), "weights: expected a list of arrays, got dict"),
     "keras: number of arrays": (
@@ -157,6 +210,27 @@ REFUSED = {
     ),
     "keras: reset": (
         keras({}, reset="before"),
+        'reset: expected "after", which the shape of [2] bias says, got "before"',
+    ),
+    "keras: activation unsaid": (
+        lambda: from_weights(to_weights(ELMAN, draw_params(ELMAN, I, H))),
+        'activation: expected "tanh" or "relu", for the list of a SimpleRNN\'s weights does not say which, got None',
+    ),
+    "keras: activation of a GRU": (
+        keras({}, activation="relu"),
+        "activation: expected None or 'tanh' for a GRU, got 'relu'",
+    ),
+    "keras: activation of gates": (
+        keras({}, recurrent_activation="hard_sigmoid"),
+        "recurrent_activation: expected one of None, 'sigmoid', got 'hard_sigmoid'",
+    ),
+    "keras: merge": (
+        keras({}, merge=None),
+        "merge: expected one of 'concat', 'sum', 'ave', 'mul', got None: use \"concat\", and jnp.split(ys, 2, axis=-1) "
+        "for the two directions apart",
+    ),
+    "keras: bias of a CuDNNGRU with the other reset": (
+        keras({2: numbers(24)}, reset="before"),
         'reset: expected "after", which the shape of [2] bias says, got "before"',
     ),
     "keras: no array": (keras({2: None}), "weights: [2] bias: expected an array, got NoneType"),
@@ -187,7 +261,18 @@ REFUSED = {
         lambda: from_linen({f"layers_{k}": {"cell": to_linen(ELMAN, draw_params(ELMAN, I, H))} for k in (0, 2)}),
         "params: expected recurrent layers 0, 1, 2 and nothing between them, got layers 0, 2",
     ),
-    "linen: merge": (lambda: from_linen({}, merge="mul"), "merge: expected one of 'concat', 'sum', got 'mul'"),
+    "linen: merge": (
+        lambda: from_linen({}, merge="max"),
+        "merge: expected one of 'concat', 'sum', 'ave', 'mul', got 'max'",
+    ),
+    "linen: activation unsaid": (
+        lambda: from_linen(to_linen(ELMAN, draw_params(ELMAN, I, H))),
+        "module: expected the module, for a SimpleCell's parameters do not say tanh or ReLU, got none",
+    ),
+    "linen: no module": (
+        lambda: from_linen(to_linen(ELMAN, draw_params(ELMAN, I, H)), module="tanh"),
+        "module: expected a module of flax.linen, got str",
+    ),
     "nnx: no module": (lambda: from_nnx({}), "module: expected a module or a state of flax.nnx, got dict"),
     "haiku: no dict": (lambda: from_params([]), "params: expected a dict of parameters, got list"),
     "haiku: nothing": (lambda: from_params({}), "params: expected modules numbered as gru, gru_1, gru_2, got none"),

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.nnx import Rngs
 
-from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, unroll
+from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, linen, nnx, unroll
 from tests.gru_jax import oracle
 from tests.gru_jax.minimal_gated_unit import Minimal
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state, state_names
@@ -260,6 +261,19 @@ def test_weight_dropout_needs_recurrent_weights_by_that_name():
     stack = Stack(Weightless(), weight_dropout=0.5)
     with pytest.raises(ValueError, match=r"params\[0\]\[0\]: expected a field U for weight_dropout"):
         unroll(stack, stack.init(jax.random.key(0), 2, 2), jnp.ones((1, 3, 2)), key=jax.random.key(1))
+
+
+@pytest.mark.parametrize("merge", ["ave", "mul"])
+def test_modules_merge_as_their_stack_does(merge):
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
+    layer = nnx.Recurrent(Elman("relu"), I, H, 2, bidirectional=True, merge=merge, rngs=Rngs(0))
+    assert layer.cell == Stack(Elman("relu"), 2, bidirectional=True, merge=merge)
+    np.testing.assert_array_equal(layer(xs)[0], unroll(layer.cell, layer.parameters(), xs)[0])
+    module = linen.GRU(H, bidirectional=True, merge=merge)
+    ys, _ = module.apply(module.init(jax.random.key(0), xs), xs)
+    halves, _ = linen.GRU(H, bidirectional=True).apply(module.init(jax.random.key(0), xs), xs)
+    forward, backward = jnp.split(halves, 2, axis=-1)
+    np.testing.assert_allclose(ys, (forward + backward) / 2 if merge == "ave" else forward * backward, rtol=1e-6)
 
 
 def test_two_outputs_are_kept_apart_by_concatenation():

@@ -1,5 +1,6 @@
 """What must be known to repeat a run: versions, devices, commit."""
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -58,9 +59,12 @@ def machines(folder: RunFolder) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python, of this project, and of the packages that results depend on."""
+    """Returns the versions of Python, of this project, and of the installed packages that results depend on."""
     found = {"python": platform.python_version(), "gru_jax": gru_jax.__version__}
-    return found | {package: importlib.metadata.version(package) for package in PACKAGES}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of an extra
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def commit() -> str:

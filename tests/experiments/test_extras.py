@@ -23,11 +23,20 @@ BLOCKED = sorted(OPTIONAL - {"scipy"})
 
 def program(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `python -m experiments.<module>` where the packages of all extras are missing."""
-    code = (
-        "import runpy, sys\n"
-        f"sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
-        f"runpy.run_module('experiments.{module}', run_name='__main__', alter_sys=True)"
-    )
+    code = f"""
+import importlib.metadata, runpy, sys
+
+find = importlib.metadata.distribution
+
+def distribution(name):
+    if name in {BLOCKED!r}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return find(name)
+
+importlib.metadata.distribution = distribution
+sys.modules.update(dict.fromkeys({BLOCKED!r}))
+runpy.run_module("experiments.{module}", run_name="__main__", alter_sys=True)
+"""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
 

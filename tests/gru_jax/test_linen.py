@@ -1,5 +1,6 @@
 """The Linen modules: the functional core behind them, Linen's own `RNN` and lifted transformations around them."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,7 @@ DTYPES = [(None, "bfloat16", "float32"), (None, "float32", "float32"), ("bfloat1
 
 
 def close(a, b):
-    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -94,8 +94,7 @@ def test_grad_is_that_of_the_functional_core():
         return (unroll(layer.stack(), params, XS, lengths=LENGTHS, backend="scan")[0] ** 2).sum()
 
     wanted = expected(layer.parameters(variables))
-    for a, b in zip(jax.tree.leaves(layer.parameters(gradient)), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(layer.parameters(gradient), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_an_ensemble_by_vmap():

@@ -1,5 +1,6 @@
 """NNX cells: Flax's own `RNN` around them, and the functional core as the oracle."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,7 @@ XS = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
 
 
 def close(a, b):
-    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(a, b, rtol=1e-6, atol=1e-6)
 
 
 CELLS = {

@@ -7,6 +7,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -114,3 +115,18 @@ def test_the_learning_rate_of_a_step_is_that_of_its_row(tmp_path, monkeypatch):
     lengths = [optax.tree.norm(optax.tree.sub(b, a)) for a, b in itertools.pairwise(passed)]
     np.testing.assert_allclose(lengths, [row["learning_rate"] * row["grad_norm"] for row in rows], rtol=1e-4)
     np.testing.assert_allclose([row["learning_rate"] for row in rows], [0.5, 0.426777, 0.25, 0.073223], rtol=1e-4)
+
+
+def test_the_loss_is_traced_once_for_training_and_once_for_evaluation(tmp_path, monkeypatch):
+    chex.clear_trace_counter()
+    monkeypatch.setattr(Adding, "loss", chex.assert_max_traces(Adding.loss, n=2))
+    config = resolve(
+        {
+            "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 4},
+            "model": {"hidden_size": 3},
+            "train": {"steps": 6, "log_every": 2, "eval_every": 2, "checkpoint_every": 3},
+        }
+    )
+    task, mesh, folder = Adding(config.task, None), devices.make_mesh(1, 1), RunFolder(tmp_path)
+    end = loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()))
+    assert end.progress.step == 6

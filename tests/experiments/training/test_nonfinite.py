@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -69,14 +70,14 @@ def test_stop_writes_a_diagnosis_and_keeps_the_last_good_checkpoint(tmp_path):
     config = resolve(VALUES)
     kept = loop.load(config, Adding(config.task, None), RunFolder(tmp_path), devices.make_mesh(4, 1))
     assert kept.progress.step == 6
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((kept.state, kept.best)))
+    chex.assert_tree_all_finite((kept.state, kept.best))
 
 
 def test_skip_drops_the_update_and_counts_it(tmp_path):
     end, out = train(tmp_path / "skipped", 2, 5, 7, 8, 9, on_nonfinite="skip", nonfinite_limit=4)
     assert "step 5: loss nan, gradient norm nan: skipped" in out
     assert (end.progress.step, end.progress.skipped, int(end.state.step)) == (12, 5, 7)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(end.state))
+    chex.assert_tree_all_finite(end.state)
     rows = [row for row in read_rows(tmp_path / "skipped" / "metrics.jsonl") if row["split"] == "train"]
     assert [row["skipped"] for row in rows] == [1, 2, 5, 5]
     assert ["loss" in row for row in rows] == [True, True, False, True]  # the third row's steps were all skipped

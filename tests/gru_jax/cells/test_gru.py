@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from gru_jax import GRU, GRUParams, gru_step, unroll
 
@@ -54,11 +57,14 @@ def test_by_hand_is_what_the_comment_says():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("reset", ["before", "after"])
-def test_step_by_hand(reset):
-    h = gru_step(by_hand(reset), jnp.asarray(H), jnp.asarray(X), reset=reset)
-    assert h.dtype == jnp.float64
-    np.testing.assert_allclose(h, BY_HAND[reset], rtol=1e-14)
+class TestStep(parameterized.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters("before", "after")
+    def test_equals_the_values_worked_out_by_hand(self, reset):
+        step = self.variant(partial(gru_step, reset=reset))
+        h = step(by_hand(reset), jnp.asarray(H), jnp.asarray(X))
+        assert h.dtype == jnp.float64
+        np.testing.assert_allclose(h, BY_HAND[reset], rtol=1e-14)
 
 
 @pytest.mark.parametrize("reset", ["before", "after"])

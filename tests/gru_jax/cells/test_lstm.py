@@ -1,9 +1,11 @@
 """The LSTM's step worked out by hand, its parameters and its columns."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from gru_jax import LSTM, LSTMParams, LSTMState, lstm_step, unroll
 
@@ -35,10 +37,12 @@ def by_hand(dtype=jnp.float64):
 
 
 @pytest.mark.usefixtures("x64")
-def test_step_by_hand():
-    h, c = lstm_step(by_hand(), LSTMState(jnp.asarray(H), jnp.asarray(C)), jnp.asarray(X))
-    np.testing.assert_allclose(c, C_BY_HAND, rtol=1e-14)
-    np.testing.assert_allclose(h, H_BY_HAND, rtol=1e-14)
+class TestStep(parameterized.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_equals_the_values_worked_out_by_hand(self):
+        h, c = self.variant(lstm_step)(by_hand(), LSTMState(jnp.asarray(H), jnp.asarray(C)), jnp.asarray(X))
+        np.testing.assert_allclose(c, C_BY_HAND, rtol=1e-14)
+        np.testing.assert_allclose(h, H_BY_HAND, rtol=1e-14)
 
 
 def test_step_in_single_precision_over_batch_axes():

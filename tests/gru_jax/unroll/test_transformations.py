@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +18,7 @@ LENGTHS = jnp.array([5, 2, 0, 4])
 
 
 def close(a, b, rtol=1e-5, atol=1e-6):
-    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(left, right, rtol, atol)
+    chex.assert_trees_all_close(a, b, rtol=rtol, atol=atol)
 
 
 def loss(params, xs, backend, lengths=None):

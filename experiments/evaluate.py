@@ -3,6 +3,8 @@
 python -m experiments.evaluate --workdir=runs/digits --split=validation
 """
 
+import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import cast
@@ -11,6 +13,7 @@ from absl import flags
 
 from experiments import command_line, tasks
 from experiments.run_folder import RunFolder, RunFolderError
+from experiments.schema import ConfigError
 from experiments.tasks.base import SPLITS, Split
 from experiments.training import devices, loop, summary
 from experiments.training.averaging import evaluated
@@ -20,6 +23,7 @@ WORKDIR = command_line.define_workdir("The run's folder.")
 SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to score.")
 PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Those best on validation, or the last ones.")
 DATA_DIR = command_line.define_data_dir()
+DATA_FILE = flags.DEFINE_string("data_file", "", "Where your own text or CSV file lies now, if it was moved.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +31,15 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     folder = RunFolder(pathlib.Path(WORKDIR.value))
     config = folder.load_config()
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
+    kind = tasks.find(config.task.name)
+    if DATA_FILE.value:
+        if not kind.own_path_of(config.task):
+            raise ConfigError(f"--data_file: expected a run on a file of your own, got one of {config.task.name!r}")
+        config = dataclasses.replace(config, task=kind.moved_to(config.task, DATA_FILE.value))
+    task = kind(config.task, DATA_DIR.value, folder.path)
+    task.refuse_other_data(folder.path, "--data_file")
+    with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
+        folder.record(task)
     devices.request_cpu_devices(task.batch_size, None)
     mesh = devices.make_mesh(task.batch_size)
     run = loop.load(config, task, folder, mesh)

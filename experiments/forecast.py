@@ -82,8 +82,10 @@ def main(arguments: Sequence[str]) -> None:
     folder = pathlib.Path(WORKDIR.value)
     column = None if COLUMN.value is None else command_line.given(COLUMN.value)
     series, column = choose_series(task, CSV.value, column, command_line.given(DATE_COLUMN.value))
-    made = make_forecast(task, model, series, column, BACKTEST.value)
+    made = make_forecast(task, model, series, column, BACKTEST.value, own_file=CSV.value is None)
     print(describe(made, CSV.value or task.result_name))
+    for line in differences(task, series, own_file=CSV.value is None):
+        print(f"  {line}")
     write_csv(made, folder / "forecast.csv")
     draw(made, 2 * task.config.horizon + task.config.window // 2, folder / "forecast.png")
     print(f"  written to {folder / 'forecast.csv'}, {folder / 'forecast.png'}")
@@ -101,7 +103,7 @@ def choose_series(task: Forecasting, path: str | None, column: str | None, date_
     Returns:
       the series, with as many variables as the run's, and the one to show.
     """
-    own = task.series.columns
+    own = task.columns
     if path is not None:
         single = len(own) == 1
         series = read_csv(path, (column or own[0],) if single else own, date_column)
@@ -114,10 +116,22 @@ def choose_series(task: Forecasting, path: str | None, column: str | None, date_
     return series, shown
 
 
-def make_forecast(task: Forecasting, model: nnx.Module, series: Series, column: str, backtest: bool) -> Forecast:
+def differences(task: Forecasting, series: Series, own_file: bool) -> list[str]:
+    """Says how a series differs from the one that the run has learnt from, and what it is scaled by; else nothing."""
+    newer, known = task.newer_rows(series), task.recorded or task.fingerprint()
+    if newer is not None:
+        return [f"{newer} rows are newer than those that the run has learnt from; its scaling is kept"] if newer else []
+    what = "its scaling is kept" if own_file else "scaled by its own rows"
+    return [f"not the series that the run has learnt from ({known.description}); {what}"]
+
+
+def make_forecast(
+    task: Forecasting, model: nnx.Module, series: Series, column: str, backtest: bool, own_file: bool = False
+) -> Forecast:
     """Forecasts the K rows after a series' end, or with `backtest` its last K rows from those before.
 
-    The run's own series is scaled as in training, another one by its rows before the forecast.
+    The run's own series, and one that continues it, is scaled as in training, another one by its rows before the
+    forecast. With `own_file` it is what the run's own file holds now, and scaled as in training in any case.
 
     Raises:
       SeriesError: the series is shorter than the window that the run reads.
@@ -127,7 +141,8 @@ def make_forecast(task: Forecasting, model: nnx.Module, series: Series, column: 
     if origin < T:
         held = f", before the {K} that --backtest holds out" if backtest else ""
         raise SeriesError(f"--csv: expected at least {T} rows, the run's window{held}, got {max(origin, 0)}")
-    scaling = task.scaling if series is task.series else Scaling.standard(series.values[:origin])
+    own = own_file or task.newer_rows(series) is not None
+    scaling = task.scaling if own else Scaling.standard(series.values[:origin])
     window = scaling.forward(series.values[origin - T : origin])
     graph, params = nnx.split(model)
     quantiles = np.asarray(forecast(graph, params, window[None].astype(np.float32)))[0]

@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from experiments import atomic
+from experiments import atomic, tasks
 from experiments.config import ExperimentConfig, differences, resolve
 from experiments.lock import locked
 from experiments.schema import ConfigError
+from experiments.tasks.base import ARTIFACTS, Task
 
 SUMMARY = (
     *("task", "config", "overrides", "cell", "parameters", "seed"),
@@ -38,6 +40,7 @@ class RunFolder:
     summary.json        the test score and what led to it; there when the run is finished
     tensorboard/        event files, with --tensorboard
     nonfinite.json      where a step that was not finite stopped the run: what is known of it
+    artifacts.json      what the task has learnt from its data, as a vocabulary or a scaling, and their fingerprint
     subwords.*.model    for translation: the vocabulary of each language, learnt from the training sentences
     lock                while a process trains here: its number and its host
     """
@@ -61,6 +64,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> pathlib.Path:
         return (self.shared or self.path) / "checkpoints"
+
+    @property
+    def artifacts(self) -> pathlib.Path:
+        return self.path / ARTIFACTS
 
     @property
     def learning_curve(self) -> pathlib.Path:
@@ -104,9 +111,14 @@ class RunFolder:
         """Raises where the folder belongs to another configuration, or is no run folder; one that is not there is fine.
 
         What to do at a step that is not finite may change from "stop": a run that got this far has had no such step.
+        So may the place of your own file, where the run has the fingerprint of what it read there.
         """
         if self.config.exists():
             saved = self.load_config()
+            kind = tasks.find(saved.task.name)
+            if isinstance(config.task, kind.Config) and kind.own_path_of(saved.task) and self.artifacts.exists():
+                place = kind.own_path_of(config.task)
+                saved = dataclasses.replace(saved, task=kind.moved_to(saved.task, place) if place else saved.task)
             if saved.train.on_nonfinite == "stop":
                 now = config.train.on_nonfinite, config.train.nonfinite_limit
                 settings = dataclasses.replace(saved.train, on_nonfinite=now[0], nonfinite_limit=now[1])
@@ -118,6 +130,18 @@ class RunFolder:
             entry.name != "lock" and entry.suffix != ".tmp" for entry in self.path.iterdir()
         ):
             raise RunFolderError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
+
+    def record(self, task: Task) -> None:
+        """Writes what a task has learnt from its data, unless it is there.
+
+        Of a run that an earlier version began it is not, and nothing tells whether the data have changed since.
+        """
+        if self.artifacts.exists():
+            return
+        data = task.fingerprint()
+        if data is not None and (self.path / "checkpoints").exists():
+            warnings.warn(f"{self.path} does not say what it has learnt from: it is taken to be {data}", stacklevel=2)
+        task.save_artifacts(self.path)
 
     def read_config(self) -> dict[str, Any]:
         """Returns config.json as plain data."""

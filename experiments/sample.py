@@ -20,7 +20,7 @@ from experiments.models.language_model import LanguageModel
 from experiments.models.polyphony import Polyphony
 from experiments.schema import ConfigError
 from experiments.tasks.char_lm import CharLM
-from experiments.tasks.music import Music
+from experiments.tasks.music import OPENING_STEPS, Music
 from experiments.tasks.ptb_char import PTBChar
 
 WORKDIR = command_line.define_workdir("The run's folder.")
@@ -30,7 +30,9 @@ PROMPT = flags.DEFINE_string(
     "Of text: what to go on from. Else a line end, in a vocabulary without one a space, without either a character "
     "that --seed draws.",
 )
-OPENING = flags.DEFINE_integer("opening", 8, "Of music: how many steps of a validation piece to go on from.", 1)
+OPENING = flags.DEFINE_integer(
+    "opening", 8, "Of music: how many steps of a validation piece to go on from.", 1, OPENING_STEPS
+)
 LENGTH = flags.DEFINE_integer("length", 500, "How many characters or steps to draw.", lower_bound=0)
 TEMPERATURE = flags.DEFINE_float(
     "temperature",
@@ -70,8 +72,7 @@ def default_prompt(vocabulary: Vocabulary, seed: int) -> str:
 
 def write_music(task: Music, model: Polyphony, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:
     """Composes as the flags say; returns the MIDI file and the picture."""
-    pieces = task.pieces["validation"]
-    opening = pieces[SEED.value % len(pieces)][: OPENING.value]
+    opening = task.opening(SEED.value, OPENING.value)
     roll = composition.compose(model, opening, LENGTH.value, TEMPERATURE.value, key)
     paths = [folder / f"sample_{SEED.value}{ending}" for ending in (".mid", ".png")]
     atomic.write_bytes(paths[0], composition.midi(roll, task.beats_per_step))

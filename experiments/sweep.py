@@ -86,6 +86,10 @@ def train_point(point: Point, config_file: str) -> Failures:
         return failures
     with reported(failures, members):
         task = tasks.find(members[0].config.task.name)(members[0].config.task, DATA_DIR.value)
+        members = [member for member in members if has_the_same_data(member, task, failures)]
+        if not members:
+            return failures
+        any(task.load_artifacts(member.folder.path) for member in members)
         if TOGETHER.value and len(members) > 1:
             try:
                 return failures | train_together(members, task, config_file)
@@ -99,6 +103,13 @@ def train_point(point: Point, config_file: str) -> Failures:
     return failures
 
 
+def has_the_same_data(member: Member, task: Task, failures: Failures) -> bool:
+    """Returns whether a run began with the data that there are now, if it began; else it has failed."""
+    with reported(failures, [member]):
+        task.refuse_other_data(member.folder.path, f"--config.task.{task.own_file}")
+    return member.name not in failures
+
+
 def train_together(members: Sequence[Member], task: Task, config_file: str) -> Failures:
     """Trains runs that differ in the seed alone, those that stand at the same step side by side."""
     failures: Failures = {}
@@ -109,6 +120,7 @@ def train_together(members: Sequence[Member], task: Task, config_file: str) -> F
         for member in members:
             with reported(failures, [member]):
                 stack.enter_context(member.folder.claimed(member.config))
+                member.folder.record(task)
                 start = loop.load(member.config, task, member.folder, one)
                 standing[start.progress.step].append((member, start))
         for _, same in sorted(standing.items()):

@@ -64,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
 def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -> None:
     """Finishes the run in a folder, or finds that it is finished, and prints the closing table."""
     folder.refuse_others(config)
-    task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
+    task = tasks.find(config.task.name)(config.task, DATA_DIR.value, folder.path)
+    task.refuse_other_data(folder.path, f"--config.task.{task.own_file}")
     devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
     if not processes.of_first(finished is not None):

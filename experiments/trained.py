@@ -1,5 +1,6 @@
 """A trained run, as the commands that use its model load it."""
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -14,6 +15,8 @@ from experiments.training import devices, loop
 
 def load(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ...]) -> tuple[Any, Any]:
     """Returns the task of a run and its model with the parameters best on validation, on one device.
+
+    What the task has learnt from its data comes from the run's folder: the data themselves need not be there.
 
     Args:
       workdir: the run's folder.
@@ -30,7 +33,9 @@ def load(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ...]) -> t
     if kind not in kinds:
         wanted = " or ".join(repr(name) for name, known in tasks.TASKS.items() if known in kinds)
         raise ConfigError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
-    task = kind(config.task, data_dir)
+    task = kind(config.task, data_dir, folder.path)
+    with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
+        folder.record(task)
     run = loop.load(config, task, folder, devices.make_mesh(1))
     if run.progress.best_value is None:
         raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")

@@ -12,7 +12,8 @@ same: 13 a frame, 100 frames a second, from a bank of 40 filters from 130 to 680
 
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from absl import flags
@@ -30,6 +31,8 @@ from experiments.schema import ConfigError
 from experiments.streaming import StreamingRecogniser
 from experiments.tasks.an4 import LEAST_LOG_PROB, An4, spelled
 from experiments.tasks.fsdd import FRONT, Fsdd
+
+Known = TypeVar("Known", an4.Utterance, fsdd.Recording)
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -55,14 +58,14 @@ def main(arguments: Sequence[str]) -> None:
 
 def text_lines(task: An4, model: Transcriber, name: str) -> Iterator[str]:
     """Yields the likeliest texts of an utterance."""
-    known = {one.name: one for split in task.splits.values() for one in split}
-    frames = known[name].cepstra if is_known(name, known) else cepstra(name)
+    known = recording(name, lambda: (one for split in task.splits.values() for one in split))
+    frames = known.cepstra if known else cepstra(name)
     (log_probs,) = task.log_probs(model, [frames])
     width = max(task.config.beam_width, ALTERNATIVES.value)
     for labels, score in ctc.prefix_beam(log_probs, width, LEAST_LOG_PROB)[: ALTERNATIVES.value]:
         yield f"{name}  {spelled(labels)}" + (f"  (log probability {score:.2f})" if ALTERNATIVES.value > 1 else "")
-    if is_known(name, known):
-        yield f"{name}  {known[name].text}  (said)"
+    if known:
+        yield f"{name}  {known.text}  (said)"
 
 
 def cepstra(path: str) -> np.ndarray:
@@ -79,8 +82,8 @@ def cepstra(path: str) -> np.ndarray:
 
 def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:
     """Yields the likeliest digits of a recording, and before them those so far, chunk by chunk."""
-    known = {one.name: one for one in fsdd.load(DATA_DIR.value)}
-    waveform = known[name].samples if is_known(name, known) else read_wav(name, FRONT.sample_rate)
+    known = recording(name, lambda: fsdd.load(DATA_DIR.value))
+    waveform = known.samples if known else read_wav(name, FRONT.sample_rate)
     recogniser = StreamingRecogniser(model)
     size = CHUNK_MS.value * FRONT.sample_rate // 1000 or len(waveform)
     for start in range(0, len(waveform), size):
@@ -94,8 +97,8 @@ def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:
         least = 1000 * FRONT.window // FRONT.sample_rate
         raise AudioError(f"{name}: expected at least {least} ms of sound, got {len(waveform)} samples")
     yield f"{name}  {likeliest(probabilities, ALTERNATIVES.value)}"
-    if is_known(name, known):
-        yield f"{name}  {DIGITS[known[name].digit]}  (said)"
+    if known:
+        yield f"{name}  {DIGITS[known.digit]}  (said)"
 
 
 def likeliest(probabilities: np.ndarray, count: int) -> str:
@@ -104,9 +107,14 @@ def likeliest(probabilities: np.ndarray, count: int) -> str:
     return ", ".join(f"{DIGITS[digit]} {100 * probabilities[digit]:.1f} %" for digit in best)
 
 
-def is_known(name: str, known: dict) -> bool:
-    """Whether a name stands for a recording of the data set: a file of that name goes first."""
-    return name in known and not pathlib.Path(name).is_file()
+def recording(name: str, recordings: Callable[[], Iterable[Known]]) -> Known | None:
+    """Returns the recording of the data set that a name stands for; None for a file, or what is named as one.
+
+    Only for a name without an ending, which no file has, is the data set looked at.
+    """
+    if pathlib.Path(name).is_file() or pathlib.Path(name).suffix:
+        return None
+    return next((one for one in recordings() if one.name == name), None)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from experiments.benchmarks.settings import Settings
 from experiments.benchmarks.torch_training import AUTOCAST, FLOAT32, torch_program, training_step
 from experiments.config import ExperimentConfig, OptimizerConfig, TrainConfig
 from experiments.models.language_model import LanguageModelConfig
+from experiments.tasks.base import SPLITS
 from experiments.tasks.char_lm import CharLM, CharLMConfig
 from experiments.training.devices import largest_divisor, make_mesh, replicate, spread
 from experiments.training.optimizer import learning_rate, make_optimizer
@@ -42,10 +43,11 @@ class RandomText(CharLM):
         """Draws ten batches' worth."""
         letters = "".join(map(chr, range(VOCABULARY)))
         drawn = np.random.default_rng(0).integers(VOCABULARY, size=10 * sizes.B * sizes.T)
-        text = letters + "".join(letters[code] for code in drawn)
-        self._take(
-            CharLMConfig(length=sizes.T, batch_size=sizes.B), dict.fromkeys(("train", "validation", "test"), text)
-        )
+        self.parts = dict.fromkeys(SPLITS, letters + "".join(letters[code] for code in drawn))
+        super().__init__(CharLMConfig(length=sizes.T, batch_size=sizes.B), None)
+
+    def learn(self) -> dict[str, Any]:
+        return {"vocabulary": "".join(map(chr, range(VOCABULARY)))}
 
 
 def run(settings: Settings) -> list[Measurement]:

@@ -41,6 +41,19 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str,
     return {split: [np.ascontiguousarray(piece) for piece in arrays[key][0]] for split, key in SPLITS.items()}
 
 
+def to_notes(roll: np.ndarray) -> list[str]:
+    """Writes a roll (T, 88) down: for each step the MIDI numbers of the keys that sound, "60 64 67"."""
+    return [" ".join(str(LOWEST_NOTE + key) for key in np.flatnonzero(step)) for step in roll]
+
+
+def from_notes(steps: list[str]) -> np.ndarray:
+    """Returns the roll, uint8 (T, 88), that `to_notes` wrote down."""
+    roll = np.zeros((len(steps), KEYS), np.uint8)
+    for row, step in zip(roll, steps, strict=True):
+        row[[int(note) - LOWEST_NOTE for note in step.split()]] = 1
+    return roll
+
+
 def segments(pieces: list[np.ndarray], most: int) -> list[np.ndarray]:
     """Cuts pieces so that at most `most` steps of each part are predicted from those before them.
 

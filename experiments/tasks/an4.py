@@ -11,6 +11,7 @@ Neural Networks", 2006.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -20,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import extras
 from experiments.audio import cepstra, perturbation
-from experiments.data import an4
+from experiments.data import an4, fingerprint
 from experiments.data.batching import Buckets, bucket_edges, pad
+from experiments.data.fingerprint import Fingerprint
 from experiments.data.text import Vocabulary
 from experiments.decoding import ctc
 from experiments.decoding.error_rates import error_rates
@@ -70,17 +71,38 @@ class An4(Task):
     Config, ModelConfig = An4Config, TranscriberConfig
     metric, mode = "wer", "min"
     result_metrics = ("wer", "cer")
+    extra, learns = "speech", ("longest",)
 
-    def __init__(self, config: An4Config, data_dir: str | None):
-        """Loads the utterances, from `data_dir` where they are there; no public address serves them as they are."""
-        extras.require("speech")
-        self.config = config
-        self.splits = an4.load(data_dir)
-        self.longest = self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))
-        self.most_labels = max(len(one.text) for split in self.splits.values() for one in split)
-        self.trained_on = self.splits["train"] + (() if self.selects else self.splits["validation"])
-        self.lengths = np.array([len(one.cepstra) for one in self.trained_on])
-        self.edges = bucket_edges(self.lengths, BUCKETS)
+    def learn(self) -> dict[str, Any]:
+        """Returns the steps of the longest utterance."""
+        return {"longest": self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("an4_mfcc", "an4_mfcc.npz")
+
+    @property
+    def longest(self) -> int:
+        """The steps of the longest utterance, which others are padded to."""
+        return self.artifacts["longest"]
+
+    @functools.cached_property
+    def splits(self) -> Mapping[str, tuple[an4.Utterance, ...]]:
+        """The utterances of each split; no public address serves them as they are."""
+        return an4.load(self.data_dir)
+
+    @functools.cached_property
+    def most_labels(self) -> int:
+        """The characters of the longest text."""
+        return max(len(one.text) for split in self.splits.values() for one in split)
+
+    @functools.cached_property
+    def trained_on(self) -> tuple[an4.Utterance, ...]:
+        return self.splits["train"] + (() if self.selects else self.splits["validation"])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The frames of each utterance trained on."""
+        return np.array([len(one.cepstra) for one in self.trained_on])
 
     @property
     def result_name(self) -> str:
@@ -148,7 +170,7 @@ class An4(Task):
         return cepstra.stacked(cepstra.standardised(cepstra.with_deltas(frames)), self.config.stack)
 
     def _buckets(self, seed: int) -> Buckets:
-        return Buckets(self.lengths, self.edges, self.batch_size, seed)
+        return Buckets(self.lengths, bucket_edges(self.lengths, BUCKETS), self.batch_size, seed)
 
     def _disturbed(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The features of an utterance as another speaker elsewhere would have said it."""

@@ -1,6 +1,8 @@
 """The one face of all tasks: data, model, loss, metrics. The trainer knows nothing else of them."""
 
 import dataclasses
+import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -9,7 +11,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from experiments import atomic, extras
 from experiments.data.batching import every_example_once
+from experiments.data.fetch import DataError
+from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked
 
 Batch: TypeAlias = dict[str, np.ndarray]
@@ -23,6 +28,9 @@ Carry: TypeAlias = Any
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+ARTIFACTS = "artifacts.json"
+"""The file of a run's folder that holds what the task learnt from its data, and their fingerprint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,11 @@ class Task(Protocol):
       result_name: the task's name in the results, where one task file serves several: "adding_600".
       result_metrics: what is `reported`, see `Scoring`.
       batch_size: rows in a training batch.
+      extra: that of pyproject.toml whose packages the task needs; empty for none.
+      own_file: the key of `config` that may name a file of your own; empty for none.
+      learns: the names of the artifacts.
+      artifacts: what was learnt from the data beside the parameters, as plain data: a vocabulary, a scaling.
+      recorded: the fingerprint of those data, if the artifacts come from a run's folder.
     """
 
     Config: ClassVar[type[Any]]
@@ -71,18 +84,101 @@ class Task(Protocol):
     metric: ClassVar[str]
     mode: ClassVar[str]
     result_metrics: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str] = ""
+    own_file: ClassVar[str] = ""
+    learns: ClassVar[tuple[str, ...]] = ()
     config: Any
+    data_dir: str | None
+    artifacts: dict[str, Any]
+    recorded: Fingerprint | None
 
-    def __init__(self, config: Any, data_dir: str | None) -> None:
-        """Loads the data; `data_dir` is where it is looked for first."""
-        ...
+    def __init__(self, config: Any, data_dir: str | None, folder: pathlib.Path | None = None) -> None:
+        """Takes what a run has learnt from its data, or else loads the data and learns it.
 
-    def keep(self, folder: pathlib.Path) -> None:
-        """Takes what was learnt from the data beside the parameters from a run's folder, or leaves it there.
+        Args:
+          config: of the type `Config`.
+          data_dir: where the data are looked for first; else in the data cache or at their public address.
+          folder: the run's. Where it holds artifacts, the data are not loaded until they are needed.
 
-        Called before `model`; a vocabulary, for example. Most tasks have nothing of the kind.
+        Raises:
+          MissingExtraError: a package that the task needs is not installed.
+          ConfigError: the configuration does not fit the data.
+          DataError: the data, or the artifacts, cannot be read.
         """
-        del folder
+        if self.extra:
+            extras.require(self.extra)
+        self.config, self.data_dir, self.artifacts, self.recorded = config, data_dir, {}, None
+        if folder is None or not self.load_artifacts(folder):
+            self.artifacts = self.learn()
+
+    def learn(self) -> dict[str, Any]:
+        """Loads the data, sees that the configuration fits them, and returns the artifacts: of most tasks none."""
+        return {}
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Returns that of the data as they are now; None where a program draws them."""
+        return None
+
+    def save_artifacts(self, folder: pathlib.Path) -> None:
+        """Writes the artifacts, and the fingerprint of the data, into a run's folder; nothing where there are none."""
+        data = self.recorded or self.fingerprint()
+        if data is None:
+            return
+        content = {"data": dataclasses.asdict(data), "artifacts": self.artifacts}
+        atomic.write_json(folder / ARTIFACTS, content)
+
+    def load_artifacts(self, folder: pathlib.Path) -> bool:
+        """Takes the artifacts from a run's folder; returns whether there are any.
+
+        Raises:
+          DataError: they are damaged.
+        """
+        content = read_artifacts(folder)
+        if content is None:
+            return False
+        missing = [name for name in self.learns if name not in content["artifacts"]]
+        if missing:
+            raise DataError(f"{folder / ARTIFACTS} is damaged: it lacks {', '.join(missing)}")
+        self.artifacts = content["artifacts"]
+        self.recorded = Fingerprint(**content["data"])
+        return True
+
+    @classmethod
+    def own_path_of(cls, config: Any) -> str:
+        """Returns where your own file lies that a configuration names; empty where it names none."""
+        return getattr(config, cls.own_file) if cls.own_file else ""
+
+    @classmethod
+    def moved_to(cls, config: Any, path: str) -> Any:
+        """Returns a configuration that names another place of your own file."""
+        return dataclasses.replace(config, **{cls.own_file: path})
+
+    def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
+        """Raises where the data are not those that the run in a folder has learnt from.
+
+        Args:
+          folder: the run's; one without artifacts may have learnt from any.
+          option: of the command, by which it is told where your own file lies.
+
+        Raises:
+          DataError: in one line, which says what was recorded, what there is now, and what to do.
+        """
+        content = read_artifacts(folder)
+        if content is None:
+            return
+        recorded = Fingerprint(**content["data"])
+        own_path = self.own_path_of(self.config)
+        if own_path and not os.path.exists(own_path):
+            raise DataError(
+                f"{folder} has learnt from {recorded}, and {own_path} is not there; if it was moved, name its new "
+                f"place with {option}"
+            )
+        found = self.fingerprint()
+        if found is None or found.sha256 != recorded.sha256:
+            way = f"name the place of the one recorded with {option}" if own_path else "use the version recorded"
+            raise DataError(
+                f"{folder} has learnt from {recorded}, got {found} in its place; {way}, or train in another folder"
+            )
 
     @property
     def result_name(self) -> str: ...
@@ -167,3 +263,21 @@ def padded_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Iterato
     """
     for rows, counts in every_example_once(len(next(iter(arrays.values()))), batch_size):
         yield {name: array[rows] for name, array in arrays.items()} | {"weights": counts.astype(np.float32)}
+
+
+def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the contents of a run's artifacts.json: "data" and "artifacts"; None where there is none.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    path = folder / ARTIFACTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["artifacts"], dict) or set(content["data"]) != {"description", "sha256"}:
+            raise ValueError("expected artifacts, and a fingerprint of the data")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+    return content

@@ -10,6 +10,7 @@ split is one stream from its first character to its last, the state carried all 
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments.data import fingerprint
 from experiments.data.batching import Stream, endless_windows
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
 from experiments.data.text import Vocabulary, read_text
 from experiments.models.language_model import LanguageModel, LanguageModelConfig
 from experiments.schema import ConfigError, Count
@@ -55,26 +58,54 @@ class CharLM(Task):
     Config, ModelConfig = CharLMConfig, LanguageModelConfig
     metric, mode = "nats_per_char", "min"
     result_metrics = ("nats_per_char",)
+    own_file = "text_file"
+    learns = ("vocabulary", "split_starts")
 
-    def __init__(self, config: CharLMConfig, data_dir: str | None):
-        """Loads the text, from `data_dir` where it is there, else from the data cache or its public address."""
-        text = own_text(config.text_file) if config.text_file else tiny_shakespeare(data_dir)
-        test = int(0.9 * len(text))
-        validation = int(0.95 * test)
-        self._take(config, {"train": text[:validation], "validation": text[validation:test], "test": text[test:]})
+    def learn(self) -> dict[str, Any]:
+        """Returns the characters of the text, and where its validation and test splits begin."""
+        test = int(0.9 * len(self.text))
+        artifacts = {"vocabulary": Vocabulary.of([self.text]).symbols, "split_starts": [int(0.95 * test), test]}
+        self._see_that_it_fits(cut(self.text, *artifacts["split_starts"]))
+        return artifacts
 
-    def _take(self, config: Any, parts: Mapping[Split, str]) -> None:
-        """Takes over a configuration and the text of each split."""
-        self.config = config
-        self.vocabulary = Vocabulary.of(parts.values())
-        self.splits = {name: self.vocabulary.encode(part) for name, part in parts.items()}
+    def fingerprint(self) -> Fingerprint:
+        own = self.config.text_file
+        name = pathlib.Path(own).name if own else "tiny_shakespeare"
+        return fingerprint.of_text(f"{name}, {len(self.text):,} characters", self.text)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The whole text."""
+        own = self.config.text_file
+        return own_text(own) if own else tiny_shakespeare(self.data_dir)
+
+    @functools.cached_property
+    def parts(self) -> Mapping[Split, str]:
+        """The text of each split."""
+        return cut(self.text, *self.artifacts["split_starts"])
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The characters and their codes."""
+        return Vocabulary(self.artifacts["vocabulary"])
+
+    @functools.cached_property
+    def splits(self) -> dict[Split, np.ndarray]:
+        """The codes of each split's characters."""
+        return {name: self.vocabulary.encode(part) for name, part in self.parts.items()}
+
+    @functools.cached_property
+    def trained_on(self) -> np.ndarray:
         held_out = self.splits["train"]
-        self.trained_on = held_out if self.selects else np.concatenate((held_out, self.splits["validation"]))
+        return held_out if self.selects else np.concatenate((held_out, self.splits["validation"]))
+
+    def _see_that_it_fits(self, parts: Mapping[Split, str]) -> None:
+        """Raises `ConfigError` where a split is too short for the configuration."""
         characters = sum(len(part) for part in parts.values())
         needed = {
-            "task.length": (config.length, len(parts["train"]) - 1),
-            "task.batch_size": (config.batch_size, len(parts["train"])),
-            "task.validation_streams": (config.validation_streams, len(parts["validation"]) - 1),
+            "task.length": (self.config.length, len(parts["train"]) - 1),
+            "task.batch_size": (self.config.batch_size, len(parts["train"])),
+            "task.validation_streams": (self.config.validation_streams, len(parts["validation"]) - 1),
         }
         for key, (value, most) in needed.items():
             if value > most:
@@ -121,6 +152,11 @@ class CharLM(Task):
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats = mean(sums, "loss")
         return {"loss": nats, "nats_per_char": nats, "bits_per_char": nats / math.log(2)}
+
+
+def cut(text: str, validation: int, test: int) -> dict[Split, str]:
+    """Cuts a text where its validation and test splits begin."""
+    return {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
 
 
 def tiny_shakespeare(data_dir: str | None) -> str:

@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from flax import nnx
 
+from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
+from experiments.data.fingerprint import Fingerprint
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, require
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
@@ -51,11 +53,20 @@ class Digits(Task):
     metric, mode = "accuracy", "max"
     result_metrics = ("accuracy",)
 
-    def __init__(self, config: DigitsConfig, data_dir: str | None):
-        """`data_dir` is not used: the images come with scikit-learn."""
-        self.config = config
-        self.features = 1 if config.layout == "pixels" else 8
-        self.splits = load_splits()
+    def fingerprint(self) -> Fingerprint:
+        """Returns that of the images, which come with scikit-learn, in the order in which the splits were drawn."""
+        arrays = (array for part in load_splits().values() for array in part)
+        return fingerprint.of_arrays("scikit-learn's digits in their splits", arrays)
+
+    @functools.cached_property
+    def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The images and the labels of each split."""
+        return load_splits()
+
+    @property
+    def features(self) -> int:
+        """The pixels of one step."""
+        return 1 if self.config.layout == "pixels" else 8
 
     @property
     def result_name(self) -> str:

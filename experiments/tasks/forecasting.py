@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,12 +29,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
 from experiments.data.series import Scaling, Series, SeriesError, read_csv, read_table, windows
 from experiments.models.forecaster import Forecaster, ForecasterConfig
 from experiments.schema import Checked, ConfigError, Count, Rate, nearest, require
-from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.base import (
+    SPLITS,
+    Batch,
+    Carry,
+    Scoring,
+    Split,
+    Sums,
+    Task,
+    mean,
+    padded_batches,
+    read_artifacts,
+)
 
 CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
 ETT_ROWS = (8640, 11520, 14400)
@@ -78,26 +92,94 @@ class Forecasting(Task):
 
     Config, ModelConfig = ForecastingConfig, ForecasterConfig
     metric, mode = "loss", "min"
+    own_file = "csv_file"
+    learns = ("columns", "split_ends", "shift", "scale")
 
-    def __init__(self, config: ForecastingConfig, data_dir: str | None):
-        """Loads the series, from `data_dir` where it is there, else from the data cache or its public address."""
-        self.config = config
-        self.series = load_series(config, data_dir)
-        rows = len(self.series.values)
-        self.ends = ETT_ROWS if config.dataset.startswith("ett") else (int(0.6 * rows), int(0.8 * rows), rows)
-        self.scored = slice(-1, None) if config.dataset == "exchange_rate" else slice(None)
+    def learn(self) -> dict[str, Any]:
+        """Returns the variables, the rows that each split ends before, and the scaling, of the training rows."""
+        config, values = self.config, self.series.values
+        rows = len(values)
+        ends = ETT_ROWS if config.dataset.startswith("ett") else (int(0.6 * rows), int(0.8 * rows), rows)
         fit = Scaling.largest if config.dataset == "exchange_rate" else Scaling.standard
-        self.scaling = fit(self.series.values[: self.ends[0]])
-        self.values = self.scaling.forward(self.series.values).astype(np.float32)
-        self.origins = {split: self._origins(split) for split in ("train", "validation", "test")}
-        for split, origins in self.origins.items():
-            if len(origins) == 0:
+        scaling = fit(values[: ends[0]])
+        for split in SPLITS:
+            if len(self._origins(split, ends)) == 0:
                 needed = f"task.window={config.window} and task.horizon={config.horizon}"
                 raise ConfigError(f"{needed}: expected to fit into the {split} split, got {rows} rows in all")
-        count = len(self.origins["train"])
+        count = len(self._origins("train", ends))
         require(
             "task.batch_size", config.batch_size <= count, f"at most the {count} training windows", config.batch_size
         )
+        return {
+            "columns": list(self.series.columns),
+            "split_ends": list(ends),
+            "shift": scaling.shift.tolist(),
+            "scale": scaling.scale.tolist(),
+        }
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns that of the rows up to the end of the last split, so that rows added later make no difference."""
+        name = pathlib.Path(self.config.csv_file).name or self.config.dataset
+        return fingerprint_of(self.series, self.ends[-1], name)
+
+    def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
+        super().refuse_other_data(folder, option)
+        content = read_artifacts(folder)
+        later = 0 if content is None else len(self.series.values) - content["artifacts"]["split_ends"][-1]
+        if later > 0 and self.config.csv_file:
+            path = self.config.csv_file
+            warnings.warn(
+                f"{path} has {later} rows more than {folder} has learnt from; they are left out", stacklevel=2
+            )
+
+    @property
+    def ends(self) -> tuple[int, int, int]:
+        """The rows that the training, validation and test splits end before."""
+        train, validation, test = self.artifacts["split_ends"]
+        return train, validation, test
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The variables' names, V."""
+        return tuple(self.artifacts["columns"])
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling(np.array(self.artifacts["shift"]), np.array(self.artifacts["scale"]))
+
+    @property
+    def scored(self) -> slice:
+        """Which of the K steps are scored."""
+        return slice(-1, None) if self.config.dataset == "exchange_rate" else slice(None)
+
+    @functools.cached_property
+    def series(self) -> Series:
+        """The series as it is now, with the rows that came after the run began."""
+        series = load_series(self.config, self.data_dir)
+        known = self.artifacts.get("columns", series.columns)
+        if not set(known) <= set(series.columns):
+            return series
+        return dataclasses.replace(
+            series, values=series.values[:, [series.columns.index(name) for name in known]], columns=tuple(known)
+        )
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        """The scaled series: (N, V) float32."""
+        return self.scaling.forward(self.series.values).astype(np.float32)
+
+    @functools.cached_property
+    def origins(self) -> dict[Split, np.ndarray]:
+        """The first rows forecast of each split's windows."""
+        return {split: self._origins(split, self.ends) for split in SPLITS}
+
+    def newer_rows(self, series: Series) -> int | None:
+        """Returns how many rows of a series follow those that the run has learnt from; None where it lacks those."""
+        known = self.ends[-1]
+        recorded = self.recorded or self.fingerprint()
+        if len(series.values) < known or fingerprint_of(series, known, "").sha256 != recorded.sha256:
+            return None
+        return len(series.values) - known
 
     @property
     def result_name(self) -> str:
@@ -121,7 +203,7 @@ class Forecasting(Task):
     def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
         whole = self.config.window % config.segment == 0
         require("model.segment", whole, f"a divisor of task.window={self.config.window}", config.segment)
-        return Forecaster(config, self.config.horizon, len(self.series.columns), self.config.quantiles, rngs)
+        return Forecaster(config, self.config.horizon, len(self.columns), self.config.quantiles, rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         weights = np.ones(self.batch_size, np.float32)
@@ -180,13 +262,13 @@ class Forecasting(Task):
         in_rates = [self.scaling.inverse(np.concatenate(arrays)) for arrays in (forecasts, targets)]
         return {"rse": root_relative_squared_error(*in_rates), "corr": correlation(*in_rates)}
 
-    def _origins(self, split: Split) -> np.ndarray:
-        """Returns the first forecast row of every window of a split, in order.
+    def _origins(self, split: Split, ends: Sequence[int]) -> np.ndarray:
+        """Returns the first forecast row of every window of a split, in order, where the splits end before `ends`.
 
         All rows forecast lie in the split; where only the K-th is scored, that one.
         """
         T, K = self.config.window, self.config.horizon
-        train, validation, test = self.ends
+        train, validation, test = ends
         start, end = {"train": (T, train), "validation": (train, validation), "test": (validation, test)}[split]
         if split != "train" and self.scored.start is not None:
             start -= K - 1
@@ -210,6 +292,13 @@ def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
         return read_csv(fetch("ett", {"etth1": "ETTh1.csv", "etth2": "ETTh2.csv"}[config.dataset], data_dir), columns)
     except SeriesError as error:
         raise ConfigError(f"task.column: {error}") from None
+
+
+def fingerprint_of(series: Series, rows: int, name: str) -> Fingerprint:
+    """Returns the fingerprint of the first rows of a series."""
+    values, names = series.values[:rows], ", ".join(series.columns)
+    arrays = (np.frombuffer(names.encode(), np.uint8), values)
+    return fingerprint.of_arrays(f"{name}, {len(values):,} rows of {names}", arrays)
 
 
 @functools.partial(jax.jit, static_argnums=0)

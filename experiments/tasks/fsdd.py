@@ -11,6 +11,7 @@ Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -21,8 +22,9 @@ from flax import nnx
 
 from experiments.audio.log_mel import LogMel
 from experiments.audio.perturbation import disturbed
-from experiments.data import fsdd
+from experiments.data import fingerprint, fsdd
 from experiments.data.batching import Buckets, bucket_edges, pad
+from experiments.data.fingerprint import Fingerprint
 from experiments.data.fsdd import Recording
 from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig
 from experiments.schema import Count, NonNegative, Range, require
@@ -74,17 +76,35 @@ class Fsdd(Task):
     metric, mode = "accuracy", "max"
     result_metrics = ("accuracy",)
 
-    def __init__(self, config: FsddConfig, data_dir: str | None):
-        """Loads the recordings, from `data_dir` where they are there, else from the cache or their public address."""
-        self.config = config
-        recordings = fsdd.load(data_dir)
-        self.longest = max(len(one.samples) for one in recordings)
-        self.splits: dict[str, list[Recording]] = {"train": [], "validation": [], "test": []}
-        for recording in recordings:
-            self.splits[split_of(config, recording)].append(recording)
-        self.trained_on = self.splits["train"] + ([] if self.selects else self.splits["validation"])
-        self.lengths = np.array([len(one.samples) for one in self.trained_on])
-        self.edges = bucket_edges(self.lengths, BUCKETS)
+    def learn(self) -> dict[str, Any]:
+        """Loads the recordings, of which nothing is learnt but the parameters."""
+        assert self.splits
+        return {}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("fsdd", "fsdd.tar.gz")
+
+    @functools.cached_property
+    def splits(self) -> dict[Split, list[Recording]]:
+        """The recordings of each split."""
+        splits: dict[Split, list[Recording]] = {"train": [], "validation": [], "test": []}
+        for recording in fsdd.load(self.data_dir):
+            splits[split_of(self.config, recording)].append(recording)
+        return splits
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """The samples of the longest recording."""
+        return max(len(one.samples) for split in self.splits.values() for one in split)
+
+    @functools.cached_property
+    def trained_on(self) -> list[Recording]:
+        return self.splits["train"] + ([] if self.selects else self.splits["validation"])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The samples of each recording trained on."""
+        return np.array([len(one.samples) for one in self.trained_on])
 
     @property
     def result_name(self) -> str:
@@ -122,7 +142,7 @@ class Fsdd(Task):
         return class_metrics(sums)
 
     def _buckets(self, seed: int) -> Buckets:
-        return Buckets(self.lengths, self.edges, self.batch_size, seed)
+        return Buckets(self.lengths, bucket_edges(self.lengths, BUCKETS), self.batch_size, seed)
 
     def _batch(self, waveforms: Sequence[np.ndarray], recordings: Sequence[Recording], length: int) -> Batch:
         padded, lengths = pad(waveforms, length)

@@ -22,10 +22,6 @@ class Generated(Task, Protocol):
     config: Any
     eval_batch_size: ClassVar[int]
 
-    def __init__(self, config: Any, data_dir: str | None) -> None:
-        """`data_dir` is not used."""
-        self.config = config
-
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
         """Draws so many sequences with their targets."""
         ...

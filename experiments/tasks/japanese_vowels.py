@@ -8,6 +8,7 @@ Reference: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.data import utterances
+from experiments.data import fingerprint, utterances
 from experiments.data.batching import epoch_batch, pad
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Count, NonNegative
 from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
@@ -49,13 +51,40 @@ class JapaneseVowels(Task):
     Config, ModelConfig = JapaneseVowelsConfig, ClassifierConfig
     metric, mode = "loss", "min"
     result_metrics = ("accuracy",)
+    learns = ("mean", "deviation")
 
-    def __init__(self, config: JapaneseVowelsConfig, data_dir: str | None):
-        """Loads the utterances, from `data_dir` where they are there, else from the cache or their public address."""
-        self.config = config
-        self.splits = load_splits(data_dir)
+    def learn(self) -> dict[str, Any]:
+        """Returns mean and standard deviation of each coefficient over the frames that are trained on."""
+        frames = np.concatenate(self.utterances["train"][0])
+        return {"mean": frames.mean(axis=0).tolist(), "deviation": frames.std(axis=0).tolist()}
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns that of the utterances in the order in which they were drawn for the splits."""
+        parts = self.utterances.values()
+        count = sum(len(labels) for _, labels in parts)
+        arrays = (array for sequences, labels in parts for array in (*sequences, labels))
+        return fingerprint.of_arrays(f"japanese_vowels, {count} utterances in their splits", arrays)
+
+    @functools.cached_property
+    def utterances(self) -> dict[Split, tuple[list[np.ndarray], np.ndarray]]:
+        """The sequences (T, 12) and the labels of each split."""
+        return load_splits(self.data_dir)
+
+    @functools.cached_property
+    def splits(self) -> dict[Split, Batch]:
+        """The scaled and padded xs (N, 29, 12), lengths (N,) and labels (N,) of each split."""
+        mean, deviation = (np.array(self.artifacts[name], np.float32) for name in ("mean", "deviation"))
+
+        def arrays(sequences: list[np.ndarray], labels: np.ndarray) -> Batch:
+            xs, lengths = pad([(sequence - mean) / deviation for sequence in sequences], LONGEST)
+            return {"xs": xs, "lengths": lengths, "labels": labels}
+
+        return {name: arrays(*part) for name, part in self.utterances.items()}
+
+    @functools.cached_property
+    def trained_on(self) -> Batch:
         parts = [self.splits["train"]] if self.selects else [self.splits["train"], self.splits["validation"]]
-        self.trained_on = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @property
     def result_name(self) -> str:
@@ -85,8 +114,8 @@ class JapaneseVowels(Task):
         return class_metrics(sums)
 
 
-def load_splits(data_dir: str | None) -> dict[str, Batch]:
-    """Returns xs (N, 29, 12), lengths (N,) and labels (N,) of each split."""
+def load_splits(data_dir: str | None) -> dict[Split, tuple[list[np.ndarray], np.ndarray]]:
+    """Returns the sequences (T, 12) and the labels (N,) of each split."""
     from sklearn.model_selection import train_test_split
 
     def load(part: str) -> tuple[list[np.ndarray], np.ndarray]:
@@ -97,16 +126,5 @@ def load_splits(data_dir: str | None) -> dict[str, Batch]:
     chosen = train_test_split(
         np.arange(len(rest)), test_size=VALIDATION_COUNT, stratify=labels, random_state=SPLIT_SEED
     )
-    parts = {
-        name: ([rest[row] for row in rows], labels[rows])
-        for name, rows in zip(("train", "validation"), chosen, strict=True)
-    }
-    parts["test"] = load("TEST")
-    frames = np.concatenate(parts["train"][0])
-    centre, scale = frames.mean(axis=0), frames.std(axis=0)
-
-    def arrays(sequences: list[np.ndarray], labels: np.ndarray) -> Batch:
-        xs, lengths = pad([(sequence - centre) / scale for sequence in sequences], LONGEST)
-        return {"xs": xs, "lengths": lengths, "labels": labels}
-
-    return {name: arrays(*part) for name, part in parts.items()}
+    train, validation = (([rest[row] for row in rows], labels[rows]) for rows in chosen)
+    return {"train": train, "validation": validation, "test": load("TEST")}

@@ -7,6 +7,7 @@ Reference: Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data import idx
+from experiments.data import fingerprint, idx
 from experiments.data.batching import epoch_batch
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
 from experiments.models.classifier import Classifier, ClassifierConfig
 from experiments.schema import Checked, Count, require
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
@@ -58,14 +60,23 @@ class MNIST(Task):
     metric, mode = "accuracy", "max"
     result_metrics = ("accuracy",)
 
-    def __init__(self, config: MNISTConfig, data_dir: str | None):
-        """Loads the images, from `data_dir` where they are there, else from the data cache or their public address."""
-        self.config = config
-        images, labels = load("train", data_dir)
-        self.splits = {
+    def learn(self) -> dict[str, Any]:
+        """Loads the images, of which nothing is learnt but the parameters."""
+        assert self.splits
+        return {}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("mnist", *(name for part in ("train", "t10k") for name in files_of(part)))
+
+    @functools.cached_property
+    def splits(self) -> dict[Split, tuple[np.ndarray, np.ndarray]]:
+        """The images and the labels of each split."""
+        count = self.config.eval_count
+        images, labels = load("train", self.data_dir)
+        return {
             "train": (images[:TRAIN_COUNT], labels[:TRAIN_COUNT]),
-            "validation": (images[TRAIN_COUNT:][: config.eval_count], labels[TRAIN_COUNT:][: config.eval_count]),
-            "test": load("t10k", data_dir),
+            "validation": (images[TRAIN_COUNT:][:count], labels[TRAIN_COUNT:][:count]),
+            "test": load("t10k", self.data_dir),
         }
 
     @property
@@ -101,8 +112,12 @@ class MNIST(Task):
         return images[:, ORDER] if self.config.permuted else images
 
 
+def files_of(part: str) -> tuple[str, str]:
+    """Returns the names of the files of "train" or "t10k": images and labels."""
+    return f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"
+
+
 def load(part: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images of "train" or "t10k", uint8 (N, 784), and their labels, int32 (N,)."""
-    images = idx.read(fetch("mnist", f"{part}-images-idx3-ubyte.gz", data_dir))
-    labels = idx.read(fetch("mnist", f"{part}-labels-idx1-ubyte.gz", data_dir))
+    images, labels = (idx.read(fetch("mnist", name, data_dir)) for name in files_of(part))
     return images.reshape(len(images), PIXELS), labels.astype(np.int32)

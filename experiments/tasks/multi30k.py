@@ -19,16 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import atomic, extras
+from experiments import atomic
+from experiments.data import fingerprint
 from experiments.data.batching import Buckets, every_example_once, pad
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
 from experiments.data.subwords import BEGIN, END, Subwords
 from experiments.decoding.beam import beam_search, greedy_search
 from experiments.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from experiments.schema import Checked, ConfigError, Count, Natural, NonNegative, Rate
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
 
-FILES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+FILES: dict[Split, str] = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 MOST_SYMBOLS = 100
 """Where a translation that does not end is cut off; the longest training sentence has 60 subwords."""
@@ -67,26 +69,41 @@ class Multi30k(Task):
     Config, ModelConfig = Multi30kConfig, EncoderDecoderConfig
     metric, mode = "bleu", "max"
     result_metrics = ("bleu", "chrf")
+    extra = "translation"
 
-    def __init__(self, config: Multi30kConfig, data_dir: str | None):
-        """Data are loaded, from `data_dir` where they are there, when they are first needed."""
-        extras.require("translation")
-        self.config, self.data_dir = config, data_dir
-        self._pairs: dict[Split, Pairs] = {}
-        self.languages = tuple(config.direction.split("-"))
+    def fingerprint(self) -> Fingerprint:
+        files = [file_of(split, language) for split in FILES for language in self.languages]
+        return fingerprint.of_files("multi30k", *files)
+
+    @functools.cached_property
+    def _pairs(self) -> dict[Split, "Pairs"]:
+        return {}
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(self.config.direction.split("-"))
 
     @property
     def result_name(self) -> str:
         return f"multi30k_{''.join(self.languages)}"
 
-    def keep(self, folder: pathlib.Path) -> None:
-        """Takes the two vocabularies from a run's folder, or learns them and leaves them there."""
-        paths = [folder / f"subwords.{language}.model" for language in self.languages]
-        if all(path.exists() for path in paths):
-            self.subwords = tuple(Subwords(path.read_bytes()) for path in paths)
-        else:
-            for path, subwords in zip(paths, self.subwords, strict=True):
-                atomic.write_bytes(path, subwords.model)
+    def save_artifacts(self, folder: pathlib.Path) -> None:
+        """Writes the two vocabularies, each in a file of its own, as sentencepiece has them."""
+        for path, subwords in zip(self._vocabularies(folder), self.subwords, strict=True):
+            atomic.write_bytes(path, subwords.model)
+        super().save_artifacts(folder)
+
+    def load_artifacts(self, folder: pathlib.Path) -> bool:
+        """Takes the two vocabularies from a run's folder; returns whether there are any."""
+        paths = self._vocabularies(folder)
+        if not all(path.exists() for path in paths):
+            return False
+        self.subwords = tuple(Subwords(path.read_bytes()) for path in paths)
+        super().load_artifacts(folder)
+        return True
+
+    def _vocabularies(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        return [folder / f"subwords.{language}.model" for language in self.languages]
 
     @functools.cached_property
     def subwords(self) -> tuple[Subwords, ...]:
@@ -96,7 +113,7 @@ class Multi30k(Task):
 
     def lines(self, split: Split, language: str) -> tuple[str, ...]:
         """Returns the sentences of a split in one language."""
-        path = fetch("multi30k", f"raw/{FILES[split]}.{language}.gz", self.data_dir)
+        path = fetch("multi30k", file_of(split, language), self.data_dir)
         lines = read_lines(path)
         lines = lines[: self.config.pairs] if self.config.pairs else lines
         return tuple(line.lower() for line in lines) if self.config.lowercase else lines
@@ -286,6 +303,11 @@ def bucket_edges_by_growth(lengths: np.ndarray, fewest: int, growth: float = 1.2
         if edge * growth <= edges[-1] and held >= fewest <= shorter:
             edges.append(edge)
     return np.array(edges[::-1])
+
+
+def file_of(split: Split, language: str) -> str:
+    """Returns the name of the file of a split in one language."""
+    return f"raw/{FILES[split]}.{language}.gz"
 
 
 @functools.lru_cache(maxsize=8)

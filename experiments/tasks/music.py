@@ -15,6 +15,7 @@ al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeli
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,8 +25,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.data import piano_rolls
+from experiments.data import fingerprint, piano_rolls
 from experiments.data.batching import Buckets, bucket_edges, every_example_once, pad
+from experiments.data.fingerprint import Fingerprint
 from experiments.models.polyphony import Polyphony, PolyphonyConfig
 from experiments.schema import Checked, Count, Range
 from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
@@ -33,6 +35,8 @@ from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
 EVAL_BATCH_SIZE = 16
 MULTIPLE = 8
 """Padded lengths are multiples of it, so that fewer programs are compiled."""
+OPENING_STEPS = 64
+"""The most steps of a validation piece that a run keeps, to go on from when it composes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +64,35 @@ class Music(Task):
     Config, ModelConfig = MusicConfig, PolyphonyConfig
     metric, mode = "nll", "min"
     result_metrics = ("nll",)
+    learns = ("openings",)
 
-    def __init__(self, config: MusicConfig, data_dir: str | None):
-        """Loads the collection, from `data_dir` where it is there, else from the data cache or its public address."""
-        self.config = config
-        self.pieces = piano_rolls.load(config.collection, data_dir)
-        self.train_pieces = piano_rolls.segments(self.pieces["train"], config.longest)
-        self.lengths = _predicted(self.train_pieces)
-        self.edges = bucket_edges(self.lengths, config.num_buckets, MULTIPLE)
+    def learn(self) -> dict[str, Any]:
+        """Returns how each piece of the validation split begins: a line for each step, with the MIDI notes."""
+        pieces = self.pieces["validation"]
+        return {"openings": [piano_rolls.to_notes(piece[:OPENING_STEPS]) for piece in pieces]}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("poly_music", piano_rolls.FILES[self.config.collection])
+
+    def opening(self, number: int, steps: int) -> np.ndarray:
+        """Returns the first steps (at most `OPENING_STEPS`) of a validation piece: uint8 (T, 88)."""
+        openings = self.artifacts["openings"]
+        return piano_rolls.from_notes(openings[number % len(openings)][:steps])
+
+    @functools.cached_property
+    def pieces(self) -> dict[str, list[np.ndarray]]:
+        """The pieces of each split."""
+        return piano_rolls.load(self.config.collection, self.data_dir)
+
+    @functools.cached_property
+    def train_pieces(self) -> list[np.ndarray]:
+        """The pieces trained on, the long ones cut."""
+        return piano_rolls.segments(self.pieces["train"], self.config.longest)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The steps predicted in each piece trained on."""
+        return _predicted(self.train_pieces)
 
     @property
     def result_name(self) -> str:
@@ -82,7 +107,7 @@ class Music(Task):
         return Polyphony(config, piano_rolls.KEYS, rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
-        rows, length = Buckets(self.lengths, self.edges, self.batch_size, seed).batch(step)
+        rows, length = self._buckets(seed).batch(step)
         most = self.config.transpose
         shifts = np.random.default_rng((seed, 1, step)).integers(-most, most + 1, len(rows))
         pieces = [
@@ -91,7 +116,11 @@ class Music(Task):
         return _batch(pieces, length, np.ones(len(rows), np.float32))
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:
-        return Buckets(self.lengths, self.edges, self.batch_size, seed).batch(step)[0]
+        return self._buckets(seed).batch(step)[0]
+
+    def _buckets(self, seed: int) -> Buckets:
+        edges = bucket_edges(self.lengths, self.config.num_buckets, MULTIPLE)
+        return Buckets(self.lengths, edges, self.batch_size, seed)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         """Yields a split from the shortest piece to the longest, each batch padded to its bucket's length."""

@@ -9,10 +9,15 @@ Modeling with Neural Networks", 2012.
 """
 
 import dataclasses
+import functools
 import gzip
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from experiments.data import fingerprint
 from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
+from experiments.data.text import Vocabulary
 from experiments.schema import Checked, Count
 from experiments.tasks.base import Split
 from experiments.tasks.char_lm import CharLM
@@ -41,11 +46,21 @@ class PTBChar(CharLM):
 
     Config = PTBCharConfig
     result_metrics = ("bits_per_char",)
+    own_file = ""
+    learns = ("vocabulary",)
 
-    def __init__(self, config: PTBCharConfig, data_dir: str | None):
-        """Loads the parts, from `data_dir` where they are there, else from the data cache or their public address."""
-        parts: dict[Split, str] = {split: read(part, data_dir) for split, part in PARTS.items()}
-        self._take(config, parts)
+    def learn(self) -> dict[str, Any]:
+        """Returns the characters of the parts."""
+        self._see_that_it_fits(self.parts)
+        return {"vocabulary": Vocabulary.of(self.parts.values()).symbols}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("ptb", *map(file_of, PARTS.values()))
+
+    @functools.cached_property
+    def parts(self) -> Mapping[Split, str]:
+        """The text of each part."""
+        return {split: read(part, self.data_dir) for split, part in PARTS.items()}
 
     @property
     def result_name(self) -> str:
@@ -55,7 +70,12 @@ class PTBChar(CharLM):
         return self.config.validation_streams
 
 
+def file_of(part: str) -> str:
+    """Returns the name of a part's file."""
+    return f"ptb.char.{part}.txt.gz"
+
+
 def read(part: str, data_dir: str | None) -> str:
     """Returns the text of a part. In its file characters stand apart, and `_` stands for a space."""
-    with gzip.open(fetch("ptb", f"ptb.char.{part}.txt.gz", data_dir), "rt", encoding="utf-8", newline="") as file:
+    with gzip.open(fetch("ptb", file_of(part), data_dir), "rt", encoding="utf-8", newline="") as file:
         return file.read().replace(" ", "").replace("_", " ")

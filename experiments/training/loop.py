@@ -51,7 +51,6 @@ class Run:
 
 def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) -> Run:
     """Returns the run in `folder` as its newest usable checkpoint has it, or at its beginning."""
-    task.keep(folder.path)
     graph, state = initial_state(task, config, make_optimizer(config.optimizer, config.train.steps))
     state = place(state, mesh)
     best = copy(state.params)

@@ -58,6 +58,7 @@ def run(
     Returns:
       the contents of summary.json.
     """
+    folder.record(task)
     start = loop.load(config, task, folder, mesh)
     step = start.progress.step
     environment.append(folder, step, environment.describe(mesh.size))

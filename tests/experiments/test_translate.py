@@ -20,8 +20,7 @@ LINES = ["zwei männer stehen am herd", "ein mann steht am see", "zwei hunde ste
 def test_the_alignment_is_labelled_with_both_sides_subwords(tmp_path):
     for language in ("de", "en"):
         (tmp_path / f"subwords.{language}.model").write_bytes(Subwords.train(LINES, 28).model)
-    task = Multi30k(Multi30kConfig(), None)
-    task.keep(tmp_path)
+    task = Multi30k(Multi30kConfig(), None, tmp_path)
     model = task.model(EncoderDecoderConfig(hidden_size=6, embedding_size=4, attention_size=5), nnx.Rngs(0))
     codes = task.subwords[0].encode("ein see")
     weights, source, target = task.alignment(model, Translation(codes, codes[:2], ""))

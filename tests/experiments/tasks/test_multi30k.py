@@ -59,10 +59,10 @@ def test_the_whole_data_set_is_split_as_stated(folder):
 def test_vocabularies_are_learnt_from_training_sentences_alone_and_kept(task, tmp_path):
     for language, subwords in zip(("de", "en"), task.subwords, strict=True):
         assert subwords.model == Subwords.train(task.lines("train", language), 160).model
-    task.keep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["subwords.de.model", "subwords.en.model"]
-    without_data = Multi30k(SMALL, str(tmp_path / "nowhere"))
-    without_data.keep(tmp_path)
+    task.save_artifacts(tmp_path)
+    kept = ["artifacts.json", "subwords.de.model", "subwords.en.model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    without_data = Multi30k(SMALL, str(tmp_path / "nowhere"), tmp_path)
     assert [s.model for s in without_data.subwords] == [s.model for s in task.subwords]
 
 

@@ -108,6 +108,9 @@ def choose_series(task: Forecasting, path: str | None, column: str | None, date_
         single = len(own) == 1
         series = read_csv(path, (column or own[0],) if single else own, date_column)
     else:
+        own_path = task.config.csv_file
+        if own_path and not pathlib.Path(own_path).exists():
+            raise ConfigError(f"--csv: expected the series to forecast, for the run's own, {own_path}, is not there")
         series = task.series
     shown = column or series.columns[0]
     if shown not in series.columns:
@@ -117,12 +120,14 @@ def choose_series(task: Forecasting, path: str | None, column: str | None, date_
 
 
 def differences(task: Forecasting, series: Series, own_file: bool) -> list[str]:
-    """Says how a series differs from the one that the run has learnt from, and what it is scaled by; else nothing."""
+    """Says how a series differs from the one that the run has learned from, and what it is scaled by; else nothing."""
     newer, known = task.newer_rows(series), task.recorded or task.fingerprint()
     if newer is not None:
-        return [f"{newer} rows are newer than those that the run has learnt from; its scaling is kept"] if newer else []
+        return (
+            [f"{newer} rows are newer than those that the run has learned from; its scaling is kept"] if newer else []
+        )
     what = "its scaling is kept" if own_file else "scaled by its own rows"
-    return [f"not the series that the run has learnt from ({known.description}); {what}"]
+    return [f"not the series that the run has learned from ({known.description}); {what}"]
 
 
 def make_forecast(

@@ -40,7 +40,7 @@ class RunFolder:
     summary.json        the test score and what led to it; there when the run is finished
     tensorboard/        event files, with --tensorboard
     nonfinite.json      where a step that was not finite stopped the run: what is known of it
-    artifacts.json      what the task has learnt from its data, as a vocabulary or a scaling, and their fingerprint
+    artifacts.json      what the task has learned from its data, as a vocabulary or a scaling, and their fingerprint
     subwords.*.model    for translation: the vocabulary of each language, learnt from the training sentences
     lock                while a process trains here: its number and its host
     """
@@ -132,7 +132,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
 
     def record(self, task: Task) -> None:
-        """Writes what a task has learnt from its data, unless it is there.
+        """Writes what a task has learned from its data, unless it is there.
 
         Of a run that an earlier version began it is not, and nothing tells whether the data have changed since.
         """
@@ -140,7 +140,7 @@ class RunFolder:
             return
         data = task.fingerprint()
         if data is not None and (self.path / "checkpoints").exists():
-            warnings.warn(f"{self.path} does not say what it has learnt from: it is taken to be {data}", stacklevel=2)
+            warnings.warn(f"{self.path} does not say what it has learned from: it is taken to be {data}", stacklevel=2)
         task.save_artifacts(self.path)
 
     def read_config(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from experiments.training import devices, loop
 def load(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ...]) -> tuple[Any, Any]:
     """Returns the task of a run and its model with the parameters best on validation, on one device.
 
-    What the task has learnt from its data comes from the run's folder: the data themselves need not be there.
+    What the task has learned from its data comes from the run's folder: the data themselves need not be there.
 
     Args:
       workdir: the run's folder.

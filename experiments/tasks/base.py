@@ -75,7 +75,7 @@ class Task(Protocol):
       extra: that of pyproject.toml whose packages the task needs; empty for none.
       own_file: the key of `config` that may name a file of your own; empty for none.
       learns: the names of the artifacts.
-      artifacts: what was learnt from the data beside the parameters, as plain data: a vocabulary, a scaling.
+      artifacts: what was learned from the data beside the parameters, as plain data: a vocabulary, a scaling.
       recorded: the fingerprint of those data, if the artifacts come from a run's folder.
     """
 
@@ -93,7 +93,7 @@ class Task(Protocol):
     recorded: Fingerprint | None
 
     def __init__(self, config: Any, data_dir: str | None, folder: pathlib.Path | None = None) -> None:
-        """Takes what a run has learnt from its data, or else loads the data and learns it.
+        """Takes what a run has learned from its data, or else loads the data and learns it.
 
         Args:
           config: of the type `Config`.
@@ -154,10 +154,10 @@ class Task(Protocol):
         return dataclasses.replace(config, **{cls.own_file: path})
 
     def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
-        """Raises where the data are not those that the run in a folder has learnt from.
+        """Raises where the data are not those that the run in a folder has learned from.
 
         Args:
-          folder: the run's; one without artifacts may have learnt from any.
+          folder: the run's; one without artifacts may have learned from any.
           option: of the command, by which it is told where your own file lies.
 
         Raises:
@@ -170,14 +170,14 @@ class Task(Protocol):
         own_path = self.own_path_of(self.config)
         if own_path and not os.path.exists(own_path):
             raise DataError(
-                f"{folder} has learnt from {recorded}, and {own_path} is not there; if it was moved, name its new "
+                f"{folder} has learned from {recorded}, and {own_path} is not there; if it was moved, name its new "
                 f"place with {option}"
             )
         found = self.fingerprint()
         if found is None or found.sha256 != recorded.sha256:
             way = f"name the place of the one recorded with {option}" if own_path else "use the version recorded"
             raise DataError(
-                f"{folder} has learnt from {recorded}, got {found} in its place; {way}, or train in another folder"
+                f"{folder} has learned from {recorded}, got {found} in its place; {way}, or train in another folder"
             )
 
     @property

@@ -129,7 +129,7 @@ class Forecasting(Task):
         if later > 0 and self.config.csv_file:
             path = self.config.csv_file
             warnings.warn(
-                f"{path} has {later} rows more than {folder} has learnt from; they are left out", stacklevel=2
+                f"{path} has {later} rows more than {folder} has learned from; they are left out", stacklevel=2
             )
 
     @property
@@ -174,7 +174,7 @@ class Forecasting(Task):
         return {split: self._origins(split, self.ends) for split in SPLITS}
 
     def newer_rows(self, series: Series) -> int | None:
-        """Returns how many rows of a series follow those that the run has learnt from; None where it lacks those."""
+        """Returns how many rows of a series follow those that the run has learned from; None where it lacks those."""
         known = self.ends[-1]
         recorded = self.recorded or self.fingerprint()
         if len(series.values) < known or fingerprint_of(series, known, "").sha256 != recorded.sha256:

@@ -77,7 +77,7 @@ class Fsdd(Task):
     result_metrics = ("accuracy",)
 
     def learn(self) -> dict[str, Any]:
-        """Loads the recordings, of which nothing is learnt but the parameters."""
+        """Loads the recordings, of which nothing is learned but the parameters."""
         assert self.splits
         return {}
 

@@ -61,7 +61,7 @@ class MNIST(Task):
     result_metrics = ("accuracy",)
 
     def learn(self) -> dict[str, Any]:
-        """Loads the images, of which nothing is learnt but the parameters."""
+        """Loads the images, of which nothing is learned but the parameters."""
         assert self.splits
         return {}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.series import SeriesError, read_csv
-from experiments.forecast import choose_series, describe, draw, make_forecast, write_csv
+from experiments.data.series import Scaling, SeriesError, read_csv
+from experiments.forecast import choose_series, describe, differences, draw, make_forecast, write_csv
 from experiments.schema import ConfigError
 from experiments.tasks.forecasting import Forecasting, ForecastingConfig
 
@@ -54,6 +54,54 @@ def test_another_series_is_scaled_by_itself_and_forecast_from_its_newest_rows(tm
     expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
     np.testing.assert_allclose(made.quantiles, expected, rtol=1e-5)
     assert (column, made.origin, len(made.truth)) == ("load", ROWS, 0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_rows_that_came_later_are_scaled_as_in_training_and_named(tmp_path, values, named):
+    path = write(tmp_path / "own.csv", values)
+    task, model = make(path, normalisation="none")
+    task.save_artifacts(tmp_path)
+    write(tmp_path / "own.csv", np.concatenate([values, 500.0 + values[:8]]))
+    later = Forecasting(task.config, None, tmp_path)
+    series, column = choose_series(later, path if named else None, None, "date")
+    made = make_forecast(later, model, series, column, backtest=False, own_file=not named)
+    mean, deviation = values[:36].mean(), values[:36].std()  # the training rows: 60 % of those at the time
+    expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
+    np.testing.assert_allclose(made.quantiles, expected, rtol=1e-5)
+    assert differences(later, series, own_file=not named) == [
+        "8 rows are newer than those that the run has learned from; its scaling is kept"
+    ]
+    assert differences(task, task.series, own_file=True) == []
+
+
+def test_a_series_that_was_changed_is_named_and_its_file_scaled_as_in_training(tmp_path, values):
+    path = write(tmp_path / "own.csv", values)
+    task, model = make(path, normalisation="none")
+    task.save_artifacts(tmp_path)
+    write(tmp_path / "own.csv", 3 * values)
+    later = Forecasting(task.config, None, tmp_path)
+    np.testing.assert_array_equal(later.scaling.shift, task.scaling.shift)
+    for own_file, what in ((True, "its scaling is kept"), (False, "scaled by its own rows")):
+        expected = f"not the series that the run has learned from (own.csv, 60 rows of OT); {what}"
+        assert differences(later, later.series, own_file) == [expected]
+        scaling = task.scaling if own_file else Scaling.standard(later.series.values)
+        made = make_forecast(later, model, later.series, "OT", backtest=False, own_file=own_file)
+        window = np.float32(scaling.forward(later.series.values[None, -WINDOW:]))
+        np.testing.assert_allclose(made.median, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
+
+
+def test_a_forecast_needs_no_data_but_the_series(tmp_path, values):
+    task, model = make(write(tmp_path / "own.csv", values))
+    task.save_artifacts(tmp_path)
+    (tmp_path / "own.csv").unlink()
+    later = Forecasting(task.config, None, tmp_path)
+    made = make_forecast(later, model, *choose_series(later, write(tmp_path / "o.csv", values), None, "date"), False)
+    expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
+    np.testing.assert_allclose(made.median, expected, rtol=1e-5)
+    with pytest.raises(
+        ConfigError, match=r"^--csv: expected the series to forecast, for the run's own, .*own.csv, is "
+    ):
+        choose_series(later, None, None, "date")
 
 
 def test_the_runs_own_series_is_scaled_as_in_training(run):

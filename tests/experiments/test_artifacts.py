@@ -14,7 +14,7 @@ from flax import nnx
 from experiments import sample, trained
 from experiments.catalogue import load
 from experiments.config import resolve
-from experiments.data import DataError
+from experiments.data.fetch import DataError
 from experiments.run_folder import RunFolder, RunFolderError
 from experiments.tasks import find
 from experiments.tasks.char_lm import CharLM

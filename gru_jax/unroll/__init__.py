@@ -52,8 +52,8 @@ def unroll(
       reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
         aligned with their inputs.
       time_major: whether time is the first axis of xs, resets and ys, which saves two transpositions.
-      backend: "scan", plain `lax.scan`, differentiable in every mode; "fused", the fast gradient, in reverse mode and
-        forward-over-reverse; "auto", which is "fused", but for a program exported with B or T left open.
+      backend: "scan", plain `lax.scan`; "fused", which is faster in reverse mode: its gradient is derived by hand;
+        "auto", which is "fused", but for a program exported with B or T left open. Each is differentiable in every mode.
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; sums, gates and states keep the
         parameters' dtype. None for the parameters' dtype.
       memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
@@ -122,13 +122,7 @@ def unroll(
         arguments.matching("resets", resets, expected, "the batch and time axes of xs")
 
     options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
-    try:
-        return _unroll(cell, options, params, xs, h0, lengths, resets, key)
-    except TypeError as error:
-        if backend != "scan" and "custom_vjp" in str(error):
-            message = 'backend: forward-mode differentiation (jvp, jacfwd) needs backend="scan"'
-            raise TypeError(f"{message}, got {backend!r}") from error
-        raise
+    return _unroll(cell, options, params, xs, h0, lengths, resets, key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from gru_jax.cells.base import Adjoint, Cell
 from gru_jax.types import Array, DType, Params, PyTree, State
 from gru_jax.unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
 from gru_jax.unroll.derived import Derived
+from gru_jax.unroll.linearization import call
 from gru_jax.unroll.masking import enter, keep, leave, select
 from gru_jax.unroll.rows import in_rows, to_rows
 from gru_jax.unroll.varying import zeros_like
@@ -117,38 +117,35 @@ def fused(
         short = platform == "cpu" and lengths[0] < T and all(a.shape[-1] <= SHORT_PRODUCT for a in states)
         memory = "save" if matmul_dtype is None and not short else "recompute"
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
-    return _fused(plan, params, xs, h0, live, resets)
+    return call(Unrolled(plan), params, xs, h0, live, resets)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fused(plan: Plan, params, xs, h0, live, resets):
-    ys, h_last, _ = _forward(plan, params, xs, h0, live, resets, kept="nothing")
-    return ys, h_last
+@dataclass(frozen=True)
+class Unrolled:
+    """`fused`, planned, as a function of its arrays: see `linearization.Function`."""
 
+    plan: Plan
 
-def _fused_forward(plan: Plan, *arguments):
-    params, xs, h0, live, resets = jax.tree.map(lambda a: a.value, arguments, is_leaf=lambda a: hasattr(a, "perturbed"))
-    ys, h_last, kept = _forward(plan, params, xs, h0, live, resets, kept=plan.memory)
-    return (ys, h_last), (params, xs, h0, live, resets, kept)
+    def outline(self, params, xs, h0, live, resets):
+        y = self.plan.cell.output(h0)
+        return jnp.broadcast_to(y, xs.shape[:1] + y.shape), h0
 
+    def evaluate(self, params, xs, h0, live, resets):
+        ys, h_last, _ = _forward(self.plan, params, xs, h0, live, resets, kept="nothing")
+        return ys, h_last
 
-def _fused_backward(plan: Plan, residuals, cotangents):
-    params, xs, h0, live, resets, kept = residuals
-    ys_cotangent, h_cotangent = cotangents
-    ys_cotangent = None if isinstance(ys_cotangent, SymbolicZero) else ys_cotangent
-    h_cotangent = jax.tree.map(
-        lambda g, a: zeros_like(a) if isinstance(g, SymbolicZero) else g,
-        h_cotangent,
-        h0,
-        is_leaf=lambda g: isinstance(g, SymbolicZero),
-    )
-    params_gradient, xs_gradient, h0_gradient = _backward(
-        plan, params, xs, h0, live, resets, kept, ys_cotangent, h_cotangent
-    )
-    return params_gradient, xs_gradient, h0_gradient, None, None
+    def forward(self, params, xs, h0, live, resets):
+        ys, h_last, kept = _forward(self.plan, params, xs, h0, live, resets, kept=self.plan.memory)
+        return (ys, h_last), kept
 
-
-_fused.defvjp(_fused_forward, _fused_backward, symbolic_zeros=True)
+    def backward(self, arguments, kept, cotangents):
+        params, xs, h0, live, resets = arguments
+        ys_cotangent, h_cotangent = cotangents
+        h_cotangent = jax.tree.map(
+            lambda a, g: zeros_like(a) if g is None else g, h0, h_cotangent, is_leaf=lambda g: g is None
+        )
+        gradients = _backward(self.plan, params, xs, h0, live, resets, kept, ys_cotangent, h_cotangent)
+        return *gradients, None, None
 
 
 def _block_forward(plan: Plan, weights: Weights, h0: State, state: State, x, live, resets, *, record: bool):

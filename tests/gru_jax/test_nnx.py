@@ -54,7 +54,7 @@ def test_every_option_reaches_unroll():
         stack, layer.parameters(), XS.swapaxes(0, 1), h0, backend="scan", matmul_dtype=jnp.bfloat16, **options
     )
     close(layer(XS.swapaxes(0, 1), h0, **options), expected)
-    jax.jvp(lambda xs: layer(xs)[0], (XS,), (XS,))  # which the default backend does not take
+    assert "custom_jvp" not in str(jax.make_jaxpr(layer)(XS))  # The default backend has one.
     assert expected[0].shape == (T, B, layer.out_features)
 
 

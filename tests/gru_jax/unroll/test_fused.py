@@ -139,15 +139,6 @@ def test_reverse_over_reverse_equals_that_of_the_plain_scan():
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("differentiate", [jax.jacfwd, lambda f: lambda x: jax.jvp(f, (x,), (x,))])
-def test_forward_mode_points_to_the_plain_scan(differentiate):
-    cell = GRU()
-    params = cell.init(jax.random.key(0), 2, 3)
-    with pytest.raises(TypeError, match=r'^backend: .* needs backend="scan", got \'auto\''):
-        differentiate(lambda xs: unroll(cell, params, xs)[0])(jnp.ones((4, 2)))
-    assert differentiate(lambda xs: unroll(cell, params, xs, backend="scan")[0])(jnp.ones((4, 2)))[0].any()
-
-
 def test_a_program_without_gradient_keeps_nothing():
     """The states of a cell with two of them would show in the program's outputs."""
     cell = LSTM()

@@ -1,0 +1,255 @@
+"""Every way to differentiate the fast backend: the values of the plain scan, and the gradient derived by hand."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
+
+from gru_jax import GRU, unroll
+from gru_jax.unroll.linearization import call
+from tests.gru_jax.problems import CELLS, draw, library_params, library_state
+
+
+class At(NamedTuple):
+    """Where a loss is differentiated and in which direction: parameters and inputs."""
+
+    p: dict
+    x: jax.Array
+    dp: dict
+    dx: jax.Array
+
+    @property
+    def primals(self):
+        return self.p, self.x
+
+    @property
+    def tangents(self):
+        return self.dp, self.dx
+
+
+def losses(name, **options):
+    """The loss on the fast backend and on the plain scan, and a point with a direction."""
+    problem = draw(name, (2,), T=5, I=2, H=2, lengths=True, resets=True, seed=6)
+    arrays = jax.tree.map(jnp.asarray, problem.arrays)
+    rng = np.random.default_rng(7)
+    xs = arrays.pop("xs")
+    direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), (arrays, xs))
+
+    def loss_on(backend, **chosen):
+        def loss(arrays, xs):
+            params, h0 = library_params(name, arrays), library_state(name, arrays)
+            masks = {"lengths": problem.lengths, "resets": problem.resets}
+            ys, h_last = unroll(CELLS[name], params, xs, h0, backend=backend, reverse=True, **masks, **chosen)
+            return (ys**2 * problem.weights[0]).sum() + sum((a**3).sum() for a in jax.tree.leaves(h_last))
+
+        return loss
+
+    return loss_on("fused", **options), loss_on("scan"), At(arrays, xs, *direction)
+
+
+def twice(tree):
+    return jax.tree.map(lambda a: jnp.stack([a, 2 * a]), tree)
+
+
+def forward_in_a_scan(loss, at):
+    def total(p, x):
+        return lax.scan(lambda c, x: (c + loss(p, x), loss(p, c * x)), 1.0, twice(x))
+
+    return jax.jvp(total, at.primals, at.tangents)
+
+
+def forward_in_a_branch(loss, at):
+    def branch(p, x):
+        return lax.cond(x.sum() > 0, lambda p, x: loss(p, 2 * x), loss, p, x)
+
+    return jax.jvp(branch, at.primals, at.tangents)
+
+
+def gradient_in_a_scan(loss, at):
+    def total(p, x):
+        return lax.scan(lambda c, x: (c + loss(p, c * x), None), 1.0, twice(x))[0]
+
+    return jax.grad(total, argnums=(0, 1))(*at.primals)
+
+
+def gradient_over_forward(loss, at):
+    def slopes(p):
+        return lax.map(lambda x: jax.jvp(lambda p: loss(p, x), (p,), (at.dp,))[1], twice(at.x)).sum()
+
+    return jax.grad(slopes)(at.p)
+
+
+def three_times_forward(loss, at):
+    def slope(f):
+        return lambda x: jax.jvp(f, (x,), (at.dx,))[1]
+
+    return slope(slope(slope(lambda x: loss(at.p, x))))(at.x)
+
+
+def gradient_over_mapped_axes(loss, at):
+    """Parameters alone, inputs along their last axis, and both at once, nested."""
+
+    def total(p, x):
+        over_inputs = jax.vmap(loss, (None, -1))
+        return jax.vmap(over_inputs, (0, None))(twice(p), jnp.stack([x, 3 * x], -1)).sum()
+
+    return jax.grad(total, argnums=(0, 1))(*at.primals)
+
+
+WAYS = {
+    "jvp": lambda f, at: jax.jvp(f, at.primals, at.tangents),
+    "jvp in inputs alone": lambda f, at: jax.jvp(lambda x: f(at.p, x), (at.x,), (at.dx,)),
+    "jacfwd": lambda f, at: jax.jacfwd(f, argnums=(0, 1))(*at.primals),
+    "jacrev": lambda f, at: jax.jacrev(f, argnums=(0, 1))(*at.primals),
+    "jvp of jit": lambda f, at: jax.jvp(jax.jit(f), at.primals, at.tangents),
+    "jacfwd of jit": lambda f, at: jax.jacfwd(jax.jit(f))(*at.primals),
+    "jvp of checkpoint": lambda f, at: jax.jvp(jax.checkpoint(f), at.primals, at.tangents),
+    "gradient of checkpoint": lambda f, at: jax.grad(jax.checkpoint(f), argnums=(0, 1))(*at.primals),
+    "jvp of nnx.jit": lambda f, at: jax.jvp(nnx.jit(f), at.primals, at.tangents),
+    "jvp of scan": forward_in_a_scan,
+    "jvp of cond": forward_in_a_branch,
+    "jvp of a loop": lambda f, at: jax.jvp(
+        lambda p, x: lax.fori_loop(0, 2, lambda _, c: f(p, c * x), 0.1), at.primals, at.tangents
+    ),
+    "gradient of scan": gradient_in_a_scan,
+    "linearize": lambda f, at: jax.linearize(f, *at.primals)[1](*at.tangents),
+    "linearize, mapped": lambda f, at: jax.vmap(jax.linearize(f, *at.primals)[1], (None, 0))(at.dp, twice(at.dx)),
+    "linear_transpose of jvp": lambda f, at: jax.linear_transpose(
+        lambda dx: jax.jvp(lambda x: f(at.p, x), (at.x,), (dx,))[1], at.x
+    )(2.0),
+    "vmap of jvp": lambda f, at: jax.vmap(lambda x, dx: jax.jvp(f, (at.p, x), (at.dp, dx)), -1)(
+        *(jnp.stack([a, 2 * a], -1) for a in (at.x, at.dx))
+    ),
+    "gradient over vmap": gradient_over_mapped_axes,
+    "hessian": lambda f, at: jax.hessian(f, argnums=(0, 1))(*at.primals),
+    "jacfwd of jacfwd": lambda f, at: jax.jacfwd(jax.jacfwd(f, argnums=(0, 1)), argnums=1)(*at.primals),
+    "gradient over forward": gradient_over_forward,
+    "three times forward": three_times_forward,
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_differentiate_gives_what_the_plain_scan_gives(way):
+    fused, scan, at = losses("gru_before", memory="save", block_length=2)
+    got, expected = jax.jit(lambda at: [WAYS[way](loss, at) for loss in (fused, scan)])(at)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "memory"), [("gru_after", "checkpoint"), ("lstm", "recompute"), ("elman", "save"), ("minimal", "save")]
+)
+def test_both_modes_against_finite_differences(name, memory):
+    fused, _, at = losses(name, memory=memory, block_length=3)
+    check_grads(jax.jit(fused), at.primals, order=1, modes=("fwd", "rev"), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("way", ["jvp", "jacfwd", "linearize"])
+def test_ways_outside_jit(way):
+    fused, scan, at = losses("lstm", block_length=2)
+    for a, b in zip(*(jax.tree.leaves(WAYS[way](loss, at)) for loss in (fused, scan)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_forward_mode_in_shard_map(check_vma):
+    """Each device has rows of its own; tangents of parameters are the same on all."""
+    fused, scan, at = losses("gru_after")
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+
+    def on_each(loss, p, x, dp, dx):
+        value, slope = jax.jvp(lambda p, x: loss(p, x), (p, x[0]), (dp, dx[0]))
+        return value[None], slope[None]
+
+    specs = {"in_specs": (P(), P("rows"), P(), P("rows")), "out_specs": P("rows"), "check_vma": check_vma}
+    given = at.p, twice(at.x), at.dp, twice(at.dx)
+    got = jax.jit(jax.shard_map(lambda *a: on_each(fused, *a), mesh=mesh, **specs))(*given)
+    expected = jax.vmap(lambda x, dx: jax.jvp(scan, (at.p, x), (at.dp, dx)))(twice(at.x), twice(at.dx))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_forward_mode_on_a_mesh_with_explicit_axes():
+    cell, mesh = GRU(), jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+    params, xs = cell.init(jax.random.key(0), 3, 4), jax.random.normal(jax.random.key(1), (4, 6, 3))
+
+    def slopes(backend, xs):
+        ys, dys = jax.jvp(lambda xs: unroll(cell, params, xs, backend=backend)[0], (xs,), (jnp.cos(xs),))
+        return ys * dys
+
+    sharded = jax.jit(lambda xs: slopes("fused", xs))(jax.device_put(xs, NamedSharding(mesh, P("rows"))))
+    assert jax.typeof(sharded).sharding.spec == P("rows", None, None)
+    np.testing.assert_allclose(sharded, slopes("scan", xs), rtol=1e-5, atol=1e-6)
+
+
+def loops(function, *arguments):
+    return str(jax.make_jaxpr(function)(*arguments)).count(" scan[")
+
+
+def test_reverse_mode_is_one_loop_forward_and_one_back():
+    """Also around `vmap` and within a loop; forward mode adds one to the values' own."""
+    cell = GRU()
+    params, xs = cell.init(jax.random.key(0), 2, 3), jnp.ones((4, 5, 2))
+
+    def loss(params, xs):
+        return (unroll(cell, params, xs, backend="fused")[0] ** 2).sum()
+
+    def mapped(params, xs):
+        return jax.vmap(loss, (None, 0))(params, xs).sum()
+
+    assert loops(loss, params, xs) == 1
+    assert loops(jax.grad(loss, argnums=(0, 1)), params, xs) == 2
+    assert loops(jax.grad(mapped), params, xs) == 2
+    assert loops(lambda *at: jax.jvp(loss, at, at)[1], params, xs) == 1
+    compiled = jax.jit(lambda *at: jax.jvp(loss, at, at)).lower(params, xs).compile()
+    assert str(compiled.as_text()).count(" while(") == 2
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Returns (x y, x), with a gradient that cannot be mistaken for JAX's own."""
+
+    def outline(self, x, y, mask):
+        return {"product": x, "x": x}
+
+    def evaluate(self, x, y, mask):
+        return {"product": jnp.where(mask, x * y, 0), "x": x}
+
+    def forward(self, x, y, mask):
+        return self.evaluate(x, y, mask), jnp.sin(x)
+
+    def backward(self, arguments, kept, cotangents):
+        x, _, _ = arguments
+        np.testing.assert_allclose(kept, np.sin(x))
+        return tuple(100 * n + jnp.zeros_like(x) if g is None else g for n, g in enumerate(cotangents.values())) + (
+            None,
+        )
+
+
+def test_reverse_mode_takes_the_function_s_gradient_and_no_other_does():
+    """An output that plays no part has no cotangent; masks have neither tangent nor cotangent."""
+    x, y, mask = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), jnp.array([True, False])
+
+    def product(x, y):
+        return call(Marked(), x, y, mask)["product"]
+
+    np.testing.assert_array_equal(product(x, y), [3, 0])
+    np.testing.assert_array_equal(jax.jvp(product, (x, y), (y, x))[1], [3 * 3 + 1 * 1, 0])
+    _, vjp = jax.vjp(product, x, y)
+    np.testing.assert_array_equal(vjp(jnp.array([5.0, 6.0])), [[5, 6], [100, 100]])
+    (alone,) = jax.vjp(lambda y: product(x, y), y)[1](x)
+    np.testing.assert_array_equal(alone, [100, 100])

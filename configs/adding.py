@@ -12,14 +12,14 @@ one core, the GRU's further seeds about seven on an H100 for nine tenths of thei
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("t200", "t600")
+VARIANTS = variant_names("t200", "t600")
 WIDTHS = {"gru": 128, "lstm": 111, "elman": 223}
 
 
 def get_config(variant: str = "t200") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/adding.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/adding.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {"name": "adding", "length": 200, "batch_size": 64},

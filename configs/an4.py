@@ -12,14 +12,14 @@ an hour on one core that has nothing else to do. `:final` is not yet run.
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("held_out", "final")
+VARIANTS = variant_names("held_out", "final")
 WIDTHS = {"gru": 256, "lstm": 221, "elman": 449}
 
 
 def get_config(variant: str = "held_out") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/an4.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/an4.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {

@@ -15,14 +15,14 @@ play that most of the last tenth belongs to: its names are known to the one and 
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("full", "held_out")
+VARIANTS = variant_names("full", "held_out")
 WIDTHS = {"gru": 448, "lstm": 384, "elman": 784}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/char_lm.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/char_lm.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {

@@ -12,15 +12,15 @@ clipping at 1 instead of 0.1, for 15000 steps, left one seed of three at 0.41 on
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("t200", "t1000")
+VARIANTS = variant_names("t200", "t1000")
 WIDTHS = {"gru": 65, "lstm": 56, "elman": 114}
 LENGTHS = {"t200": 200, "t1000": 1000}
 
 
 def get_config(variant: str = "t200") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/copying.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/copying.py", VARIANTS, variant)
     length = LENGTHS[setting]
     config = ConfigDict(
         {

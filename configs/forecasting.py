@@ -21,10 +21,10 @@ does better on ETTh1 with seven series at every horizon, with one at most (`expe
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
 ETT_HORIZONS, EXCHANGE_HORIZONS = (24, 48, 168, 336, 720), (3, 6, 12, 24)
-VARIANTS = variants.of_settings(
+VARIANTS = variant_names(
     *(f"etth1_{kind}_{h}" for kind in ("uni", "multi") for h in ETT_HORIZONS),
     *(f"exchange_rate_{h}" for h in EXCHANGE_HORIZONS),
 )
@@ -42,7 +42,7 @@ def width(cell: str, segment: int, horizon: int) -> int:
 
 
 def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/forecasting.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/forecasting.py", VARIANTS, variant)
     series, _, horizon = setting.rpartition("_")
     exchange = series == "exchange_rate"
     segment = 12 if exchange else 24

@@ -24,15 +24,15 @@ and larger changes of speed, noise and dropout gained less or nothing.
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("standard", "loso", "held_out")
+VARIANTS = variant_names("standard", "loso", "held_out")
 WIDTHS = {"gru": 128, "lstm": 110, "elman": 226}
 LOSO_WIDTHS = {"gru": 128, "lstm": 109, "elman": 230}
 
 
 def get_config(variant: str = "standard") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/fsdd.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/fsdd.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {

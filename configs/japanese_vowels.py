@@ -10,14 +10,14 @@ minutes each on one busy core.
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("final", "held_out")
+VARIANTS = variant_names("final", "held_out")
 WIDTHS = {"gru": 256, "lstm": 221, "elman": 446}
 
 
 def get_config(variant: str = "final") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/japanese_vowels.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/japanese_vowels.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {

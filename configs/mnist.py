@@ -10,14 +10,14 @@ pixels in reading order 98.41 % (LSTM 97.56, Elman 10.28: chance), 70 minutes on
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("pixels", "permuted")
+VARIANTS = variant_names("pixels", "permuted")
 WIDTHS = {"gru": 148, "lstm": 128, "elman": 255}
 
 
 def get_config(variant: str = "pixels") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/mnist.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/mnist.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {"name": "mnist", "permuted": setting == "permuted", "batch_size": 100},

@@ -14,14 +14,14 @@ source is drawn by `experiments.studies.source_length`.
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("de_en", "summary", "en_de", "en_fr")
+VARIANTS = variant_names("de_en", "summary", "en_de", "en_fr")
 WIDTHS = {"gru": 256, "lstm": 217, "elman": 394}
 
 
 def get_config(variant: str = "de_en") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/multi30k.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/multi30k.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {

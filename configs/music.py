@@ -20,9 +20,9 @@ Piano-midi 7.593, 7.603, 9.503. An Elman net's gradient can grow out of range: s
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("jsb", "nottingham", "musedata", "piano_midi")
+VARIANTS = variant_names("jsb", "nottingham", "musedata", "piano_midi")
 SMALL = {"gru": 250, "lstm": 213, "elman": 444}
 WIDTHS = {
     "jsb": SMALL,
@@ -34,7 +34,7 @@ LARGE = ("nottingham", "musedata")
 
 
 def get_config(variant: str = "jsb") -> ConfigDict:
-    setting, cell, smoke = variants.choose("configs/music.py", VARIANTS, variant)
+    setting, cell, smoke = parse_variant("configs/music.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {"name": "music", "collection": setting, "batch_size": 16},

@@ -10,14 +10,14 @@ Elman 1.578: three minutes each on one H100, beside other trainings.
 
 from ml_collections import ConfigDict
 
-from experiments import variants
+from experiments.runner.config import parse_variant, variant_names
 
-VARIANTS = variants.of_settings("full")
+VARIANTS = variant_names("full")
 WIDTHS = {"gru": 896, "lstm": 771, "elman": 1576}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    _, cell, smoke = variants.choose("configs/ptb_char.py", VARIANTS, variant)
+    _, cell, smoke = parse_variant("configs/ptb_char.py", VARIANTS, variant)
     config = ConfigDict(
         {
             "task": {"name": "ptb_char", "length": 128, "batch_size": 64},

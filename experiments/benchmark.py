@@ -13,14 +13,14 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from experiments import command_line
-from experiments.benchmarks import layer, long, plot, results, step, train, trainer
-from experiments.benchmarks.measurement import Measurement
-from experiments.benchmarks.peers import installed
+from experiments.benchmarks import layer, long, results, step, train, trainer
+from experiments.benchmarks.harness import Measurement
+from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.problem import BenchmarkError, Sizes
+from experiments.benchmarks.results import draw, table
 from experiments.benchmarks.settings import Settings
-from experiments.benchmarks.table import table
-from experiments.training.devices import available_cores, request_cpu_devices
+from experiments.runner import cli
+from experiments.runner.devices import available_cores, request_cpu_devices
 
 
 class Suite(NamedTuple):
@@ -77,10 +77,10 @@ def main(arguments: Sequence[str]) -> int:
     folder = results.FOLDER if RECORD.value else pathlib.Path(WORKDIR.value)
     print(f"\n{table(found.measurements)}\n\n{found.title()}")
     written = results.write(folder, found)
-    plot.draw(found, written.with_suffix(".png"))
+    draw(found, written.with_suffix(".png"))
     print(f"written: {written} and {written.with_suffix('.png')}")
     return 0
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -11,18 +11,18 @@ from typing import cast
 
 from absl import flags
 
-from experiments import command_line, tasks
-from experiments.run_folder import RunFolder, RunFolderError
+from experiments import tasks
+from experiments.runner import cli, devices, logging, loop
+from experiments.runner.evaluation import Evaluator
+from experiments.runner.optimizer import evaluated
+from experiments.runner.run_folder import RunFolder, RunFolderError
 from experiments.schema import ConfigError
 from experiments.tasks.base import SPLITS, Split
-from experiments.training import devices, loop, summary
-from experiments.training.averaging import evaluated
-from experiments.training.evaluation import Evaluator
 
-WORKDIR = command_line.define_workdir("The run's folder.")
+WORKDIR = cli.define_workdir("The run's folder.")
 SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to score.")
 PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Those best on validation, or the last ones.")
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 DATA_FILE = flags.DEFINE_string("data_file", "", "Where your own text or CSV file lies now, if it was moved.")
 
 
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     metrics = Evaluator(task, run.graph, mesh)(params, split)
     known = ", which was trained on," if split == "train" or (split == "validation" and not task.selects) else ","
     title = f"{task.result_name}, {split} split{known} parameters of step {step}"
-    print(summary.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
+    print(logging.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

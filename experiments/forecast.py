@@ -18,21 +18,22 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from experiments import atomic, command_line, trained
-from experiments.data.series import Scaling, Series, SeriesError, read_csv
-from experiments.pictures import png, verbatim
+from experiments import files
+from experiments.figures import png, verbatim
+from experiments.runner import cli, run
+from experiments.runner.logging import table
 from experiments.schema import ConfigError, nearest
-from experiments.tasks.forecasting import Forecasting, forecast
-from experiments.training.summary import table
+from experiments.tasks.forecasting.series import Scaling, Series, SeriesError, read_csv
+from experiments.tasks.forecasting.task import Forecasting, forecast
 
-WORKDIR = command_line.define_workdir("The run's folder.")
+WORKDIR = cli.define_workdir("The run's folder.")
 CSV = flags.DEFINE_string("csv", None, "The series; else the one that the run was trained on.")
 COLUMN = flags.DEFINE_string("column", None, "The variable to show, and of a run with one variable the one to read.")
 DATE_COLUMN = flags.DEFINE_string("date_column", "date", "The CSV's column of dates; empty for rows that are counted.")
 BACKTEST = flags.DEFINE_bool(
     "backtest", False, "Whether to forecast the last rows, which are known, from those before."
 )
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 
 SHOWN_ROWS = 12
 
@@ -78,10 +79,10 @@ class Forecast:
 def main(arguments: Sequence[str]) -> None:
     """Loads the run and the series, forecasts, prints the table and writes the files."""
     del arguments
-    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (Forecasting,))
+    task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (Forecasting,))
     folder = pathlib.Path(WORKDIR.value)
-    column = None if COLUMN.value is None else command_line.given(COLUMN.value)
-    series, column = choose_series(task, CSV.value, column, command_line.given(DATE_COLUMN.value))
+    column = None if COLUMN.value is None else cli.given(COLUMN.value)
+    series, column = choose_series(task, CSV.value, column, cli.given(DATE_COLUMN.value))
     made = make_forecast(task, model, series, column, BACKTEST.value, own_file=CSV.value is None)
     print(describe(made, CSV.value or task.result_name))
     for line in differences(task, series, own_file=CSV.value is None):
@@ -175,7 +176,7 @@ def describe(made: Forecast, source: str) -> str:
         lines.append(("mean absolute error", f"{np.abs(made.median - truth).mean():.6g}"))
         lines.append(("of the last value", f"{np.abs(naive - truth).mean():.6g}"))
         lines.append((f"inside the {share:.0f} %", f"{100 * inside.mean():.1f} %"))
-    return table(lines, f"{command_line.one_line(made.column)} of {source}, {count} rows after {last}")
+    return table(lines, f"{cli.one_line(made.column)} of {source}, {count} rows after {last}")
 
 
 def shown(quantiles: np.ndarray) -> list[list[str]]:
@@ -195,7 +196,7 @@ def write_csv(made: Forecast, path: pathlib.Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["date" if made.series.dates else "row", *(f"q{level:g}" for level in made.levels)])
     writer.writerows(made.rows())
-    atomic.write_bytes(path, text.getvalue().encode())
+    files.write_bytes(path, text.getvalue().encode())
 
 
 def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
@@ -225,8 +226,8 @@ def draw(made: Forecast, past: int, path: pathlib.Path) -> None:
             axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
         figure.legend(loc="outside upper right", ncols=4, frameon=False)
 
-    atomic.write_bytes(path, png((9, 3.5), paint))
+    files.write_bytes(path, png((9, 3.5), paint))
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import atomic, command_line
+from experiments import files
 from experiments.reporting import document, picture
 from experiments.reporting.document import Report
+from experiments.runner import cli
 from experiments.schema import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -39,7 +40,7 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
     made[root / document.FORECASTS] = picture.forecasts(*known)
     for path, content in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(path, content)
+        files.write_bytes(path, content)
     return list(made)
 
 
@@ -77,4 +78,4 @@ def check(root: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

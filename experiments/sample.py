@@ -14,16 +14,18 @@ import jax.numpy as jnp
 from absl import flags
 from flax import nnx
 
-from experiments import atomic, command_line, composition, trained
-from experiments.data.text import Vocabulary
-from experiments.models.language_model import LanguageModel
-from experiments.models.polyphony import Polyphony
+from experiments import files
+from experiments.runner import cli, run
 from experiments.schema import ConfigError
-from experiments.tasks.char_lm import CharLM
-from experiments.tasks.music import OPENING_STEPS, Music
-from experiments.tasks.ptb_char import PTBChar
+from experiments.tasks.music import compose
+from experiments.tasks.music.model import Polyphony
+from experiments.tasks.music.task import OPENING_STEPS, Music
+from experiments.tasks.text.char_lm import CharLM
+from experiments.tasks.text.corpus import Vocabulary
+from experiments.tasks.text.model import LanguageModel
+from experiments.tasks.text.ptb_char import PTBChar
 
-WORKDIR = command_line.define_workdir("The run's folder.")
+WORKDIR = cli.define_workdir("The run's folder.")
 PROMPT = flags.DEFINE_string(
     "prompt",
     None,
@@ -44,19 +46,19 @@ flags.register_validator(TEMPERATURE, math.isfinite, "expected a finite number")
 SEED = flags.DEFINE_integer(
     "seed", 0, "Another seed draws another text, and begins with another piece.", lower_bound=0, upper_bound=2**32 - 1
 )
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Loads the run; streams text to standard output, or writes music into the run's folder."""
     del arguments
-    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (CharLM, PTBChar, Music))
+    task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (CharLM, PTBChar, Music))
     key = jax.random.key(SEED.value)
     if isinstance(task, Music):
         for path in write_music(task, model, pathlib.Path(WORKDIR.value), key):
             print(f"wrote {path}")
         return
-    prompt = default_prompt(task.vocabulary, SEED.value) if PROMPT.value is None else command_line.given(PROMPT.value)
+    prompt = default_prompt(task.vocabulary, SEED.value) if PROMPT.value is None else cli.given(PROMPT.value)
     for character in generate(model, task.vocabulary, prompt, LENGTH.value, TEMPERATURE.value, key):
         print(character, end="", flush=True)
     print()
@@ -73,10 +75,10 @@ def default_prompt(vocabulary: Vocabulary, seed: int) -> str:
 def write_music(task: Music, model: Polyphony, folder: pathlib.Path, key: jax.Array) -> list[pathlib.Path]:
     """Composes as the flags say; returns the MIDI file and the picture."""
     opening = task.opening(SEED.value, OPENING.value)
-    roll = composition.compose(model, opening, LENGTH.value, TEMPERATURE.value, key)
+    roll = compose.compose(model, opening, LENGTH.value, TEMPERATURE.value, key)
     paths = [folder / f"sample_{SEED.value}{ending}" for ending in (".mid", ".png")]
-    atomic.write_bytes(paths[0], composition.midi(roll, task.beats_per_step))
-    atomic.write_bytes(paths[1], composition.picture(roll, len(opening)))
+    files.write_bytes(paths[0], compose.midi(roll, task.beats_per_step))
+    files.write_bytes(paths[1], compose.picture(roll, len(opening)))
     return paths
 
 
@@ -123,4 +125,4 @@ def make_step(model: LanguageModel, temperature: float) -> Callable[..., tuple[j
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -21,22 +21,21 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import atomic, command_line, tasks
+from experiments import files, tasks
+from experiments.runner import cli, devices, environment, logging, loop, run, sweep
+from experiments.runner.interruption import Interrupted, Interruption
+from experiments.runner.memory import refuse_too_large
+from experiments.runner.sweep import Member, Point
 from experiments.schema import ConfigError
-from experiments.sweeps import grid, table, together
-from experiments.sweeps.grid import Member, Point
 from experiments.tasks.base import Task
-from experiments.training import devices, environment, loop, run, summary
-from experiments.training.interruption import Interrupted, Interruption
-from experiments.training.memory import refuse_too_large
 
-CONFIG = command_line.define_config()
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The sweep's folder; it is made, or the sweep in it goes on.")
 GRID = flags.DEFINE_multi_string("grid", [], "A key and its values: model.cell=gru,lstm. May be given several times.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds for each configuration, from the config's on.", lower_bound=1)
 INDEX = flags.DEFINE_integer("index", None, "Train this configuration of the grid alone, from 0; for job arrays.")
 TOGETHER = flags.DEFINE_bool("together", True, "Whether to train the seeds of one configuration side by side.")
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many devices to use; else all, on a CPU one a core.", lower_bound=1
 )
@@ -49,11 +48,11 @@ Failures = dict[str, str]
 def main(arguments: Sequence[str]) -> int:
     """Reads the flags, trains what is not finished, prints the table."""
     del arguments
-    config, config_file, overrides = command_line.config_of(CONFIG)
+    config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
         raise ConfigError("--workdir: expected the sweep's folder, such as runs/cells, got nothing")
     workdir = pathlib.Path(WORKDIR.value)
-    points = grid.points(config.to_dict(), GRID.value, SEEDS.value, workdir, overrides)
+    points = sweep.points(config.to_dict(), GRID.value, SEEDS.value, workdir, overrides)
     chosen = points
     if INDEX.value is not None:
         if not 0 <= INDEX.value < len(points):
@@ -65,16 +64,16 @@ def main(arguments: Sequence[str]) -> int:
         failures |= train_point(point, config_file)
     first = points[0].members[0].config
     scoring = tasks.find(first.task.name).scoring(first.task)
-    rows = [table.row(point, scoring) for point in points]
-    atomic.write_json(workdir / "sweep.json", table.plain(rows, scoring))
-    print(table.text(rows, scoring))
+    rows = [sweep.row(point, scoring) for point in points]
+    files.write_json(workdir / "sweep.json", sweep.plain(rows, scoring))
+    print(sweep.text(rows, scoring))
     for name, line in failures.items():
         print(f"failed: {name}: {line}")
     if RECORD.value:
         for member in (member for point in chosen for member in point.members):
             finished = member.folder.read_summary()
             if finished is not None:
-                summary.record(finished, scoring.reported)
+                logging.record(finished, scoring.reported)
     return 1 if failures else 0
 
 
@@ -93,7 +92,7 @@ def train_point(point: Point, config_file: str) -> Failures:
         if TOGETHER.value and len(members) > 1:
             try:
                 return failures | train_together(members, task, config_file)
-            except together.ShapesDifferError as error:
+            except sweep.ShapesDifferError as error:
                 print(f"{point.name}: one seed after the other, for {error}")
         mesh = run.prepare(members[0].config, task, DEVICES.value)
         for member in members:
@@ -113,7 +112,7 @@ def has_the_same_data(member: Member, task: Task, failures: Failures) -> bool:
 def train_together(members: Sequence[Member], task: Task, config_file: str) -> Failures:
     """Trains runs that differ in the seed alone, those that stand at the same step side by side."""
     failures: Failures = {}
-    one = together.make_mesh(1, task.batch_size, 1)
+    one = sweep.make_mesh(1, task.batch_size, 1)
     refuse_too_large(task, members[0].config.model, one)
     standing: dict[int, list[tuple[Member, loop.Run]]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
@@ -132,7 +131,7 @@ def train_together(members: Sequence[Member], task: Task, config_file: str) -> F
 def train_same(members: Sequence[Member], task: Task, starts: Sequence[loop.Run], config_file: str) -> Failures:
     """Trains runs that stand at one step, side by side, and scores each on the test split once."""
     failures: Failures = {}
-    mesh = together.make_mesh(len(members), task.batch_size, DEVICES.value)
+    mesh = sweep.make_mesh(len(members), task.batch_size, DEVICES.value)
     starts = [loop.moved(start, mesh) for start in starts]
     step = starts[0].progress.step
     seeds = ", ".join(str(member.config.seed) for member in members)
@@ -145,7 +144,7 @@ def train_same(members: Sequence[Member], task: Task, starts: Sequence[loop.Run]
     for member in members:
         environment.append(member.folder, step, environment.describe(mesh.size))
     with Interruption() as stop:
-        ends = together.train(members, task, starts, mesh, stop)
+        ends = sweep.train(members, task, starts, mesh, stop)
     for member, end in zip(members, ends, strict=True):
         with reported(failures, [member]):
             if isinstance(end, Exception):
@@ -167,10 +166,10 @@ def reported(failures: Failures, members: Sequence[Member]):
     """Has runs fail without the sweep: why goes into `failures`, and for an error of the program the traceback too."""
     try:
         yield
-    except (Interrupted, together.ShapesDifferError, BrokenPipeError):
+    except (Interrupted, sweep.ShapesDifferError, BrokenPipeError):
         raise
     except Exception as error:
-        if not isinstance(error, command_line.REFUSALS):
+        if not isinstance(error, cli.REFUSALS):
             traceback.print_exception(error, file=sys.stderr)
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         for member in members:
@@ -179,4 +178,4 @@ def reported(failures: Failures, members: Sequence[Member]):
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

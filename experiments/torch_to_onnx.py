@@ -16,8 +16,8 @@ import optax
 from absl import flags
 
 import gru_jax
-from experiments import command_line
-from experiments.tasks.digits import CLASSES, load_splits
+from experiments.runner import cli
+from experiments.tasks.images.digits import CLASSES, load_splits
 from gru_jax.interop import onnx as gru_onnx
 from gru_jax.interop import torch as gru_torch
 from gru_jax.interop.packages import needing
@@ -171,4 +171,4 @@ def say(what: str, result: str) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -16,17 +16,16 @@ from typing import Any
 
 from absl import flags
 
-from experiments import command_line, tasks
-from experiments.catalogue import catalogue
-from experiments.config import ExperimentConfig
-from experiments.run_folder import RunFolder
+from experiments import tasks
+from experiments.runner import cli, devices, logging, processes
+from experiments.runner.config import ExperimentConfig, catalogue
+from experiments.runner.run import prepare, run
+from experiments.runner.run_folder import RunFolder
 from experiments.schema import ConfigError
-from experiments.training import devices, processes, summary
-from experiments.training.run import prepare, run
 
-CONFIG = command_line.define_config()
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many devices (of each process) to use; else all, on a CPU one a core.", lower_bound=1
 )
@@ -50,14 +49,14 @@ def main(arguments: Sequence[str]) -> None:
     if LIST.value:
         print(catalogue())
         return
-    config, config_file, overrides = command_line.config_of(CONFIG)
+    config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
         raise ConfigError("--workdir: expected the run's folder, such as runs/digits, got nothing")
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     if any(value is not None for value in place) and not MULTIHOST.value:
         raise ConfigError("--coordinator, --num_processes, --process_id: expected --multihost beside them")
     cluster = processes.Cluster(*place)
-    with processes.joined(cluster, command_line.REFUSALS) if MULTIHOST.value else contextlib.nullcontext():
+    with processes.joined(cluster, cli.REFUSALS) if MULTIHOST.value else contextlib.nullcontext():
         train(config, RunFolder(pathlib.Path(WORKDIR.value)), {"config": config_file, "overrides": overrides})
 
 
@@ -74,10 +73,10 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
             finished = run(config, task, own, mesh, origin, TENSORBOARD.value)
     if finished is None or not processes.is_first():
         return
-    print(summary.closing_table(finished, folder.path, task.selects))
+    print(logging.closing_table(finished, folder.path, task.selects))
     if RECORD.value:
-        print(f"recorded in {summary.record(finished, task.result_metrics)}")
+        print(f"recorded in {logging.record(finished, task.result_metrics)}")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

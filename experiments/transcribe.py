@@ -18,30 +18,27 @@ from typing import TypeVar
 import numpy as np
 from absl import flags
 
-from experiments import command_line, trained
-from experiments.audio.cepstra import read_cepstra
-from experiments.audio.errors import AudioError
-from experiments.audio.mel_cepstra import MelCepstra
-from experiments.audio.wav import read_wav
-from experiments.data import an4, fsdd
-from experiments.decoding import ctc
-from experiments.models.digit_recogniser import DigitRecogniser
-from experiments.models.transcriber import Transcriber
+from experiments.runner import cli, run
 from experiments.schema import ConfigError
-from experiments.streaming import StreamingRecogniser
-from experiments.tasks.an4 import LEAST_LOG_PROB, An4, spelled
-from experiments.tasks.fsdd import FRONT, Fsdd
+from experiments.tasks.speech import an4, ctc, fsdd
+from experiments.tasks.speech.an4 import LEAST_LOG_PROB, An4, spelled
+from experiments.tasks.speech.features import AudioError, MelCepstra, read_cepstra
+from experiments.tasks.speech.fsdd import FRONT, Fsdd
+from experiments.tasks.speech.recognizer import DigitRecogniser
+from experiments.tasks.speech.streaming import StreamingRecogniser
+from experiments.tasks.speech.transcriber import Transcriber
+from experiments.tasks.speech.wav import read_wav
 
 Known = TypeVar("Known", an4.Utterance, fsdd.Recording)
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-WORKDIR = command_line.define_workdir("The run's folder, of task 'an4' or 'fsdd'.")
+WORKDIR = cli.define_workdir("The run's folder, of task 'an4' or 'fsdd'.")
 CHUNK_MS = flags.DEFINE_integer(
     "chunk_ms", 0, "For digits: hear the file in chunks of so many milliseconds and answer after each.", lower_bound=0
 )
 ALTERNATIVES = flags.DEFINE_integer("alternatives", 1, "How many answers to print, the likeliest first.", lower_bound=1)
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     names = arguments[1:]
     if not names:
         raise ConfigError("expected at least one file of speech, or the name of a recording of the data set, got none")
-    task, model = trained.load(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))
+    task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))
     for name in names:
         lines = text_lines(task, model, name) if isinstance(task, An4) else digit_lines(model, name)
         for line in lines:
@@ -118,4 +115,4 @@ def recording(name: str, recordings: Callable[[], Iterable[Known]]) -> Known | N
 
 
 if __name__ == "__main__":
-    command_line.run(main, takes_words=True)
+    cli.run(main, takes_words=True)

@@ -10,23 +10,24 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import atomic, command_line, trained
-from experiments.data.text import decode
-from experiments.pictures import heat_map
+from experiments import files
+from experiments.figures import heat_map
+from experiments.runner import cli, run
 from experiments.schema import ConfigError
-from experiments.tasks.multi30k import Multi30k
+from experiments.tasks.text.corpus import decode
+from experiments.tasks.translation.task import Multi30k
 
-WORKDIR = command_line.define_workdir("The run's folder.")
+WORKDIR = cli.define_workdir("The run's folder.")
 BEAM_WIDTH = flags.DEFINE_integer("beam_width", None, "Hypotheses in the search; else the run's own.", lower_bound=1)
 HEAT_MAPS = flags.DEFINE_string("heat_maps", None, "A folder for pictures of the attention: 1.png, 2.png, ...")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the translation of each argument or, where there are none, of each line of standard input."""
-    task, model = trained.load(WORKDIR.value, None, (Multi30k,))
+    task, model = run.load_trained(WORKDIR.value, None, (Multi30k,))
     if HEAT_MAPS.value and model.attention is None:
         raise ConfigError("--heat_maps: expected a run with attention, got one without")
-    words = [command_line.given(word) for word in arguments[1:]]
+    words = [cli.given(word) for word in arguments[1:]]
     lines = words or input_lines(sys.stdin.buffer.read())
     translations = task.translate(model, lines, BEAM_WIDTH.value or task.config.beam_width) if lines else []
     for number, translation in enumerate(translations, 1):
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         if HEAT_MAPS.value:
             path = pathlib.Path(HEAT_MAPS.value) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(path, heat_map(*task.alignment(model, translation)))
+            files.write_bytes(path, heat_map(*task.alignment(model, translation)))
 
 
 def input_lines(data: bytes) -> list[str]:
@@ -43,4 +44,4 @@ def input_lines(data: bytes) -> list[str]:
 
 
 if __name__ == "__main__":
-    command_line.run(main, takes_words=True)
+    cli.run(main, takes_words=True)

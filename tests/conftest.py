@@ -7,6 +7,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
+import jax
+import pytest
+
+from experiments.data.fetch import fetch, user_cache
+
 # Both must be decided before a JAX backend starts, here and in the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -17,11 +23,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import hypothesis
-import jax
-import pytest
-
-from experiments.data.fetch import fetch, user_cache
 
 jax.config.update("jax_enable_compilation_cache", False)  # Tests themselves compile what they test.
 jax.config.update("jax_num_cpu_devices", 8)

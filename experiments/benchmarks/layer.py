@@ -6,13 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.benchmarks.measurement import Candidate, Measurement, measure
-from experiments.benchmarks.ours import SCAN, our_program, reference
-from experiments.benchmarks.peak_memory import peak_growth
-from experiments.benchmarks.peers import PEERS, Peer
+from experiments.benchmarks.harness import Candidate, Measurement, measure, peak_growth
+from experiments.benchmarks.libraries import PEERS, SCAN, Peer, our_program, reference
 from experiments.benchmarks.problem import Problem, Sizes, Work, make_problem
 from experiments.benchmarks.settings import Settings
-from experiments.training.devices import largest_divisor
+from experiments.runner.devices import largest_divisor
 
 SHAPES = (
     Sizes(32, 100, 64, 128),

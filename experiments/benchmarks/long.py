@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 
 import gru_jax
-from experiments.benchmarks.measurement import Candidate, Measurement, measure
-from experiments.benchmarks.ours import OURS, SCAN
+from experiments.benchmarks.harness import Candidate, Measurement, Program, compile_program, gradients, measure
+from experiments.benchmarks.libraries import OURS, SCAN
 from experiments.benchmarks.problem import Problem, Sizes, make_problem, mean_square
-from experiments.benchmarks.program import Program, compile_program, gradients
 from experiments.benchmarks.settings import Settings
 
 SHAPES = tuple(Sizes(16, 1024 * k, 128, 128) for k in (1, 4, 16, 64))

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from experiments.benchmarks.peers import Peer
+from experiments.benchmarks.libraries import Peer
 from experiments.benchmarks.problem import Sizes
 
 

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import gru_jax
-from experiments.benchmarks.measurement import Candidate, Measurement, measure
-from experiments.benchmarks.ours import OURS
+from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure
+from experiments.benchmarks.libraries import OURS
 from experiments.benchmarks.problem import BenchmarkError, Problem, Sizes, make_problem
-from experiments.benchmarks.program import Outcome, Program
 from experiments.benchmarks.settings import Settings
-from experiments.training.devices import available_cores
+from experiments.runner.devices import available_cores
 
 SHAPES = tuple(Sizes(1, 1, H, H) for H in (128, 256, 512, 1024))
 BURST = 100

@@ -13,21 +13,17 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments.benchmarks.measurement import Candidate, Measurement, measure
-from experiments.benchmarks.ours import OURS
-from experiments.benchmarks.peak_memory import peak_growth
+from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure, peak_growth
+from experiments.benchmarks.libraries import AUTOCAST, FLOAT32, OURS, torch_program, training_step
 from experiments.benchmarks.problem import Precision, Sizes
-from experiments.benchmarks.program import Outcome, Program
 from experiments.benchmarks.settings import Settings
-from experiments.benchmarks.torch_training import AUTOCAST, FLOAT32, torch_program, training_step
-from experiments.config import ExperimentConfig, OptimizerConfig, TrainConfig
-from experiments.models.language_model import LanguageModelConfig
+from experiments.runner.config import ExperimentConfig, OptimizerConfig, TrainConfig
+from experiments.runner.devices import largest_divisor, make_mesh, replicate, spread
+from experiments.runner.optimizer import learning_rate, make_optimizer
+from experiments.runner.step import TrainState, initial_state, make_train_step, model_parts
 from experiments.tasks.base import SPLITS
-from experiments.tasks.char_lm import CharLM, CharLMConfig
-from experiments.training.devices import largest_divisor, make_mesh, replicate, spread
-from experiments.training.optimizer import learning_rate, make_optimizer
-from experiments.training.state import TrainState, initial_state, model_parts
-from experiments.training.step import make_train_step
+from experiments.tasks.text.char_lm import CharLM, CharLMConfig
+from experiments.tasks.text.model import LanguageModelConfig
 from gru_jax.interop.torch import to_state_dict
 
 SHAPES = (Sizes(64, 128, 512, 512),)

@@ -21,22 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.measurement import Candidate, Measurement, measure
-from experiments.benchmarks.ours import OURS
+from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure
+from experiments.benchmarks.libraries import OURS
 from experiments.benchmarks.problem import Sizes
-from experiments.benchmarks.program import Outcome, Program
 from experiments.benchmarks.settings import Settings
 from experiments.benchmarks.train import LOSS, experiment
-from experiments.config import TrainConfig
-from experiments.run_folder import RunFolder
-from experiments.sweeps import together
-from experiments.training.checkpoints import Progress
-from experiments.training.devices import largest_divisor, make_mesh, spread
-from experiments.training.display import Display
-from experiments.training.loop import Run, Training
-from experiments.training.optimizer import learning_rate, make_optimizer
-from experiments.training.state import initial_state, place, stream
-from experiments.training.step import make_group_step
+from experiments.runner import sweep
+from experiments.runner.checkpoints import Progress
+from experiments.runner.config import TrainConfig
+from experiments.runner.devices import largest_divisor, make_mesh, spread
+from experiments.runner.logging import Display
+from experiments.runner.loop import Run, Training
+from experiments.runner.optimizer import learning_rate, make_optimizer
+from experiments.runner.run_folder import RunFolder
+from experiments.runner.step import initial_state, make_group_step, place, stream
 
 SHAPES = (Sizes(64, 128, 96, 448), Sizes(32, 64, 32, 64))
 """The model of configs/char_lm.py; and a small one, whose steps leave the loop little time."""
@@ -130,15 +128,15 @@ def bare(training: Training) -> Program:
 def side_by_side(training: Training) -> Program:
     """Several runs, each with the seed's own dropout and, for the clock, all on one batch."""
     task, config = training.task, training.config
-    mesh = together.make_mesh(SEEDS, task.batch_size, training.mesh.size)
+    mesh = sweep.make_mesh(SEEDS, task.batch_size, training.mesh.size)
     optimizer = make_optimizer(config.optimizer, SETTINGS.steps)
     schedule = learning_rate(config.optimizer, SETTINGS.steps)
-    step_all = make_group_step(task, training.evaluator.graph, optimizer, schedule, mesh, 1, together.mapped_here())
+    step_all = make_group_step(task, training.evaluator.graph, optimizer, schedule, mesh, 1, sweep.mapped_here())
     keys = spread(jnp.stack([stream(seed, "dropout") for seed in range(SEEDS)]), mesh)
     start: Any = jax.tree.map(lambda array: np.stack([np.array(array)] * SEEDS), training.state)
 
     def batches(step: int) -> Any:
-        return spread(together.side_by_side([task.train_batch(config.seed, step)] * SEEDS), mesh)
+        return spread(sweep.side_by_side([task.train_batch(config.seed, step)] * SEEDS), mesh)
 
     states, batch = spread(start, mesh), batches(0)
 

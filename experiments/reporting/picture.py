@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.figures import svg
 from experiments.reporting import tables
 from experiments.reporting.published import Row
 from experiments.reporting.records import Group
-from experiments.reporting.svg import svg
 
 COLOURS = {"gru": "#0072B2", "lstm": "#E69F00", "elman": "#009E73", "published": "#000000", "other": "#CC79A7"}
 """Of Okabe and Ito's palette, which color-blind readers can tell apart; markers differ too."""

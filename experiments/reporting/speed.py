@@ -4,12 +4,10 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.benchmarks import results
+from experiments.benchmarks.harness import Measurement, program_name
+from experiments.benchmarks.libraries import AUTOCAST, OURS, SCAN
 from experiments.benchmarks.long import LOSSES
-from experiments.benchmarks.measurement import Measurement, program_name
-from experiments.benchmarks.ours import OURS, SCAN
-from experiments.benchmarks.results import Results
-from experiments.benchmarks.table import peers_of
-from experiments.benchmarks.torch_training import AUTOCAST
+from experiments.benchmarks.results import Results, peers_of
 from experiments.reporting.published import LayerTargets, SpeedTargets
 from experiments.reporting.tables import table
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.catalogue import with_variant
 from experiments.reporting.published import Figure, Published, Row, Trivial
 from experiments.reporting.records import Group
+from experiments.runner.config import with_variant
 
 CELLS = ("gru", "lstm", "elman")
 NAMES = {"gru": "GRU", "lstm": "LSTM", "elman": "Elman"}

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from absl import flags
 
 import gru_jax
-from experiments import command_line
-from experiments.reporting.svg import svg
+from experiments.figures import svg
 from experiments.reporting.tables import NAMES, origin, table
+from experiments.runner import cli
 from experiments.studies import results
 
 CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
@@ -165,4 +165,4 @@ def section(found: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

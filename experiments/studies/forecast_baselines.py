@@ -19,15 +19,15 @@ import numpy as np
 from absl import flags
 from sklearn.linear_model import Ridge
 
-from experiments import command_line, tasks
+from experiments import tasks
+from experiments.runner import cli, environment, logging
+from experiments.runner.evaluation import add_sums
 from experiments.schema import ConfigError
 from experiments.tasks.base import Split
-from experiments.tasks.forecasting import Forecasting
-from experiments.training import environment, summary
-from experiments.training.evaluation import add_sums
+from experiments.tasks.forecasting.task import Forecasting
 
-CONFIG = command_line.define_config()
-DATA_DIR = command_line.define_data_dir()
+CONFIG = cli.define_config()
+DATA_DIR = cli.define_data_dir()
 RECORD = flags.DEFINE_bool("record", False, "Whether to add both rows to experiments/results/<task>.jsonl.")
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
@@ -117,7 +117,7 @@ def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any
         title = name if penalty is None else f"{name}, {parameters:,} parameters, penalty {penalty:g}"
         for split, values in scores.items():
             shown = [(metric, f"{values[metric]:.5g}") for metric in task.result_metrics]
-            print(summary.table(shown, f"{task.result_name}: {title}, {split} split"))
+            print(logging.table(shown, f"{task.result_name}: {title}, {split} split"))
         yield {
             "task": task.result_name,
             **origin,
@@ -135,14 +135,14 @@ def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any
 def main(arguments: Sequence[str]) -> None:
     """Compares on the series that the configuration names, and records what comes of it."""
     del arguments
-    config, config_file, overrides = command_line.config_of(CONFIG)
+    config, config_file, overrides = cli.config_of(CONFIG)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
     if not isinstance(task, Forecasting):
         raise ConfigError(f"task.name: expected 'forecasting', got {config.task.name!r}")
     for result in compare(task, {"config": config_file, "overrides": overrides, "seed": config.seed}):
         if RECORD.value:
-            print(f"recorded in {summary.record(result, task.result_metrics)}")
+            print(f"recorded in {logging.record(result, task.result_metrics)}")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -23,11 +23,11 @@ import optax
 from absl import flags
 
 import gru_jax
-from experiments import command_line
-from experiments.reporting.svg import svg
+from experiments.figures import svg
 from experiments.reporting.tables import NAMES, origin, table
+from experiments.runner import cli
 from experiments.studies import results
-from experiments.tasks.adding import draw
+from experiments.tasks.synthetic.adding import draw
 
 CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
 GAINS = (0.5, 1.0, 1.5, 2.0)
@@ -238,4 +238,4 @@ def section(found: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -5,9 +5,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.pictures import verbatim
+from experiments.figures import svg, verbatim
 from experiments.reporting import tables
-from experiments.reporting.svg import svg
 from experiments.schema import ConfigError
 
 

@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import catalogue, command_line, tasks
-from experiments.config import ExperimentConfig, resolve
-from experiments.reporting.svg import svg
+from experiments import tasks
+from experiments.figures import svg
 from experiments.reporting.tables import NAMES, origin, table
-from experiments.run_folder import RunFolder
+from experiments.runner import cli, devices
+from experiments.runner.config import ExperimentConfig, load, resolve
+from experiments.runner.logging import read_rows
+from experiments.runner.loop import NonFiniteError
+from experiments.runner.run import prepare, run
+from experiments.runner.run_folder import RunFolder
 from experiments.studies import results
-from experiments.training import devices
-from experiments.training.metrics import read_rows
-from experiments.training.nonfinite import NonFiniteError
-from experiments.training.run import prepare, run
 
 LENGTHS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
@@ -94,7 +94,7 @@ class Trial:
         """The task's own config, of another width, length and duration."""
         problem = PROBLEMS[self.task]
         cell, _, chrono = self.kind.partition(" ")
-        config = catalogue.load(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
+        config = load(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
         config.update(
             {
                 "task": {"length": self.length, "batch_size": 32},
@@ -312,4 +312,4 @@ def section(found: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

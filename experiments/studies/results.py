@@ -11,16 +11,16 @@ from typing import Any
 
 from absl import flags
 
-from experiments import atomic
+from experiments import files
+from experiments.runner import environment, logging
 from experiments.schema import ConfigError
-from experiments.training import environment, summary
 
 flags.disclaim_key_flags()  # the flags belong to the study that defines them, so that its --help shows them
 
 
 def define_flags() -> None:
     """Defines --folder and --render; studies that each define them can be imported side by side."""
-    flags.DEFINE_string("folder", str(summary.RESULTS / "studies"), "Where the results go.", allow_override=True)
+    flags.DEFINE_string("folder", str(logging.RESULTS / "studies"), "Where the results go.", allow_override=True)
     flags.DEFINE_bool(
         "render",
         False,
@@ -53,7 +53,7 @@ def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str 
         "commit": environment.commit(),
     }
     found = source | dict(measure())
-    atomic.write_json(folder / f"{study}.json", found)
+    files.write_json(folder / f"{study}.json", found)
     return found
 
 
@@ -66,8 +66,8 @@ def publish(study: str, section: str, picture: bytes) -> None:
       picture: an SVG.
     """
     folder = pathlib.Path(flags.FLAGS.folder)
-    atomic.write_bytes(folder / f"{study}.md", f"{section.strip()}\n".encode())
-    atomic.write_bytes(folder / f"{study}.svg", picture)
+    files.write_bytes(folder / f"{study}.md", f"{section.strip()}\n".encode())
+    files.write_bytes(folder / f"{study}.svg", picture)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

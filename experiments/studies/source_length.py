@@ -16,15 +16,15 @@ from typing import Any, cast
 
 from absl import flags
 
-from experiments import command_line, trained
-from experiments.models.encoder_decoder import EncoderDecoder
 from experiments.reporting.tables import origin
-from experiments.run_folder import RunFolder
+from experiments.runner import cli, run
+from experiments.runner.run_folder import RunFolder
 from experiments.schema import ConfigError
 from experiments.studies import results
 from experiments.studies.length_groups import Group, by_length, edges_of, plot, table
 from experiments.tasks.base import SPLITS, Split
-from experiments.tasks.multi30k import Multi30k, sacrebleu_metrics
+from experiments.tasks.translation.model import EncoderDecoder
+from experiments.tasks.translation.task import Multi30k, sacrebleu_metrics
 
 FINDINGS = """\
 With attention a translation keeps its quality up to about 18 words. Without it every group is worse than the one
@@ -40,7 +40,7 @@ results.define_flags()
 WORKDIR = flags.DEFINE_list("workdir", [], "The runs' folders, separated by commas.", allow_override=True)
 SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "The split to translate.", allow_override=True)
 EDGES = flags.DEFINE_list("edges", ["8", "11", "14", "18"], "The most words of each group but the last.")
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ def measure() -> dict[str, Any]:
     split, edges = cast(Split, SPLIT.value), edges_of(EDGES.value)
     if not WORKDIR.value:
         raise ConfigError("--workdir: expected the folders of runs, such as runs/multi30k, got nothing")
-    runs = [(workdir, *trained.load(workdir, DATA_DIR.value, (Multi30k,))) for workdir in WORKDIR.value]
+    runs = [(workdir, *run.load_trained(workdir, DATA_DIR.value, (Multi30k,))) for workdir in WORKDIR.value]
     if len({(task.languages, task.config.lowercase) for _, task, _ in runs}) > 1:
         raise ConfigError("--workdir: expected runs of one direction and case, got several")
     metric = sacrebleu_metrics(runs[0][1].config.lowercase)["bleu"]
@@ -111,4 +111,4 @@ def section(found: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from experiments import command_line
 from experiments.reporting.tables import table
+from experiments.runner import cli
 from experiments.studies import results
-from experiments.tasks.char_lm import CharLM, CharLMConfig
-from experiments.tasks.digits import Digits, DigitsConfig
-from experiments.tasks.mnist import MNIST, MNISTConfig
-from experiments.tasks.multi30k import Multi30k, Multi30kConfig, sacrebleu_metrics
-from experiments.tasks.music import Music, MusicConfig
-from experiments.tasks.ptb_char import PTBChar, PTBCharConfig
+from experiments.tasks.images.digits import Digits, DigitsConfig
+from experiments.tasks.images.mnist import MNIST, MNISTConfig
+from experiments.tasks.music.task import Music, MusicConfig
+from experiments.tasks.text.char_lm import CharLM, CharLMConfig
+from experiments.tasks.text.ptb_char import PTBChar, PTBCharConfig
+from experiments.tasks.translation.task import Multi30k, Multi30kConfig, sacrebleu_metrics
 
 results.define_flags()
-DATA_DIR = command_line.define_data_dir()
+DATA_DIR = cli.define_data_dir()
 
 COLLECTIONS = ("jsb", "nottingham", "musedata", "piano_midi")
 DIRECTIONS = ("de-en", "en-de", "en-fr")
@@ -131,4 +131,4 @@ def source_as_target(task: Multi30k) -> Iterable[tuple[str, float]]:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -3,35 +3,33 @@
 from typing import Any
 
 from experiments.schema import ConfigError, nearest
-from experiments.tasks import (
-    adding,
-    an4,
-    char_lm,
-    copying,
-    digits,
-    forecasting,
-    fsdd,
-    japanese_vowels,
-    mnist,
-    multi30k,
-    music,
-    ptb_char,
-)
 from experiments.tasks.base import Task
+from experiments.tasks.forecasting.task import Forecasting
+from experiments.tasks.images.digits import Digits
+from experiments.tasks.images.mnist import MNIST
+from experiments.tasks.music.task import Music
+from experiments.tasks.speech.an4 import An4
+from experiments.tasks.speech.fsdd import Fsdd
+from experiments.tasks.speech.japanese_vowels import JapaneseVowels
+from experiments.tasks.synthetic.adding import Adding
+from experiments.tasks.synthetic.copying import Copying
+from experiments.tasks.text.char_lm import CharLM
+from experiments.tasks.text.ptb_char import PTBChar
+from experiments.tasks.translation.task import Multi30k
 
 TASKS: dict[str, type[Task]] = {
-    "adding": adding.Adding,
-    "an4": an4.An4,
-    "char_lm": char_lm.CharLM,
-    "copying": copying.Copying,
-    "digits": digits.Digits,
-    "forecasting": forecasting.Forecasting,
-    "fsdd": fsdd.Fsdd,
-    "japanese_vowels": japanese_vowels.JapaneseVowels,
-    "mnist": mnist.MNIST,
-    "multi30k": multi30k.Multi30k,
-    "music": music.Music,
-    "ptb_char": ptb_char.PTBChar,
+    "adding": Adding,
+    "an4": An4,
+    "char_lm": CharLM,
+    "copying": Copying,
+    "digits": Digits,
+    "forecasting": Forecasting,
+    "fsdd": Fsdd,
+    "japanese_vowels": JapaneseVowels,
+    "mnist": MNIST,
+    "multi30k": Multi30k,
+    "music": Music,
+    "ptb_char": PTBChar,
 }
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from experiments import atomic, extras
+from experiments import extras, files
 from experiments.data.batching import every_example_once
 from experiments.data.fetch import DataError
 from experiments.data.fingerprint import Fingerprint
@@ -125,7 +125,7 @@ class Task(Protocol):
         if data is None:
             return
         content = {"data": dataclasses.asdict(data), "artifacts": self.artifacts}
-        atomic.write_json(folder / ARTIFACTS, content)
+        files.write_json(folder / ARTIFACTS, content)
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
         """Takes the artifacts from a run's folder; returns whether there are any.

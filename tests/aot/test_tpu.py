@@ -6,7 +6,7 @@ backend adds up no weight gradient, and temporary memory is what `gru_jax.unroll
 
 import pytest
 
-from experiments.benchmarks import hlo
+from experiments.benchmarks import ahead_of_time
 from experiments.benchmarks.ahead_of_time import SIZES, Layer, compile_layer, find_device, layers
 from experiments.benchmarks.problem import BenchmarkError, Sizes
 
@@ -28,12 +28,12 @@ def device():
 @pytest.mark.parametrize("layer", list(layers()), ids=str)
 def test_compiled_program(layer, device):
     compiled = compile_layer(layer, "tpu", device)
-    module, loops = compiled.module, hlo.step_loops(compiled.module)
+    module, loops = compiled.module, ahead_of_time.step_loops(compiled.module)
     assert len(loops) == (1 if layer.work == "forward" else 2)
-    assert hlo.transpositions(module, SIZES.T * SIZES.B * SIZES.I) == []
+    assert ahead_of_time.transpositions(module, SIZES.T * SIZES.B * SIZES.I) == []
 
     # A product with the state has its B rows; the gradient of a weight, summed over them, has not.
-    found = [product.shape for loop in loops for product in hlo.products(module, loop)]
+    found = [product.shape for loop in loops for product in ahead_of_time.products(module, loop)]
     assert found
     weight_gradients = [shape for shape in found if SIZES.B not in shape]
     if layer.backend == "fused" or layer.work == "forward":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.run_folder import RunFolder
+from experiments.runner.run_folder import RunFolder
 from tests.experiments.programs import programs, wait_until
 
 COMMAND = ("train", "--config=configs/adding.py:smoke", "--devices=1", "--config.train.steps=100000")

@@ -7,13 +7,12 @@ import tomllib
 
 import pytest
 
-from experiments.audio.wav import read_wav
-from experiments.catalogue import load
-from experiments.config import resolve
-from experiments.data import piano_rolls
 from experiments.extras import EXTRAS, MissingExtraError
+from experiments.runner.config import load, resolve
+from experiments.runner.logging import EventFiles
 from experiments.tasks import find
-from experiments.training.tensorboard import EventFiles
+from experiments.tasks.music import task
+from experiments.tasks.speech.wav import read_wav
 from tests.experiments.programs import ROOT
 
 # JAX and scikit-learn need SciPy themselves, so it is there in every installation.
@@ -68,7 +67,7 @@ def build_task(name: str) -> None:
         ("speech", "jiwer", lambda folder: build_task("an4")),
         ("speech", "scipy", lambda folder: read_wav(folder / "word.wav", 8000)),
         ("music", "mido", lambda folder: build_task("music")),
-        ("music", "scipy", lambda folder: piano_rolls.load("jsb", folder)),
+        ("music", "scipy", lambda folder: task.load("jsb", folder)),
         ("tensorboard", "tensorboardX", lambda folder: EventFiles(folder, [])),
     ],
 )

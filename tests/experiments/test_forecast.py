@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.series import Scaling, SeriesError, read_csv
 from experiments.forecast import choose_series, describe, differences, draw, make_forecast, write_csv
 from experiments.schema import ConfigError
-from experiments.tasks.forecasting import Forecasting, ForecastingConfig
+from experiments.tasks.forecasting.series import Scaling, SeriesError, read_csv
+from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS, WINDOW, HORIZON = 60, 6, 4

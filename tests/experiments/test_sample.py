@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from experiments import sample
-from experiments.data.text import Vocabulary
-from experiments.models.language_model import LanguageModel, LanguageModelConfig
 from experiments.schema import ConfigError
+from experiments.tasks.text.corpus import Vocabulary
+from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
 
 ROWS = 20_000
 

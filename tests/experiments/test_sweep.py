@@ -9,15 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.config import resolve
-from experiments.run_folder import RunFolder
-from experiments.sweeps import together
-from experiments.sweeps.grid import points
-from experiments.tasks.adding import Adding
-from experiments.training import loop
-from experiments.training.display import Display
-from experiments.training.metrics import read_rows
-from experiments.training.nonfinite import NonFiniteError
+from experiments.runner import loop
+from experiments.runner.config import resolve
+from experiments.runner.logging import Display, read_rows
+from experiments.runner.loop import NonFiniteError
+from experiments.runner.run_folder import RunFolder
+from experiments.runner.sweep import ShapesDifferError, make_mesh, points, side_by_side, train
+from experiments.tasks.synthetic.adding import Adding
 
 ROOT = pathlib.Path(__file__).parents[2]
 VALUES = {
@@ -37,9 +35,9 @@ def members_of(folder, seeds=4, values=VALUES):
 
 def train_together(members, stop=lambda: False, mapped=None):
     task = Adding(members[0].config.task, None)
-    mesh = together.make_mesh(len(members), task.batch_size, 2)
+    mesh = make_mesh(len(members), task.batch_size, 2)
     starts = [loop.load(member.config, task, member.folder, mesh) for member in members]
-    return together.train(members, task, starts, mesh, stop, mapped), mesh
+    return train(members, task, starts, mesh, stop, mapped), mesh
 
 
 def losses_of(folder):
@@ -62,7 +60,7 @@ def test_seeds_side_by_side_train_as_they_do_alone_and_go_on_where_they_were_sto
         config = members[number].config
         task, folder = Adding(config.task, None), RunFolder(tmp_path / str(number))
         folder.path.mkdir()
-        mesh = together.make_mesh(1, 1, 1)
+        mesh = make_mesh(1, 1, 1)
         start = loop.load(config, task, folder, mesh)
         alone = loop.train(config, task, folder, start, mesh, Display(12))
         expected = losses_of(folder)
@@ -92,9 +90,9 @@ def test_a_seed_that_is_not_finite_fails_alone(tmp_path, monkeypatch):
 
 def test_batches_of_different_shapes_are_not_stacked():
     short, long = ({"xs": np.zeros((2, length))} for length in (3, 4))
-    assert together.side_by_side([short, short])["xs"].shape == (2, 2, 3)
-    with pytest.raises(together.ShapesDifferError, match="differ in the shape of 'xs'"):
-        together.side_by_side([short, long])
+    assert side_by_side([short, short])["xs"].shape == (2, 2, 3)
+    with pytest.raises(ShapesDifferError, match="differ in the shape of 'xs'"):
+        side_by_side([short, long])
 
 
 def sweep(*arguments):

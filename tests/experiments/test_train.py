@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from experiments.catalogue import catalogue
+from experiments.runner.config import catalogue
 from tests.experiments.programs import ROOT, SONG, programs
 
 OPTIONS = ["--config=configs/char_lm.py:smoke", "-config.train.steps=60", "--config.train.eval_every", "25"]

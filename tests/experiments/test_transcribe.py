@@ -10,13 +10,12 @@ from flax import nnx
 from scipy.io import wavfile
 
 from experiments import transcribe
-from experiments.audio.errors import AudioError
-from experiments.audio.mel_cepstra import MelCepstra
-from experiments.data import fsdd
-from experiments.models.digit_recogniser import DigitRecogniser, DigitRecogniserConfig
-from experiments.models.transcriber import Transcriber, TranscriberConfig
-from experiments.tasks.an4 import An4, An4Config
-from experiments.tasks.fsdd import FRONT
+from experiments.tasks.speech import fsdd
+from experiments.tasks.speech.an4 import An4, An4Config
+from experiments.tasks.speech.features import AudioError, MelCepstra
+from experiments.tasks.speech.fsdd import FRONT
+from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
+from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig
 
 
 @pytest.fixture

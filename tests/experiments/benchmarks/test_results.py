@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from experiments.benchmarks import plot, results
-from experiments.benchmarks.measurement import Measurement
+from experiments.benchmarks import results
+from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.problem import BenchmarkError
-from experiments.benchmarks.results import Results
-from experiments.benchmarks.table import table
+from experiments.benchmarks.results import Results, draw, table
 
 ROW = Measurement(
     32, 100, 64, 128, "gradient", "after", "gru_jax", "float32", 1, "auto", "mean(ys**2)",
@@ -79,6 +78,6 @@ def test_table_without_anything_to_compare_with():
 @pytest.mark.parametrize("suite", ["layer", "long", "step"])
 def test_picture(suite, tmp_path):
     rows = tuple(dataclasses.replace(row, T=T) for T in (10, 20) for row in (ROW, TORCH))
-    plot.draw(Results(suite, ENVIRONMENT, rows), tmp_path / "picture.png")
+    draw(Results(suite, ENVIRONMENT, rows), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

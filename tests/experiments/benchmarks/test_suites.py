@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import layer, long, step
-from experiments.benchmarks.agreement import distance
-from experiments.benchmarks.peers import PEERS, installed
+from experiments.benchmarks.harness import distance
+from experiments.benchmarks.libraries import PEERS, installed
 from experiments.benchmarks.problem import BenchmarkError, Sizes, make_problem
 from experiments.benchmarks.settings import Settings
 

@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from experiments.catalogue import load
 from experiments.reporting import published, records, tables
 from experiments.reporting.published import Figure, Row, Target
+from experiments.runner.config import load
 from experiments.schema import ConfigError
 
 RESULTS = pathlib.Path(__file__).parents[3] / "experiments" / "results"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.studies.forecast_baselines import last_value, linear, score
-from experiments.tasks.forecasting import Forecasting, ForecastingConfig
+from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import gradient_flow
-from experiments.tasks.adding import draw
+from experiments.tasks.synthetic.adding import draw
 
 
 @pytest.fixture(autouse=True)

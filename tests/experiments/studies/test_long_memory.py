@@ -8,7 +8,7 @@ import jax
 import pytest
 from flax import nnx
 
-from experiments.run_folder import SUMMARY, RunFolder
+from experiments.runner.run_folder import SUMMARY, RunFolder
 from experiments.studies import long_memory
 from experiments.tasks import find
 from tests.experiments.programs import programs

@@ -15,7 +15,7 @@ from experiments.studies.trivial_baselines import (
     key_frequency,
     majority,
 )
-from experiments.tasks.digits import Digits, DigitsConfig
+from experiments.tasks.images.digits import Digits, DigitsConfig
 
 RESULTS = pathlib.Path(__file__).parents[3] / "experiments" / "results"
 TRAIN = [np.array([[0, 1], [1, 1], [1, 0], [0, 0]])]

@@ -1,1 +1,0 @@
-"""Speech as numbers: waveforms, log-mel spectra, mel-cepstra, and how to disturb them for training."""

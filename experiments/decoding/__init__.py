@@ -1,1 +1,0 @@
-"""The search for the likeliest output of a trained model."""

@@ -1,1 +1,0 @@
-"""Small Flax NNX modules around the recurrent layers of `gru_jax.nnx`."""

@@ -1,0 +1,1 @@
+"""Runs any config: configuration, run folder, training loop, checkpoints."""

@@ -1,0 +1,101 @@
+"""What must be known to repeat a run: versions, devices, commit."""
+
+import contextlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+import gru_jax
+from experiments import files
+from experiments.runner.devices import available_cores
+from experiments.runner.run_folder import RunFolder
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "ml_collections",
+    "scikit-learn",
+    "sentencepiece",
+    "sacrebleu",
+    "jiwer",
+)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECORDED = ("experiments/results", "RESULTS.md", "docs/results", "README.md")
+"""What records are added to and the report is written to; no run depends on it."""
+
+
+def describe(devices: int) -> dict[str, Any]:
+    """Returns this start's environment, as plain data; `devices` is how many of them the run uses."""
+    return {
+        "command": [sys.executable, *sys.argv],
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": devices,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_", "GLIBC_TUNABLES"))},
+    }
+
+
+def append(folder: RunFolder, step: int, environment: dict[str, Any]) -> None:
+    """Adds a start, from `step` on, to environment.json, which is a list of them."""
+    files.write_json(folder.environment, [*folder.read_environment(), {"from_step": step, **environment}])
+
+
+def machines(folder: RunFolder) -> str:
+    """Returns the machine of a run; of one that went on elsewhere all of them, in their order."""
+    return ", then ".join(dict.fromkeys(start["machine"] for start in folder.read_environment()))
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of this project, and of the installed packages that results depend on."""
+    found = {"python": platform.python_version(), "gru_jax": gru_jax.__version__}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of an extra
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def commit() -> str:
+    """Returns the checkout's commit, "-dirty" where tracked files other than results differ; "unknown" outside git."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in RECORDED))
+    return head + ("-dirty" if changed else "")
+
+
+def machine() -> str:
+    """Returns processor or accelerator, and how many: "Intel(R) Xeon(R) Processor, 2 cores"."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    return f"{_processor()}, {available_cores()} cores"
+
+
+def _processor() -> str:
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

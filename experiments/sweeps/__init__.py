@@ -1,1 +1,0 @@
-"""Many runs of one experiment: a grid of settings, each with several seeds."""

@@ -1,0 +1,179 @@
+"""Reversible instance normalisation: a window's own level and spread are taken out, and put back into its forecast.
+
+A recurrent forecaster: an encoder of segments of a window, and quantiles of the K values to come.
+
+The window of T values is cut into T/S segments, and the recurrent layer reads a segment a step, so that a long window
+costs few steps (Lin et al. 2023). The forecast is either read off the encoder's last output at once ("direct"), or a
+segment at a time, each segment's median being the next step's input ("stepwise").
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import gru_jax
+from experiments.schema import Count
+from experiments.tasks.recurrent import RecurrentConfig, recurrent
+
+EPSILON = 1e-5
+
+
+class Level(NamedTuple):
+    """What was taken out of each window.
+
+    Attributes:
+      centre: (B, V), the mean of the window or its last value.
+      spread: (B, V), the standard deviation of the window.
+    """
+
+    centre: jax.Array
+    spread: jax.Array
+
+
+class ReversibleNormalisation(nnx.Module):
+    """x̂ = exp(g) (x - centre) / spread + b, with g and b learned for each variable; and its inverse.
+
+    The factor is an exponential where the paper has a free parameter, so that it never changes sign and quantiles keep
+    their order.
+
+    Reference: Kim et al., "Reversible Instance Normalization for Accurate Time-Series Forecasting against
+    Distribution Shift", 2022.
+    """
+
+    def __init__(self, variables: int, centre: Literal["mean", "last"]):
+        """Starts with g = 0 and b = 0."""
+        self.centre = centre
+        self.log_gain = nnx.Param(jnp.zeros(variables))
+        self.bias = nnx.Param(jnp.zeros(variables))
+
+    def __call__(self, xs: jax.Array) -> tuple[jax.Array, Level]:
+        """Normalises windows.
+
+        Args:
+          xs: (B, T, V).
+
+        Returns:
+          (B, T, V), and what `inverse` needs.
+        """
+        centre = xs.mean(axis=1) if self.centre == "mean" else xs[:, -1]
+        level = Level(centre, jnp.sqrt(xs.var(axis=1) + EPSILON))
+        normalised = (xs - level.centre[:, None]) / level.spread[:, None]
+        return normalised * jnp.exp(self.log_gain[None, None]) + self.bias[None, None], level
+
+    def inverse(self, ys: jax.Array, level: Level) -> jax.Array:
+        """Puts the level back into forecasts (B, K, V) of the same windows."""
+        normalised = (ys - self.bias[None, None]) * jnp.exp(-self.log_gain[None, None])
+        return normalised * level.spread[:, None] + level.centre[:, None]
+
+
+NEAR_ZERO = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+"""Of the readout, so that forecasts begin near the level of their window."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecasterConfig(RecurrentConfig):
+    """As `RecurrentConfig`; `dropout` also acts before the readout.
+
+    Attributes:
+      decoder: "direct", all K steps from the encoder's last output; "stepwise", a segment after the other.
+      segment: S, the values of a variable that are read in one recurrent step; T is a multiple of it.
+      channels: "shared", each variable is forecast from itself alone, by the same weights; "joint", from all of them.
+      normalisation: reversible, around the window's "mean" or its "last" value; or "none".
+    """
+
+    decoder: Literal["direct", "stepwise"] = "direct"
+    segment: Count = 1
+    channels: Literal["shared", "joint"] = "shared"
+    normalisation: Literal["none", "mean", "last"] = "mean"
+
+
+class Forecaster(nnx.Module):
+    """Windows (B, T, V) -> quantiles (B, K, V, Q) of what follows; they never cross.
+
+    Reference: Lin et al., "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series Forecasting", 2023.
+    """
+
+    def __init__(self, config: ForecasterConfig, horizon: int, variables: int, levels: Sequence[float], rngs: nnx.Rngs):
+        """Makes fresh parameters; `levels` are the Q quantiles' levels, increasing, with 0.5 among them."""
+        self.config, self.horizon = config, horizon
+        self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
+        self.channels = 1 if config.channels == "shared" else variables
+        centre = config.normalisation
+        self.normalisation = None if centre == "none" else ReversibleNormalisation(variables, centre)
+        self.recurrent = recurrent(config, config.segment * self.channels, rngs)
+        steps = horizon if config.decoder == "direct" else config.segment
+        self.readout = nnx.Linear(
+            config.hidden_size, steps * self.channels * self.quantiles, kernel_init=NEAR_ZERO, rngs=rngs
+        )
+
+    def __call__(self, xs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Forecasts.
+
+        Args:
+          xs: (B, T, V), T a multiple of the segment.
+          key: for dropout, consumed; None for none.
+
+        Returns:
+          (B, K, V, Q).
+        """
+        B, _, V = xs.shape
+        keys = (None, None) if key is None else jax.random.split(key)
+        normalisation = self.normalisation
+        xs, level = (xs, None) if normalisation is None else normalisation(xs)
+        ys, state = self.recurrent(self._segments(xs), deterministic=keys[0] is None, rngs=keys[0])
+        if self.config.decoder == "direct":
+            forecasts = self._read(ys[:, -1], keys[1])
+        else:
+            forecasts = self._decode(ys[:, -1], state, keys[1])
+        if self.config.channels == "shared":
+            forecasts = forecasts.reshape(B, V, self.horizon, -1).swapaxes(1, 2)
+        if normalisation is None or level is None:
+            return forecasts
+        return jax.vmap(lambda ys: normalisation.inverse(ys, level), in_axes=-1, out_axes=-1)(forecasts)
+
+    def _segments(self, xs: jax.Array) -> jax.Array:
+        """Lays windows (B, T, V) out as recurrent steps: (B V, T/S, S) where channels are shared, or (B, T/S, S V)."""
+        B, T, V = xs.shape
+        S = self.config.segment
+        if self.config.channels == "shared":
+            return xs.swapaxes(1, 2).reshape(B * V, T // S, S)
+        return xs.reshape(B, T // S, S * V)
+
+    def _read(self, y: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Maps outputs (R, H) to quantiles (R, steps, channels, Q)."""
+        raw = self.readout(gru_jax.dropout(y, self.config.dropout, key))
+        return ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.median)
+
+    def _decode(self, y: jax.Array, state: Any, key: jax.Array | None) -> jax.Array:
+        """Goes on from the encoder's last output (R, H) and state: (R, K, channels, Q), dropout the same throughout."""
+
+        def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], jax.Array]:
+            y, state = carry
+            forecast = self._read(y, key)
+            x = forecast[..., self.median].reshape(len(y), 1, -1)
+            ys, state = self.recurrent(x, state)
+            return (ys[:, 0], state), forecast
+
+        _, forecasts = jax.lax.scan(step, (y, state), length=-(-self.horizon // self.config.segment))
+        return jnp.moveaxis(forecasts, 0, 1).reshape(len(y), -1, self.channels, self.quantiles)[:, : self.horizon]
+
+
+def ordered(raw: jax.Array, median: int) -> jax.Array:
+    """Makes quantiles that cannot cross: the median is free, the others are softplus steps away from their neighbour.
+
+    Args:
+      raw: (..., Q).
+      median: which of the Q is the median.
+
+    Returns:
+      (..., Q), increasing.
+    """
+    steps = jax.nn.softplus(raw)
+    middle = raw[..., median : median + 1]
+    below = middle - jnp.cumsum(steps[..., :median][..., ::-1], axis=-1)[..., ::-1]
+    above = middle + jnp.cumsum(steps[..., median + 1 :], axis=-1)
+    return jnp.concatenate([below, middle, above], axis=-1)

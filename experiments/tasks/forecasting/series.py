@@ -1,0 +1,200 @@
+"""A time series as a table: read from CSV with errors that name file and line, and cut into windows.
+
+Axes: N rows (times) of the series, V variables, B windows, T rows read, K rows forecast.
+"""
+
+import csv
+import gzip
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.fetch import DataError
+from experiments.schema import nearest
+from experiments.tasks.forecasting.dates import DateError, Dates, read_dates
+from experiments.tasks.text.corpus import TextError, decode
+
+MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
+
+
+class SeriesError(DataError, ValueError):
+    """A file that holds no usable series; the message is one line that begins with file and line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """
+    Attributes:
+      values: float64 (N, V).
+      columns: the variables' names, V.
+      dates: of the rows; None where they are only counted.
+    """
+
+    values: np.ndarray
+    columns: tuple[str, ...]
+    dates: Dates | None = None
+
+    def label(self, row: int) -> str:
+        """Returns a row's date, or its number where there are no dates."""
+        return str(row) if self.dates is None else self.dates.label(row)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """`scaled = (values - shift) / scale`, variable by variable.
+
+    Attributes:
+      shift, scale: float64 (V,).
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def standard(cls, values: np.ndarray) -> "Scaling":
+        """To mean 0 and standard deviation 1 over the rows of `values` (N, V); constants only lose their mean."""
+        deviation = values.std(axis=0)  # That of a constant need not be 0, for its mean is rounded.
+        varying = (np.ptp(values, axis=0) > 0) & (deviation > 0)
+        return cls(values.mean(axis=0), np.where(varying, deviation, 1.0))
+
+    @classmethod
+    def largest(cls, values: np.ndarray) -> "Scaling":
+        """To a largest magnitude of 1 over the rows of `values` (N, V); zeros stay."""
+        largest = np.abs(values).max(axis=0)
+        return cls(np.zeros_like(largest), np.where(largest > 0, largest, 1.0))
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Scales values (..., V)."""
+        return (values - self.shift) / self.scale
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """Undoes `forward`."""
+        return scaled * self.scale + self.shift
+
+
+def windows(values: Any, origins: np.ndarray, window: int, horizon: int) -> tuple[Any, Any]:
+    """Cuts what is read and what is to be forecast out of a series.
+
+    Args:
+      values: (N, V), of NumPy or JAX.
+      origins: integers (B,): the first row to forecast; the last row read is the one before.
+      window: T.
+      horizon: K.
+
+    Returns:
+      inputs (B, T, V), rows origin - T .. origin - 1, and targets (B, K, V), rows origin .. origin + K - 1.
+    """
+    return values[origins[:, None] + np.arange(-window, 0)], values[origins[:, None] + np.arange(horizon)]
+
+
+def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_column: str = "date") -> Series:
+    """Reads a series from a CSV file with a header.
+
+    Args:
+      path: UTF-8, cells separated by commas.
+      columns: those to read, in this order; none named means all but the dates. Others may hold anything.
+      date_column: its cells are evenly spaced dates: ISO (2016-07-01, 2016-07-01 14:00:00), months (2016-07), quarters
+        (2016Q3), years or Unix times, the days of local clocks that change and weekdays among them; empty for rows that
+        are only counted. Where there is no column "date", a first one without a name holds the dates, or counts rows.
+
+    Raises:
+      SeriesError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
+    """
+    rows = _rows(path)
+    try:
+        line, header = next(rows)
+    except StopIteration:
+        raise SeriesError(f"{path}: expected a header and rows of numbers, got an empty file") from None
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise SeriesError(f"{path}:{line}: expected cells separated by commas, got {header[0]!r}")
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise SeriesError(f"{path}:{line}: expected each column once, got {twice!r} twice")
+    date_place = _date_place(header, date_column)
+    for name in (date_column, *columns) if date_place is None else columns:
+        if name and name not in header:
+            raise SeriesError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
+    columns = tuple(columns) or tuple(name for place, name in enumerate(header) if name and place != date_place)
+    if not columns:
+        raise SeriesError(f"{path}:{line}: expected a column of numbers, got {', '.join(map(repr, header))} alone")
+    places = [header.index(name) for name in columns]
+    lines, dates, values = [], [], []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise SeriesError(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(cells)}")
+        lines.append(line)
+        values.append([_number(cells[p], f"{path}:{line}", header[p]) for p in places])
+        if date_place is not None:
+            dates.append(cells[date_place])
+    if len(values) < 2:
+        raise SeriesError(f"{path}: expected at least 2 rows of numbers, got {len(values)}")
+    if date_place is None or (header[date_place] == "" and _counts(dates)):
+        return Series(np.array(values), columns)
+    try:
+        return Series(np.array(values), columns, read_dates(dates))
+    except DateError as error:
+        name = header[date_place] or date_column
+        raise SeriesError(f"{path}:{lines[error.row]}: column {name!r}: {error}") from None
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
+    """Reads a gzipped table of numbers separated by commas, without header or dates; `columns` names them."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        values = np.loadtxt(file, delimiter=",", ndmin=2)
+    if values.shape[1] != len(columns):
+        raise SeriesError(f"{path}: expected {len(columns)} columns, got {values.shape[1]}")
+    return Series(values, tuple(columns))
+
+
+def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line number and the stripped cells of every row that is not blank."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise SeriesError(f"{path}: expected a readable CSV file ({error.strerror})") from None
+    try:
+        text = decode(data, os.fspath(path))
+    except TextError as error:
+        raise SeriesError(str(error)) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise SeriesError(f"{path}:{reader.line_num}: expected a row of CSV ({error})") from None
+
+
+def _date_place(header: Sequence[str], name: str) -> int | None:
+    """Returns which column holds the dates: the one of that name, or for "date" a first one without a name."""
+    if name and name in header:
+        return list(header).index(name)
+    return 0 if name == "date" and header[0] == "" else None
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether an index counts the rows, from 0 or 1 on."""
+    return any(list(cells) == [str(start + row) for row in range(len(cells))] for start in (0, 1))
+
+
+def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
+    what = "date column" if is_date else "column"
+    return f"expected a {what} {name!r} in the header{nearest(name, header)}, got {', '.join(header)}"
+
+
+def _number(cell: str, where: str, column: str) -> float:
+    if cell.lower() in MISSING:
+        raise SeriesError(f"{where}: missing value in column {column!r} (got {cell!r}); fill it in")
+    try:
+        value = float(cell)
+    except ValueError:
+        raise SeriesError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
+    if not math.isfinite(value):
+        raise SeriesError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
+    return value

@@ -1,0 +1,342 @@
+"""Forecasting of time series: ETTh1 and ETTh2, the exchange rates, or a CSV file of one's own.
+
+A forecast is a set of quantiles of each of the next K values of each variable, from the last T values; its median is
+what MSE, MAE, RSE and CORR score, its outermost quantiles what coverage does. Splits are in time order:
+
+    ETTh1, ETTh2      12 / 4 / 4 months of 30 days, standardised by the training rows; MSE and MAE over all K steps, on
+                      that scale (Zhou et al. 2021). Without a column all seven variables are forecast, else that one.
+    exchange rates    60 / 20 / 20 %, divided by each variable's largest training value; RSE and CORR of the K-th step
+                      alone, in the rates themselves (Lai et al. 2018), on which the scale has no influence.
+    CSV               60 / 20 / 20 %, standardised by the training rows; MSE and MAE over all K steps.
+
+A validation or test window may read rows before its split, never forecasts from them what is scored: windows
+are told apart by their origin, the first row that they forecast.
+
+References: Zhou et al., "Informer: Beyond Efficient Transformer for Long Sequence Time-Series Forecasting", 2021; Lai
+et al., "Modeling Long- and Short-Term Temporal Patterns with Deep Neural Networks", 2018.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.data import fingerprint
+from experiments.data.batching import epoch_batch
+from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
+from experiments.schema import Checked, ConfigError, Count, Rate, nearest, require
+from experiments.tasks.base import (
+    SPLITS,
+    Batch,
+    Carry,
+    Scoring,
+    Split,
+    Sums,
+    Task,
+    mean,
+    padded_batches,
+    read_artifacts,
+)
+from experiments.tasks.forecasting.model import Forecaster, ForecasterConfig
+from experiments.tasks.forecasting.series import Scaling, Series, SeriesError, read_csv, read_table, windows
+
+CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
+ETT_ROWS = (8640, 11520, 14400)
+EVAL_BATCH_SIZE = 250
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastingConfig(Checked):
+    """
+    Attributes:
+      dataset: "etth1", "etth2", "exchange_rate", or "csv" for `csv_file`.
+      csv_file: a CSV file of one's own, with a header.
+      date_column: that file's column of evenly spaced dates; empty for none.
+      column: the one variable to read and forecast; empty for all.
+      window: T, the rows that a forecast is made from.
+      horizon: K, the rows forecast.
+      quantiles: their levels, increasing: 0.5 and, at equal distances around it, others.
+      batch_size: windows in a training batch.
+    """
+
+    name: Literal["forecasting"] = "forecasting"
+    dataset: Literal["etth1", "etth2", "exchange_rate", "csv"] = "etth1"
+    csv_file: str = ""
+    date_column: str = "date"
+    column: str = ""
+    window: Count = 336
+    horizon: Count = 24
+    quantiles: tuple[Rate, ...] = (0.1, 0.5, 0.9)
+    batch_size: Count = 32
+
+    def check(self):
+        own = self.dataset == "csv"
+        require("csv_file", bool(self.csv_file) == own, 'a file with dataset="csv", else nothing', self.csv_file)
+        levels = self.quantiles
+        mirrored = all(abs(low + high - 1) < 1e-9 for low, high in zip(levels, reversed(levels), strict=True))
+        sound = list(levels) == sorted(set(levels)) and 0.5 in levels and len(levels) > 1 and 0 not in levels
+        require("quantiles", sound and mirrored, "increasing levels around 0.5 such as (0.1, 0.5, 0.9)", levels)
+
+
+class Forecasting(Task):
+    """Quantiles of the next K values from the last T."""
+
+    Config, ModelConfig = ForecastingConfig, ForecasterConfig
+    metric, mode = "loss", "min"
+    own_file = "csv_file"
+    learns = ("columns", "split_ends", "shift", "scale")
+
+    def learn(self) -> dict[str, Any]:
+        """Returns the variables, the rows that each split ends before, and the scaling, of the training rows."""
+        config, values = self.config, self.series.values
+        rows = len(values)
+        ends = ETT_ROWS if config.dataset.startswith("ett") else (int(0.6 * rows), int(0.8 * rows), rows)
+        fit = Scaling.largest if config.dataset == "exchange_rate" else Scaling.standard
+        scaling = fit(values[: ends[0]])
+        for split in SPLITS:
+            if len(self._origins(split, ends)) == 0:
+                needed = f"task.window={config.window} and task.horizon={config.horizon}"
+                raise ConfigError(f"{needed}: expected to fit into the {split} split, got {rows} rows in all")
+        count = len(self._origins("train", ends))
+        require(
+            "task.batch_size", config.batch_size <= count, f"at most the {count} training windows", config.batch_size
+        )
+        return {
+            "columns": list(self.series.columns),
+            "split_ends": list(ends),
+            "shift": scaling.shift.tolist(),
+            "scale": scaling.scale.tolist(),
+        }
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns that of the rows up to the end of the last split, so that rows added later make no difference."""
+        name = pathlib.Path(self.config.csv_file).name or self.config.dataset
+        return fingerprint_of(self.series, self.ends[-1], name)
+
+    def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
+        super().refuse_other_data(folder, option)
+        content = read_artifacts(folder)
+        later = 0 if content is None else len(self.series.values) - content["artifacts"]["split_ends"][-1]
+        if later > 0 and self.config.csv_file:
+            path = self.config.csv_file
+            warnings.warn(
+                f"{path} has {later} rows more than {folder} has learned from; they are left out", stacklevel=2
+            )
+
+    @property
+    def ends(self) -> tuple[int, int, int]:
+        """The rows that the training, validation and test splits end before."""
+        train, validation, test = self.artifacts["split_ends"]
+        return train, validation, test
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The variables' names, V."""
+        return tuple(self.artifacts["columns"])
+
+    @property
+    def scaling(self) -> Scaling:
+        return Scaling(np.array(self.artifacts["shift"]), np.array(self.artifacts["scale"]))
+
+    @property
+    def scored(self) -> slice:
+        """Which of the K steps are scored."""
+        return slice(-1, None) if self.config.dataset == "exchange_rate" else slice(None)
+
+    @functools.cached_property
+    def series(self) -> Series:
+        """The series as it is now, with the rows that came after the run began."""
+        series = load_series(self.config, self.data_dir)
+        known = self.artifacts.get("columns", series.columns)
+        if not set(known) <= set(series.columns):
+            return series
+        return dataclasses.replace(
+            series, values=series.values[:, [series.columns.index(name) for name in known]], columns=tuple(known)
+        )
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        """The scaled series: (N, V) float32."""
+        return self.scaling.forward(self.series.values).astype(np.float32)
+
+    @functools.cached_property
+    def origins(self) -> dict[Split, np.ndarray]:
+        """The first rows forecast of each split's windows."""
+        return {split: self._origins(split, self.ends) for split in SPLITS}
+
+    def newer_rows(self, series: Series) -> int | None:
+        """Returns how many rows of a series follow those that the run has learned from; None where it lacks those."""
+        known = self.ends[-1]
+        recorded = self.recorded or self.fingerprint()
+        if len(series.values) < known or fingerprint_of(series, known, "").sha256 != recorded.sha256:
+            return None
+        return len(series.values) - known
+
+    @property
+    def result_name(self) -> str:
+        own = self.config.dataset == "csv"
+        name = f"csv_{_slug(pathlib.Path(self.config.csv_file).stem)}" if own else self.config.dataset
+        if self.config.dataset != "exchange_rate":
+            name += {"": "_multi", "OT": "_uni"}.get(self.config.column, f"_{_slug(self.config.column)}")
+        elif self.config.column:
+            name += f"_{_slug(self.config.column)}"
+        return f"{name}_{self.config.horizon}"
+
+    @classmethod
+    def scoring(cls, config: ForecastingConfig) -> Scoring:
+        reported = ("rse", "corr") if config.dataset == "exchange_rate" else ("mse", "mae")
+        return Scoring(cls.metric, cls.mode, (*reported, "coverage"), selects=True)
+
+    @property
+    def result_metrics(self) -> tuple[str, ...]:
+        return self.scoring(self.config).reported
+
+    def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
+        whole = self.config.window % config.segment == 0
+        require("model.segment", whole, f"a divisor of task.window={self.config.window}", config.segment)
+        return Forecaster(config, self.config.horizon, len(self.columns), self.config.quantiles, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        weights = np.ones(self.batch_size, np.float32)
+        return self.windows(self.batch_indices(seed, step)) | {"weights": weights}
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        """Returns the origins of a step's windows: rows of the series."""
+        origins = self.origins["train"]
+        return origins[epoch_batch(len(origins), self.batch_size, seed, step)]
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        for batch in padded_batches({"origins": self.origins[split]}, EVAL_BATCH_SIZE):
+            yield self.windows(batch["origins"]) | {"weights": batch["weights"]}
+
+    def windows(self, origins: np.ndarray) -> Batch:
+        """Returns the scaled windows of these origins (B,): xs (B, T, V) and targets (B, K, V)."""
+        xs, targets = windows(self.values, origins, self.config.window, self.config.horizon)
+        return {"xs": xs, "targets": targets}
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        """`model` is anything that maps windows (B, T, V) to quantiles (B, K, V, Q)."""
+        forecasts, targets, weights = model(batch["xs"], key=key), batch["targets"], batch["weights"]
+        levels = self.config.quantiles
+        losses = {
+            "loss": pinball(forecasts, targets, levels).mean(axis=-1),
+            "mse": jnp.square(forecasts[..., levels.index(0.5)] - targets),
+            "mae": jnp.abs(forecasts[..., levels.index(0.5)] - targets),
+            "coverage": (forecasts[..., 0] <= targets) & (targets <= forecasts[..., -1]),
+        }
+        scored = {name: values if name == "loss" else values[:, self.scored] for name, values in losses.items()}
+        count = weights.sum()
+        sums = {name: ((values.mean(axis=(1, 2)) * weights).sum(), count) for name, values in scored.items()}
+        return sums, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return {**{name: mean(sums, name) for name in ("loss", "mse", "mae")}, "coverage": 100 * mean(sums, "coverage")}
+
+    def scores(self, model: Any, split: Split) -> dict[str, float]:
+        graph, params = nnx.split(model)
+        return self.last_step_scores(lambda xs: forecast(graph, params, xs), split)
+
+    def last_step_scores(self, model: Callable[[np.ndarray], Any], split: Split) -> dict[str, float]:
+        """Returns RSE and CORR of the exchange rates' K-th step, in the rates themselves; of other series nothing.
+
+        Args:
+          model: windows (B, T, V) to quantiles (B, K, V, Q).
+          split: to score.
+        """
+        if self.config.dataset != "exchange_rate":
+            return {}
+        median, forecasts, targets = self.config.quantiles.index(0.5), [], []
+        for batch in self.eval_batches(split):
+            real = batch["weights"] > 0
+            forecasts.append(np.asarray(model(batch["xs"]))[real, -1, :, median])
+            targets.append(batch["targets"][real, -1])
+        in_rates = [self.scaling.inverse(np.concatenate(arrays)) for arrays in (forecasts, targets)]
+        return {"rse": root_relative_squared_error(*in_rates), "corr": correlation(*in_rates)}
+
+    def _origins(self, split: Split, ends: Sequence[int]) -> np.ndarray:
+        """Returns the first forecast row of every window of a split, in order, where the splits end before `ends`.
+
+        All rows forecast lie in the split; where only the K-th is scored, that one.
+        """
+        T, K = self.config.window, self.config.horizon
+        train, validation, test = ends
+        start, end = {"train": (T, train), "validation": (train, validation), "test": (validation, test)}[split]
+        if split != "train" and self.scored.start is not None:
+            start -= K - 1
+        return np.arange(max(start, T), end - K + 1)
+
+
+def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
+    """Reads what a configuration names, all of its variables or the one."""
+    columns = (config.column,) if config.column else ()
+    if config.dataset == "csv":
+        return read_csv(config.csv_file, columns, config.date_column)
+    if config.dataset == "exchange_rate":
+        series = read_table(fetch("exchange_rate", "exchange_rate.txt.gz", data_dir), CURRENCIES)
+        if not columns:
+            return series
+        known = config.column in CURRENCIES
+        near = nearest(config.column, CURRENCIES)
+        require("task.column", known, f"one of {', '.join(CURRENCIES)}{near}", config.column)
+        return Series(series.values[:, [CURRENCIES.index(config.column)]], columns)
+    try:
+        return read_csv(fetch("ett", {"etth1": "ETTh1.csv", "etth2": "ETTh2.csv"}[config.dataset], data_dir), columns)
+    except SeriesError as error:
+        raise ConfigError(f"task.column: {error}") from None
+
+
+def fingerprint_of(series: Series, rows: int, name: str) -> Fingerprint:
+    """Returns the fingerprint of the first rows of a series."""
+    values, names = series.values[:rows], ", ".join(series.columns)
+    arrays = (np.frombuffer(names.encode(), np.uint8), values)
+    return fingerprint.of_arrays(f"{name}, {len(values):,} rows of {names}", arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forecast(graph: Any, params: Any, xs: jax.Array) -> jax.Array:
+    """Returns the quantiles (B, K, V, Q) that a model, taken apart by `nnx.split`, makes of windows (B, T, V)."""
+    return nnx.merge(graph, params)(xs)
+
+
+def root_relative_squared_error(forecasts: np.ndarray, targets: np.ndarray) -> float:
+    """RSE = √(Σ(y - ŷ)² / Σ(y - ȳ)²), sums and mean over times and variables: forecasts and targets (N, V)."""
+    return float(np.sqrt(np.square(targets - forecasts).sum() / np.square(targets - targets.mean()).sum()))
+
+
+def correlation(forecasts: np.ndarray, targets: np.ndarray) -> float:
+    """CORR: Pearson's correlation over times (N, V), the mean of the variables that vary; a constant has none."""
+    p, y = forecasts - forecasts.mean(axis=0), targets - targets.mean(axis=0)
+    varying = np.square(y).sum(axis=0) > 0
+    norms = np.sqrt(np.square(p).sum(axis=0) * np.square(y).sum(axis=0))
+    return float(((p * y).sum(axis=0) / np.where(norms > 0, norms, 1.0))[varying].mean())
+
+
+def pinball(forecasts: jax.Array, targets: jax.Array, levels: Sequence[float]) -> jax.Array:
+    """The quantile loss: max(τ (y - q), (τ - 1)(y - q)), whose mean is least where q is the τ-quantile of y.
+
+    Args:
+      forecasts: (..., Q), q of each level.
+      targets: (...).
+      levels: τ, Q of them.
+
+    Returns:
+      (..., Q).
+
+    Reference: Koenker and Bassett, "Regression Quantiles", 1978.
+    """
+    errors = targets[..., None] - forecasts
+    taus = jnp.asarray(levels).reshape((1,) * targets.ndim + (-1,))
+    return jnp.maximum(taus * errors, (taus - 1) * errors)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower()

@@ -1,0 +1,277 @@
+"""AN4: transcribe spelled letters, digits and words, from mel-cepstra, without a language model.
+
+A bidirectional network is trained by connectionist temporal classification on characters (A to Z and the space).
+Its features are 13 mel-cepstra with their slopes and the slopes of those, standardised over each utterance, a few
+frames side by side. In training, utterances are played faster or slower, their spectra are stretched and covered in
+places, and stretches of time are hidden. Reported are word and character error rates, by jiwer, of the prefix
+beam search ("wer", "cer") and of the likeliest path ("wer_greedy", "cer_greedy").
+
+Reference: Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented Sequence Data with Recurrent
+Neural Networks", 2006.
+
+CMU AN4: people of the 1990s spell names and addresses and say a few command words; mel-cepstra with transcripts.
+
+The standard split is kept: 948 utterances of 74 speakers to train, 130 of 10 others to test. It has no validation set,
+so eight of the training speakers, every ninth in alphabetical order, are held out for that: 100 utterances.
+
+Reference: Acero, "Acoustical and Environmental Robustness in Automatic Speech Recognition", 1990.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.data import fingerprint
+from experiments.data.batching import Buckets, bucket_edges, pad
+from experiments.data.fetch import fetch
+from experiments.data.fingerprint import Fingerprint
+from experiments.schema import Count, Natural, Range
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.speech import augmentation, ctc, features
+from experiments.tasks.speech.ctc import error_rates
+from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig, ctc_losses
+from experiments.tasks.text.corpus import Vocabulary
+
+COEFFICIENTS = 13
+ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+VALIDATION_SPEAKERS = ("ffmm", "fmjd", "mblw", "mdmc", "mjbh", "mmaf", "mrab", "msmn")
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """
+    Attributes:
+      name: "an406-fcaw-b".
+      speaker: "fcaw".
+      cepstra: (T, 13) float32, 100 frames a second.
+      text: upper-case letters and single spaces.
+    """
+
+    name: str
+    speaker: str
+    cepstra: np.ndarray
+    text: str
+
+
+def load(data_dir: str | None) -> Mapping[str, tuple[Utterance, ...]]:
+    """Returns the utterances of "train", "validation" and "test".
+
+    Raises:
+      DataError: the file is not there, or is another one; the line says where it comes from.
+    """
+    return _read(fetch("an4_mfcc", "an4_mfcc.npz", data_dir))
+
+
+@functools.cache
+def _read(path: pathlib.Path) -> Mapping[str, tuple[Utterance, ...]]:
+    with np.load(path) as arrays:
+        rest, test = (
+            _utterances(*(arrays[f"{split}_{part}"] for part in ("feats", "lens", "ids", "text")))
+            for split in ("train", "test")
+        )
+    return MappingProxyType(
+        {
+            "train": tuple(one for one in rest if one.speaker not in VALIDATION_SPEAKERS),
+            "validation": tuple(one for one in rest if one.speaker in VALIDATION_SPEAKERS),
+            "test": test,
+        }
+    )
+
+
+def _utterances(
+    frames: np.ndarray, lengths: np.ndarray, identities: np.ndarray, texts: np.ndarray
+) -> tuple[Utterance, ...]:
+    """Takes the frames of all utterances, one after another, apart. An identity is "an4_clstk/<speaker>/<name>"."""
+    cepstra = np.split(frames, np.cumsum(lengths)[:-1])
+    paths = [pathlib.PurePosixPath(identity) for identity in identities.tolist()]
+    return tuple(
+        Utterance(path.name, path.parent.name, one, text)
+        for path, one, text in zip(paths, cepstra, texts.tolist(), strict=True)
+    )
+
+
+EVAL_BATCH_SIZE = 26  # a fifth of the test split
+BUCKETS = 5
+BANDS, LOW_HZ, HIGH_HZ = 40, 130.0, 6800.0  # of the filter bank behind the cepstra
+LEAST_LOG_PROB = math.log(1e-4)
+VOCABULARY = Vocabulary(ALPHABET)
+
+
+@dataclasses.dataclass(frozen=True)
+class An4Config(FinalConfig):
+    """As `FinalConfig`.
+
+    Attributes:
+      batch_size: utterances in a training batch, of similar lengths.
+      stack: how many frames stand side by side in one step of the network.
+      beam_width: of the prefix beam search.
+      speed: in training, the most by which the speed of an utterance is changed: 0.1 for a tenth.
+      warp: the most by which the frequencies of its spectrum are stretched.
+      hidden_bands: the most of its 40 mel bands that are hidden.
+      hidden_spans: stretches of time that are hidden.
+      hidden_frames: the most frames in each of them, and at most a tenth of the utterance.
+    """
+
+    name: Literal["an4"] = "an4"
+    batch_size: Count = 32
+    stack: Annotated[int, Range(1, 4)] = 3
+    beam_width: Count = 16
+    speed: Annotated[float, Range(0, 0.2)] = 0.0
+    warp: Annotated[float, Range(0, 0.2)] = 0.0
+    hidden_bands: Annotated[int, Range(0, BANDS)] = 0
+    hidden_spans: Natural = 0
+    hidden_frames: Natural = 0
+
+
+class An4(Task):
+    """Transcription in characters by connectionist temporal classification."""
+
+    Config, ModelConfig = An4Config, TranscriberConfig
+    metric, mode = "wer", "min"
+    result_metrics = ("wer", "cer")
+    extra, learns = "speech", ("longest",)
+
+    def learn(self) -> dict[str, Any]:
+        """Returns the steps of the longest utterance."""
+        return {"longest": self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("an4_mfcc", "an4_mfcc.npz")
+
+    @property
+    def longest(self) -> int:
+        """The steps of the longest utterance, which others are padded to."""
+        return self.artifacts["longest"]
+
+    @functools.cached_property
+    def splits(self) -> Mapping[str, tuple[Utterance, ...]]:
+        """The utterances of each split; no public address serves them as they are."""
+        return load(self.data_dir)
+
+    @functools.cached_property
+    def most_labels(self) -> int:
+        """The characters of the longest text."""
+        return max(len(one.text) for split in self.splits.values() for one in split)
+
+    @functools.cached_property
+    def trained_on(self) -> tuple[Utterance, ...]:
+        return self.splits["train"] + (() if self.selects else self.splits["validation"])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The frames of each utterance trained on."""
+        return np.array([len(one.cepstra) for one in self.trained_on])
+
+    @property
+    def result_name(self) -> str:
+        return "an4"
+
+    def model(self, config: TranscriberConfig, rngs: nnx.Rngs) -> Transcriber:
+        return Transcriber(config, 3 * COEFFICIENTS * self.config.stack, 1 + len(VOCABULARY), rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        rows, edge = self._buckets(seed).batch(step)
+        rng = np.random.default_rng((seed, 1, step))
+        chosen = [self.trained_on[row] for row in rows]
+        frames = [self._disturbed(one.cepstra, rng) for one in chosen]
+        return self._batch(frames, [one.text for one in chosen], self._steps(math.ceil(edge / (1 - self.config.speed))))
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return self._buckets(seed).batch(step)[0]
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        utterances = self.splits[split]
+        frames = [self.features(one.cepstra) for one in utterances]
+        arrays = self._batch(frames, [one.text for one in utterances], self.longest)
+        del arrays["weights"]
+        return padded_batches(arrays, EVAL_BATCH_SIZE)
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        """Sums are in nats, weighed by characters."""
+        log_probs = model(batch["xs"], batch["lengths"], key=key)
+        losses = ctc_losses(log_probs, batch["lengths"], batch["labels"], batch["label_counts"])
+        weights = batch["weights"]
+        return {"loss": ((losses * weights).sum(), (batch["label_counts"] * weights).sum())}, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return {"loss": mean(sums, "loss")}
+
+    def scores(self, model: Any, split: Split) -> dict[str, float]:
+        """Decodes a split: word and character error rates, in percent."""
+        utterances = self.splits[split]
+        log_probs = self.log_probs(model, [one.cepstra for one in utterances])
+        references = [one.text for one in utterances]
+        beam = error_rates(references, [self.transcribe(frames) for frames in log_probs])
+        greedy = error_rates(references, [spelled(ctc.greedy(frames)) for frames in log_probs])
+        return beam | {f"{name}_greedy": rate for name, rate in greedy.items()}
+
+    def log_probs(self, model: Transcriber, utterances: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Judges the frames of utterances (T, 13) of any length: (steps, V) of each."""
+        frames = [self.features(one) for one in utterances]
+        longest = max(self.longest, *map(len, frames))
+        judged = []
+        for start in range(0, len(frames), EVAL_BATCH_SIZE):
+            part = frames[start : start + EVAL_BATCH_SIZE]
+            filled = part + part[:1] * (EVAL_BATCH_SIZE - len(part) if len(frames) > EVAL_BATCH_SIZE else 0)
+            xs, lengths = pad(filled, longest)
+            rows = np.asarray(judge(model, jnp.asarray(xs), jnp.asarray(lengths)))
+            judged += [row[: len(one)] for row, one in zip(rows, part, strict=False)]
+        return judged
+
+    def transcribe(self, log_probs: np.ndarray) -> str:
+        """Returns the likeliest text that a beam search finds."""
+        (labels, _), *_ = ctc.prefix_beam(log_probs, self.config.beam_width, LEAST_LOG_PROB)
+        return spelled(labels)
+
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        """Turns the cepstra (T, 13) of an utterance into what the network reads: (steps, 39 stack)."""
+        return features.stacked(features.standardised(features.with_deltas(frames)), self.config.stack)
+
+    def _buckets(self, seed: int) -> Buckets:
+        return Buckets(self.lengths, bucket_edges(self.lengths, BUCKETS), self.batch_size, seed)
+
+    def _disturbed(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The features of an utterance as another speaker elsewhere would have said it."""
+        config = self.config
+        frames = augmentation.resampled(frames, 1 + config.speed * rng.uniform(-1, 1))
+        change = augmentation.spectral_change(
+            COEFFICIENTS,
+            BANDS,
+            LOW_HZ,
+            HIGH_HZ,
+            warp=1 + config.warp * rng.uniform(-1, 1),
+            hidden=augmentation.span(rng, BANDS, config.hidden_bands),
+        )
+        frames = features.standardised(features.with_deltas((frames - frames.mean(axis=0)) @ change))
+        frames = augmentation.hide_spans(frames, rng, config.hidden_spans, config.hidden_frames, share=0.1)
+        return features.stacked(frames, config.stack)
+
+    def _batch(self, frames: Sequence[np.ndarray], texts: Sequence[str], steps: int) -> Batch:
+        xs, lengths = pad(frames, steps)
+        labels, counts = pad([1 + VOCABULARY.encode(text) for text in texts], self.most_labels)
+        weights = np.ones(len(texts), np.float32)
+        return {"xs": xs, "lengths": lengths, "labels": labels, "label_counts": counts, "weights": weights}
+
+    def _steps(self, frames: int) -> int:
+        return -(-frames // self.config.stack)
+
+
+def spelled(labels: Sequence[int]) -> str:
+    """Returns labels as text, with single spaces between words and none around."""
+    return " ".join(VOCABULARY.decode([label - 1 for label in labels]).split())
+
+
+@nnx.jit
+def judge(model: Transcriber, xs: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Log-probabilities of a batch, without dropout."""
+    return model(xs, lengths)

@@ -1,0 +1,217 @@
+"""The mel scale, and the banks of triangular filters that divide it evenly.
+
+Waveforms to log-mel spectra, in JAX.
+
+Axes: N samples, T frames, M mel bands.
+
+Mel-cepstra as a recogniser takes them: read from files, with deltas, standardised, a few frames side by side.
+
+Axes: T frames, C coefficients.
+
+Waveforms to mel-cepstra as CMU Sphinx computes them, for models of corpora that came as such.
+
+Axes: N samples, T frames, M mel bands, C coefficients.
+
+What can go wrong with a file of speech.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.fetch import DataError
+
+
+def mel(frequency: np.ndarray | float) -> np.ndarray:
+    """The mel scale: 2595 log10(1 + f / 700 Hz)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency) / 700.0)
+
+
+def hertz(mels: np.ndarray | float) -> np.ndarray:
+    """The inverse of `mel`."""
+    return 700.0 * (10.0 ** (np.asarray(mels) / 2595.0) - 1.0)
+
+
+def corners(bands: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """Where each band begins, which is the centre of the one before, and where the last ones end: (bands + 2,) Hz."""
+    return hertz(np.linspace(mel(low_hz), mel(high_hz), bands + 2))
+
+
+def triangles(bands: int, low_hz: float, high_hz: float, size: int, sample_rate: int) -> np.ndarray:
+    """Filters over the bins of a transform of `size` samples, each 1 at its centre and 0 at its neighbours' centres.
+
+    Returns:
+      (size // 2 + 1, bands).
+    """
+    edges = corners(bands, low_hz, high_hz)
+    bins = np.arange(size // 2 + 1)[:, None] * sample_rate / size
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.maximum(np.minimum(rising, falling), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel:
+    """Logarithms of the energy in each mel band: `frames` cuts a waveform up, a call turns each frame into bands.
+
+    A frame depends on its own samples alone, so a stream has the same frames as the whole.
+
+    Attributes:
+      sample_rate: of the waveform, in Hz.
+      window: samples of a frame.
+      hop: samples from the start of a frame to that of the next.
+      bands: M.
+      low_hz, high_hz: where the lowest band begins and the highest one ends.
+      floor: added to each energy, so that silence stays finite.
+    """
+
+    sample_rate: int = 8000
+    window: int = 200
+    hop: int = 80
+    bands: int = 40
+    low_hz: float = 60.0
+    high_hz: float = 4000.0
+    floor: float = 1e-8
+
+    def count(self, samples):
+        """How many whole frames so many samples hold: an integer or an array of them."""
+        return (samples - self.window) // self.hop + 1
+
+    def frames(self, waveform: jax.Array) -> jax.Array:
+        """Cuts waveforms (..., N) into overlapping frames (..., T, window), T = `count(N)`."""
+        T = self.count(waveform.shape[-1])
+        return waveform[..., np.arange(T)[:, None] * self.hop + np.arange(self.window)]
+
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """Maps frames (..., T, window) to log band energies (..., T, M)."""
+        size = 2 ** (self.window - 1).bit_length()
+        taper = np.hanning(self.window).astype(np.float32).reshape((1,) * (frames.ndim - 1) + (-1,))
+        spectrum = jnp.fft.rfft(frames * taper, size)
+        energies = jnp.square(jnp.abs(spectrum)) / self.window
+        return jnp.log(energies @ self.filters(size) + self.floor)
+
+    def filters(self, size: int) -> np.ndarray:
+        """Triangles over the bins of a transform of `size` samples: (size // 2 + 1, M) float32."""
+        return triangles(self.bands, self.low_hz, self.high_hz, size, self.sample_rate).astype(np.float32)
+
+
+def read_cepstra(path: str | os.PathLike[str], coefficients: int) -> np.ndarray:
+    """Reads a Sphinx feature file: a 32-bit count of numbers, then as many 32-bit floats, in either byte order.
+
+    Args:
+      path: of the file, ".mfc" by custom.
+      coefficients: C.
+
+    Returns:
+      (T, C) float32.
+
+    Raises:
+      AudioError: the file cannot be read, or is no feature file with that many coefficients.
+    """
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise AudioError(f"{path}: expected a readable file ({error.strerror})") from None
+    for order in (">", "<"):
+        if len(content) > 4 and np.frombuffer(content, f"{order}i4", 1)[0] == len(content) // 4 - 1:
+            numbers = np.frombuffer(content[4:], f"{order}f4").astype(np.float32)
+            if len(content) % 4 == 0 and len(numbers) % coefficients == 0 and np.isfinite(numbers).all():
+                return numbers.reshape(-1, coefficients)
+    raise AudioError(
+        f"{path}: expected a Sphinx feature file with {coefficients} cepstra a frame "
+        f"(a 32-bit count, then as many 32-bit floats), got {len(content)} bytes of something else"
+    )
+
+
+def deltas(frames: np.ndarray, reach: int = 2) -> np.ndarray:
+    """Returns the slope of each coefficient over the 2 reach + 1 frames around each frame: like `frames` (T, C).
+
+    d_t = Σ_k k (c_{t+k} - c_{t-k}) / (2 Σ_k k²), k = 1 ... reach; the first and last frame stand for those beyond.
+    """
+    T = len(frames)
+    padded = np.pad(frames, ((reach, reach), (0, 0)), mode="edge")
+    slopes = sum(
+        k * (padded[reach + k : reach + k + T] - padded[reach - k : reach - k + T]) for k in range(1, reach + 1)
+    )
+    return np.asarray(slopes / (2 * sum(k * k for k in range(1, reach + 1))), frames.dtype)
+
+
+def with_deltas(frames: np.ndarray) -> np.ndarray:
+    """Returns coefficients, their slopes, and the slopes of those: (T, 3C)."""
+    slopes = deltas(frames)
+    return np.concatenate([frames, slopes, deltas(slopes)], axis=1)
+
+
+def standardised(frames: np.ndarray) -> np.ndarray:
+    """Gives each coefficient mean 0 and variance 1 over the utterance; one that never changes becomes 0."""
+    return (frames - frames.mean(axis=0)) / np.maximum(frames.std(axis=0), 1e-5)
+
+
+def stacked(frames: np.ndarray, count: int) -> np.ndarray:
+    """Puts each `count` frames side by side: (⌈T / count⌉, count C); zeros fill the last."""
+    missing = -len(frames) % count
+    return np.pad(frames, ((0, missing), (0, 0))).reshape(-1, count * frames.shape[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class MelCepstra:
+    """Cosine transforms of log-mel spectra: c_k = Σ_b β_b L(b) cos(π k (b + ½) / M) / M, β_0 = ½, other β_b = 1.
+
+    L(b) is the logarithm of the power in band b of a pre-emphasised waveform, x_n - a x_{n-1}, as 16-bit samples have
+    it; the bands are triangles of equal area. The defaults are those of the AN4 corpus. Sphinx also adds dither of one
+    unit, which is left out: a frame of digital silence has the power `floor` in each band.
+
+    Attributes:
+      sample_rate: of the waveform, in Hz.
+      window: samples of a frame, weighed by a Hamming window.
+      hop: samples from the start of a frame to that of the next.
+      size: of the Fourier transform.
+      bands: M.
+      low_hz, high_hz: where the lowest band begins and the highest one ends.
+      coefficients: C.
+      emphasis: a.
+      floor: the least power of a band, so that silence stays finite.
+
+    Reference: Davis and Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word Recognition in
+    Continuously Spoken Sentences", 1980.
+    """
+
+    sample_rate: int = 16000
+    window: int = 410
+    hop: int = 160
+    size: int = 512
+    bands: int = 40
+    low_hz: float = 130.0
+    high_hz: float = 6800.0
+    coefficients: int = 13
+    emphasis: float = 0.97
+    floor: float = 1.0
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Maps a waveform (N,) in [-1, 1], N at least a window, to cepstra (T, C) float32."""
+        samples = 32768.0 * np.asarray(waveform, np.float64)
+        emphasised = samples - self.emphasis * np.concatenate([[0.0], samples[:-1]])
+        T = (len(samples) - self.window) // self.hop + 1
+        frames = emphasised[np.arange(T)[:, None] * self.hop + np.arange(self.window)] * np.hamming(self.window)
+        power = np.square(np.abs(np.fft.rfft(frames, self.size)))
+        return (np.log(np.maximum(power @ self.filters(), self.floor)) @ self.transform()).astype(np.float32)
+
+    def filters(self) -> np.ndarray:
+        """Triangles over the bins, each of area 1 in Hz: (size // 2 + 1, M)."""
+        edges = corners(self.bands, self.low_hz, self.high_hz)
+        bank = triangles(self.bands, self.low_hz, self.high_hz, self.size, self.sample_rate)
+        return bank * 2 / (edges[2:] - edges[:-2])
+
+    def transform(self) -> np.ndarray:
+        """The cosine transform, (M, C)."""
+        bands = np.arange(self.bands)[:, None]
+        cosines = np.cos(np.pi * np.arange(self.coefficients) * (bands + 0.5) / self.bands) / self.bands
+        return np.where(bands == 0, 0.5, 1.0) * cosines
+
+
+class AudioError(DataError):
+    """A file of speech that cannot be used; the message is one line."""

@@ -1,0 +1,225 @@
+"""Spoken digits: which of the ten English digits is said in a recording of about half a second, 8 kHz.
+
+The standard split tests on each speaker's recordings 0 to 4 of each digit (300); here 5 to 9 are for validation and
+the other 2,400 to train. All speakers are in all parts. With `speaker` named, the test is on all 500 recordings of that
+speaker, who is not heard in training, and validation is on recordings 0 to 4 of the five others (250), or, with
+`validation_speaker`, on all of another speaker, which leaves four to train. In training, recordings are played faster
+or slower, which also moves their formants, louder or softer, duller or brighter, with noise, and as other microphones
+and rooms would give them.
+
+Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
+
+Free Spoken Digit Dataset: 3,000 recordings of the English digits by six speakers, 8 kHz, most under a second.
+
+Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
+"""
+
+import dataclasses
+import functools
+import io
+import math
+import pathlib
+import tarfile
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from experiments.data import fingerprint
+from experiments.data.batching import Buckets, bucket_edges, pad
+from experiments.data.fetch import DataError, fetch
+from experiments.data.fingerprint import Fingerprint
+from experiments.schema import Count, NonNegative, Range, require
+from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
+from experiments.tasks.classifier import class_metrics, class_sums
+from experiments.tasks.speech.augmentation import disturbed
+from experiments.tasks.speech.features import LogMel
+from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
+
+SAMPLE_RATE = 8000
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """
+    Attributes:
+      name: "7_jackson_32".
+      digit: 0 to 9.
+      speaker: one of `SPEAKERS`.
+      index: 0 to 49, which of the speaker's recordings of the digit it is.
+      samples: (N,) float32 in [-1, 1).
+    """
+
+    name: str
+    digit: int
+    speaker: str
+    index: int
+    samples: np.ndarray
+
+
+def load(data_dir: str | None) -> tuple[Recording, ...]:
+    """Returns all recordings, in the order of their names."""
+    return _read(fetch("fsdd", "fsdd.tar.gz", data_dir))
+
+
+@functools.cache
+def _read(path: pathlib.Path) -> tuple[Recording, ...]:
+    """Reads the archive's members `.../recordings/<name>.wav`, whatever the folder above is called."""
+    recordings = []
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            name = pathlib.PurePosixPath(member.name)
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is not None and name.parent.name == "recordings" and name.suffix == ".wav":
+                recordings.append(_recording(name.stem, file.read()))
+    return tuple(sorted(recordings, key=lambda recording: recording.name))
+
+
+def _recording(name: str, content: bytes) -> Recording:
+    digit, speaker, index = name.split("_")
+    with wave.open(io.BytesIO(content)) as file:
+        form = (file.getframerate(), file.getnchannels(), file.getsampwidth())
+        if form != (SAMPLE_RATE, 1, 2):
+            raise DataError(f"recordings/{name}.wav: expected 8 kHz, one channel, two bytes a sample, got {form}")
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
+    return Recording(name, int(digit), speaker, int(index), samples)
+
+
+CLASSES = 10
+BUCKETS = 4
+EVAL_BATCH_SIZE = 50
+FRONT = LogMel(sample_rate=SAMPLE_RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class FsddConfig(FinalConfig):
+    """As `FinalConfig`.
+
+    Attributes:
+      speaker: the one left out for the test; empty for the standard split.
+      validation_speaker: one left out for validation; empty for recordings of those who are trained on.
+      batch_size: recordings in a training batch, of similar lengths.
+      speed: in training, the most by which a recording's speed is changed: 0.15 for 15 %.
+      tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
+      gain_db: the most by which it is made louder or softer.
+      noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
+      silence: the most seconds during which that noise alone is heard before it, and after it, each at even odds.
+      colour: how much the impulse response that it is played through departs from a click; 0 for none.
+    """
+
+    name: Literal["fsdd"] = "fsdd"
+    speaker: Literal["", "george", "jackson", "lucas", "nicolas", "theo", "yweweler"] = ""
+    validation_speaker: Literal["", "george", "jackson", "lucas", "nicolas", "theo", "yweweler"] = ""
+    batch_size: Count = 64
+    speed: Annotated[float, Range(0, 0.3)] = 0.0
+    tilt: Annotated[float, Range(0, 0.9)] = 0.0
+    gain_db: NonNegative = 0.0
+    noise_db: Annotated[float, Range(-100, 0)] = -100.0
+    silence: Annotated[float, Range(0, 1)] = 0.0
+    colour: NonNegative = 0.0
+
+    def check(self):
+        fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
+        require("validation_speaker", bool(fits), "another speaker than a named `speaker`", self.validation_speaker)
+
+
+class Fsdd(Task):
+    """Classification of a recording by the digit said in it."""
+
+    Config, ModelConfig = FsddConfig, DigitRecogniserConfig
+    metric, mode = "accuracy", "max"
+    result_metrics = ("accuracy",)
+
+    def learn(self) -> dict[str, Any]:
+        """Loads the recordings, of which nothing is learned but the parameters."""
+        assert self.splits
+        return {}
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint.of_files("fsdd", "fsdd.tar.gz")
+
+    @functools.cached_property
+    def splits(self) -> dict[Split, list[Recording]]:
+        """The recordings of each split."""
+        splits: dict[Split, list[Recording]] = {"train": [], "validation": [], "test": []}
+        for recording in load(self.data_dir):
+            splits[split_of(self.config, recording)].append(recording)
+        return splits
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """The samples of the longest recording."""
+        return max(len(one.samples) for split in self.splits.values() for one in split)
+
+    @functools.cached_property
+    def trained_on(self) -> list[Recording]:
+        return self.splits["train"] + ([] if self.selects else self.splits["validation"])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """The samples of each recording trained on."""
+        return np.array([len(one.samples) for one in self.trained_on])
+
+    @property
+    def result_name(self) -> str:
+        return "fsdd_loso" if self.config.speaker else "fsdd"
+
+    def model(self, config: DigitRecogniserConfig, rngs: nnx.Rngs) -> DigitRecogniser:
+        return DigitRecogniser(config, FRONT, CLASSES, rngs)
+
+    def train_batch(self, seed: int, step: int) -> Batch:
+        config = self.config
+        rows, edge = self._buckets(seed).batch(step)
+        rng = np.random.default_rng((seed, 1, step))
+        chosen = [self.trained_on[row] for row in rows]
+        silence = round(config.silence * SAMPLE_RATE)
+        levels = (config.speed, config.tilt, config.gain_db, config.noise_db)
+        waveforms = [disturbed(one.samples, rng, *levels, silence, config.colour) for one in chosen]
+        return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)) + 2 * silence)
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray:
+        return self._buckets(seed).batch(step)[0]
+
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        recordings = self.splits[split]
+        for start in range(0, len(recordings), EVAL_BATCH_SIZE):
+            part = recordings[start : start + EVAL_BATCH_SIZE]
+            arrays = self._batch([one.samples for one in part], part, self.longest)
+            del arrays["weights"]
+            yield from padded_batches(arrays, EVAL_BATCH_SIZE)
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits = model(batch["waveforms"], batch["lengths"], key=key)
+        return class_sums(logits, batch["labels"], batch["weights"]), carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return class_metrics(sums)
+
+    def _buckets(self, seed: int) -> Buckets:
+        return Buckets(self.lengths, bucket_edges(self.lengths, BUCKETS), self.batch_size, seed)
+
+    def _batch(self, waveforms: Sequence[np.ndarray], recordings: Sequence[Recording], length: int) -> Batch:
+        padded, lengths = pad(waveforms, length)
+        labels = np.array([one.digit for one in recordings], np.int32)
+        return {
+            "waveforms": padded,
+            "lengths": lengths,
+            "labels": labels,
+            "weights": np.ones(len(labels), np.float32),
+        }
+
+
+def split_of(config: FsddConfig, recording: Recording) -> Split:
+    """Returns the part of the data that a recording belongs to."""
+    if config.speaker:
+        if recording.speaker == config.speaker:
+            return "test"
+        if config.validation_speaker:
+            return "validation" if recording.speaker == config.validation_speaker else "train"
+        return "validation" if recording.index < 5 else "train"
+    return "test" if recording.index < 5 else "validation" if recording.index < 10 else "train"

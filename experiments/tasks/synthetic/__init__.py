@@ -1,0 +1,1 @@
+"""Generated long-memory problems."""

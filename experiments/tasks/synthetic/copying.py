@@ -1,0 +1,95 @@
+"""The copying problem: read ten symbols, wait, and say them again.
+
+A sequence has T + 20 steps: ten symbols drawn uniformly from 1..8, T - 1 blanks (0), and eleven marks (9). The target
+is the blank at the first T + 10 steps and the ten symbols, in order, at the last ten. A memoryless model that says
+blank and then guesses has a cross-entropy of 10 ln 8 / (T + 20) nats a step; results are the ratio to it, so
+that 1 is nothing remembered and 0 is everything.
+
+Inputs are one-hot. Training sequences are drawn afresh at every step; the validation and test sets are drawn once, from
+streams of their own that no seed touches.
+
+Reference: Arjovsky et al., "Unitary Evolution Recurrent Neural Networks", 2016; with eleven marks as in Bai et al., "An
+Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling", 2018.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.schema import Checked, Count
+from experiments.tasks.base import Batch, Carry, Sums, mean
+from experiments.tasks.classifier import Tagger, TaggerConfig
+from experiments.tasks.synthetic.generated import Generated
+
+MEMORY = 10
+SYMBOLS = 8
+BLANK, MARK = 0, SYMBOLS + 1
+CLASSES = SYMBOLS + 2
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyingConfig(Checked):
+    """
+    Attributes:
+      length: T, the steps over which the symbols are held.
+      batch_size: sequences in a training batch.
+      eval_count: sequences in each of the validation and test sets.
+    """
+
+    name: Literal["copying"] = "copying"
+    length: Count = 200
+    batch_size: Count = 64
+    eval_count: Count = 500
+
+
+class Copying(Generated):
+    """Classification of every step."""
+
+    Config, ModelConfig = CopyingConfig, TaggerConfig
+    metric, mode = "loss_ratio", "min"
+    eval_batch_size = 100
+    result_metrics = ("loss_ratio",)
+
+    @property
+    def result_name(self) -> str:
+        return f"copying_{self.config.length}"
+
+    @property
+    def memoryless_loss(self) -> float:
+        """The cross-entropy, in nats a step, of saying blank and then guessing."""
+        return MEMORY * math.log(SYMBOLS) / (self.config.length + 2 * MEMORY)
+
+    def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
+        return Tagger(config, CLASSES, CLASSES, rngs)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Batch:
+        return draw(rng, count, self.config.length)
+
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        logits = model(jax.nn.one_hot(batch["inputs"], CLASSES), key=key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean(axis=1)
+        hits = (logits.argmax(axis=-1) == batch["targets"])[:, -MEMORY:].mean(axis=1)
+        weights = batch["weights"]
+        count = weights.sum()
+        return {"loss": ((losses * weights).sum(), count), "recalled": ((hits * weights).sum(), count)}, carry
+
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Returns nats a step, their ratio to the memoryless model's, and the percentage of symbols said rightly."""
+        loss = mean(sums, "loss")
+        return {"loss": loss, "loss_ratio": loss / self.memoryless_loss, "recalled": 100 * mean(sums, "recalled")}
+
+
+def draw(rng: np.random.Generator, count: int, length: int) -> Batch:
+    """Draws sequences: inputs and targets, int32 (count, T + 20)."""
+    symbols = rng.integers(1, SYMBOLS + 1, (count, MEMORY), np.int32)
+    inputs = np.full((count, length + 2 * MEMORY), BLANK, np.int32)
+    targets = inputs.copy()
+    inputs[:, :MEMORY] = targets[:, -MEMORY:] = symbols
+    inputs[:, length + MEMORY - 1 :] = MARK
+    return {"inputs": inputs, "targets": targets}

@@ -1,0 +1,86 @@
+"""A recurrent language model: embedding, recurrent layers, softmax."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+import gru_jax
+from experiments.schema import Count, require
+from experiments.tasks.recurrent import RecurrentConfig, recurrent
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig(RecurrentConfig):
+    """As `RecurrentConfig`; `dropout` also acts on the embeddings and before the softmax.
+
+    Attributes:
+      embedding_size: the width of a symbol's embedding.
+      tied: whether the softmax's weights are the embedding's; then embedding_size must be hidden_size.
+    """
+
+    embedding_size: Count = 128
+    tied: bool = False
+
+    def check(self):
+        super().check()
+        fits = not self.tied or self.embedding_size == self.hidden_size
+        require("embedding_size", fits, f"hidden_size={self.hidden_size} where tied", self.embedding_size)
+
+
+class LanguageModel(nnx.Module):
+    """Symbols (B, T) -> logits of each next symbol (B, T, V).
+
+    Reference: Zaremba et al., "Recurrent Neural Network Regularization", 2014 (where dropout acts).
+    """
+
+    def __init__(self, config: LanguageModelConfig, vocabulary_size: int, rngs: nnx.Rngs):
+        """Makes fresh parameters from `rngs`."""
+        self.config = config
+        self.embedding = nnx.Embed(vocabulary_size, config.embedding_size, rngs=rngs)
+        self.recurrent = recurrent(config, config.embedding_size, rngs)
+        self.softmax = None if config.tied else nnx.Linear(config.hidden_size, vocabulary_size, rngs=rngs)
+
+    def __call__(self, symbols: jax.Array, h0: Any = None, *, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
+        """Reads symbols.
+
+        Args:
+          symbols: (B, T) integers.
+          h0: the state before, as returned or from `initial_state`; None for zeros.
+          key: for dropout, consumed; None for none.
+
+        Returns:
+          logits (B, T, V) and the state after.
+        """
+        rate = self.config.dropout
+        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+        xs = gru_jax.dropout(self.embedding(symbols), rate, keys[0])
+        ys, h_last = self.recurrent(xs, h0, deterministic=keys[1] is None, rngs=keys[1])
+        return self.logits(gru_jax.dropout(ys, rate, keys[2])), h_last
+
+    def step(self, symbols: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        """Reads one symbol of each row, without unrolling: what a stream needs.
+
+        Args:
+          symbols: (B,) integers.
+          state: the state before.
+
+        Returns:
+          logits (B, V) of the next symbol, and the state after.
+        """
+        cell, dtype = self.recurrent.cell.cell, self.recurrent.matmul_dtype
+        x, after = self.embedding(symbols), []
+        for (params,), (h,) in zip(self.recurrent.parameters(), state, strict=True):
+            h = cell.step(params, h, cell.project(params, x, dtype), dtype)
+            x = cell.output(h)
+            after.append((h,))
+        return self.logits(x), tuple(after)
+
+    def logits(self, ys: jax.Array) -> jax.Array:
+        """Maps outputs (..., H) to logits (..., V)."""
+        return self.embedding.attend(ys) if self.softmax is None else self.softmax(ys)
+
+    def initial_state(self, rows: int) -> Any:
+        """Returns the zero state of all layers for `rows` sequences."""
+        return self.recurrent.initial_state((rows,))

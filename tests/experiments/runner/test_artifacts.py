@@ -1,0 +1,218 @@
+"""What a run has learned from its data is its own: the data may change, move or go."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import sample
+from experiments.data.fetch import DataError
+from experiments.runner import devices, loop
+from experiments.runner.config import load, resolve
+from experiments.runner.evaluation import Evaluator
+from experiments.runner.logging import Display
+from experiments.runner.run import load_trained
+from experiments.runner.run_folder import RunFolder, RunFolderError
+from experiments.tasks import find
+from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
+from experiments.tasks.text.char_lm import CharLM
+from tests.experiments.config_files import GENERATED, NAMES
+from tests.experiments.programs import SONG, programs
+
+TEXT = SONG * 8
+
+
+def configuration(path):
+    return resolve(
+        {
+            "task": {"name": "char_lm", "text_file": str(path), "length": 8, "batch_size": 4, "validation_streams": 2},
+            "model": {"hidden_size": 8, "embedding_size": 4},
+            "optimizer": {"learning_rate": 0.05},
+            "train": {"steps": 4, "log_every": 4, "eval_every": 4, "checkpoint_every": 4},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run beside its text."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "song.txt").write_text(TEXT)
+    config, folder = configuration(place / "song.txt"), RunFolder(place / "run")
+    task, mesh = CharLM(config.task, None), devices.make_mesh(4, 1)
+    with folder.claimed(config):
+        folder.record(task)
+        loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(4, 0, io.StringIO()))
+    return place
+
+
+@pytest.fixture
+def place(whole, tmp_path):
+    """A copy of the run, without the text."""
+    shutil.copytree(whole / "run", tmp_path / "run")
+    return tmp_path
+
+
+def sampled(folder):
+    task, model = load_trained(str(folder), None, (CharLM,))
+    return "".join(sample.generate(model, task.vocabulary, "To be", 30, 1.0, jax.random.key(0)))
+
+
+def loss_of(folder, path):
+    """The validation loss, as `evaluate` computes it with the text at a path."""
+    config = RunFolder(folder).load_config()
+    task, mesh = CharLM(CharLM.moved_to(config.task, str(path)), None, folder), devices.make_mesh(4, 1)
+    task.refuse_other_data(folder, "--data_file")
+    run = loop.load(config, task, RunFolder(folder), mesh)
+    return Evaluator(task, run.graph, mesh)(run.best, "validation")["loss"], run.progress.best_value
+
+
+def test_what_was_learned_is_written_for_people_and_programs(whole):
+    content = json.loads((whole / "run" / "artifacts.json").read_text(encoding="utf-8"))
+    assert content == {
+        "data": {
+            "description": "song.txt, 680 characters",
+            "sha256": hashlib.sha256((whole / "song.txt").read_bytes()).hexdigest(),
+        },
+        "artifacts": {"vocabulary": "".join(sorted(set(TEXT))), "split_starts": [581, 612]},
+    }
+
+
+def test_a_copied_folder_alone_samples_the_same_text(whole, place, monkeypatch):
+    expected = sampled(whole / "run")
+    monkeypatch.setattr("experiments.tasks.text.char_lm.read_text", None)  # nothing is read
+    assert sampled(place / "run") == expected
+
+
+def test_a_moved_text_is_evaluated_where_it_is(whole, place):
+    (place / "moved.txt").write_text(TEXT)
+    loss, recorded = loss_of(place / "run", place / "moved.txt")
+    np.testing.assert_allclose(loss, recorded, rtol=1e-6)
+    with pytest.raises(
+        DataError, match=r"gone.txt is not there; if it was moved, name its new place with --data_file$"
+    ):
+        loss_of(place / "run", place / "gone.txt")
+
+
+@pytest.mark.parametrize("text", [TEXT.replace("b", "x"), TEXT + "é", TEXT[:-1], TEXT[::-1]])
+def test_another_text_is_refused_in_one_line(place, text):
+    path = place / "song.txt"
+    path.write_text(text, encoding="utf-8")
+    before = sampled(place / "run")
+    recorded, found = r"song.txt, 680 characters \(sha256 \w+...\)", rf"song.txt, {len(text)} characters"
+    with pytest.raises(DataError, match=rf"^.*run has learned from {recorded}, got {found} .* with --data_file, .*$"):
+        loss_of(place / "run", path)
+    assert sampled(place / "run") == before
+
+
+def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place):
+    folder, moved = RunFolder(place / "run"), configuration(place / "moved.txt")
+    folder.refuse_others(moved)
+    with folder.claimed(moved):
+        pass
+    assert folder.load_config() == moved
+    other = dataclasses.replace(moved, task=dataclasses.replace(moved.task, length=9))
+    with pytest.raises(RunFolderError, match=r"another configuration: task.length: 8, not 9$"):
+        folder.refuse_others(other)
+    with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
+        folder.refuse_others(dataclasses.replace(moved, task=CharLM.moved_to(moved.task, "")))
+    folder.artifacts.unlink()
+    with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
+        folder.refuse_others(configuration(place / "song.txt"))
+
+
+def test_a_run_of_an_earlier_version_learns_once_more_and_says_so(whole, place):
+    expected = sampled(whole / "run")
+    (place / "run" / "artifacts.json").unlink()
+    with pytest.warns(
+        UserWarning, match=r"run does not say what it has learned from: it is taken to be song.txt, 680 "
+    ):
+        assert sampled(place / "run") == expected
+    assert (place / "run" / "artifacts.json").read_bytes() == (whole / "run" / "artifacts.json").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": {}, "artifacts": {}}', '{"data": null, "artifacts": []}'])
+def test_damaged_artifacts_are_named(place, text):
+    (place / "run" / "artifacts.json").write_text(text)
+    with pytest.raises(DataError, match=r"^.*artifacts\.json is damaged: .*$"):
+        sampled(place / "run")
+
+
+def test_artifacts_that_lack_something_are_named(place):
+    path = place / "run" / "artifacts.json"
+    content = json.loads(path.read_text())
+    del content["artifacts"]["vocabulary"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"artifacts\.json is damaged: it lacks vocabulary$"):
+        sampled(place / "run")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_task_makes_its_model_from_the_folder_alone(name, request, tmp_path):
+    config = resolve(load(name).get_config("smoke"))
+    kind = find(config.task.name)
+    data_dir = None if name in GENERATED else str(request.getfixturevalue("data_dir"))
+    task = kind(config.task, data_dir)
+    task.save_artifacts(tmp_path)
+    shapes = nnx.eval_shape(lambda: nnx.state(task.model(config.model, nnx.Rngs(0))))
+    alone = kind(config.task, str(tmp_path / "nowhere"), tmp_path)
+    assert nnx.eval_shape(lambda: nnx.state(alone.model(config.model, nnx.Rngs(0)))) == shapes
+    assert json.loads(json.dumps(task.artifacts)) == alone.artifacts
+    again = kind(config.task, data_dir, tmp_path)
+    again.refuse_other_data(tmp_path, "--data_file")
+    one, other = (next(iter(each.eval_batches("validation"))) for each in (task, again))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def write_series(path, values):
+    path.write_text("\n".join(["a,b", *(f"{a!r},{b!r}" for a, b in values.tolist())]) + "\n")
+
+
+def test_rows_that_came_later_do_not_move_the_splits(tmp_path):
+    path, values = tmp_path / "own.csv", np.random.default_rng(0).normal(size=(60, 2))
+    config = ForecastingConfig(dataset="csv", csv_file=str(path), date_column="", window=6, horizon=2, batch_size=4)
+    write_series(path, values)
+    before = Forecasting(config, None)
+    before.save_artifacts(tmp_path)
+    write_series(path, np.concatenate([values, 100 + values]))
+    after = Forecasting(config, None, tmp_path)
+    with pytest.warns(UserWarning, match=r"own.csv has 60 rows more than .* has learned from; they are left out"):
+        after.refuse_other_data(tmp_path, "--data_file")
+    for split in ("train", "validation", "test"):
+        for one, other in zip(before.eval_batches(split), after.eval_batches(split), strict=True):
+            jax.tree.map(np.testing.assert_array_equal, one, other)
+    values[3, 1] += 1e-9
+    write_series(path, values)
+    with pytest.raises(DataError, match=r"has learned from own.csv, 60 rows of a, b \(sha256 .*, got own.csv, 60 rows"):
+        Forecasting(config, None, tmp_path).refuse_other_data(tmp_path, "--data_file")
+
+
+@pytest.mark.slow
+def test_the_commands_take_a_run_whose_text_was_changed_and_moved(tmp_path):
+    text, folder, moved = tmp_path / "song.txt", tmp_path / "run", tmp_path / "moved" / "[1]"
+    text.write_text(SONG * 40)
+    smoke = ["--config=configs/char_lm.py:smoke", "--devices=1", "--config.train.steps=20"]
+    with programs() as run:
+        run.run("train", *smoke, f"--config.task.text_file={text}", f"--workdir={folder}")
+        value = json.loads((folder / "summary.json").read_text())["test"]["nats_per_char"]
+        shown = run.run("sample", f"--workdir={folder}", "--length=20")
+        moved.parent.mkdir()
+        folder.rename(moved)
+        text.write_text(SONG.replace("b", "x") * 40)
+        assert run.run("sample", f"--workdir={moved}", "--length=20") == shown
+        for command in (["evaluate"], ["train", *smoke, f"--config.task.text_file={text}"]):
+            error = run.run(*command, f"--workdir={moved}", status=1)
+            assert error.startswith(f"error: {moved} has learned from song.txt, 3,400 characters (sha256 ")
+            assert error.count("\n") == 1
+        (tmp_path / "back.txt").write_text(SONG * 40)
+        back = f"--data_file={tmp_path / 'back.txt'}"
+        assert f"nats_per_char  {value:.6g}" in run.run("evaluate", f"--workdir={moved}", "--split=test", back)
+        (moved / "summary.json").unlink()
+        out = run.run("train", *smoke, f"--config.task.text_file={tmp_path / 'back.txt'}", f"--workdir={moved}")
+        assert "resumed at step 20" in out

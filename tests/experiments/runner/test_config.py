@@ -1,0 +1,96 @@
+"""A whole experiment's configuration: defaults, refusals, and the way through config.json and back.
+
+What is known of config files without running them.
+"""
+
+import inspect
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.runner.config import differences, load, resolve, with_variant
+from experiments.schema import ConfigError
+from experiments.tasks import TASKS
+from tests.experiments.config_files import NAMES
+
+
+def test_fills_in_defaults_and_survives_json():
+    config = resolve(ConfigDict({"task": {"name": "adding", "length": 50}, "model": {"cell": "lstm"}, "seed": 7}))
+    assert (config.task.length, config.task.batch_size) == (50, 64)
+    assert (config.model.cell, config.model.hidden_size, config.optimizer.name, config.seed) == ("lstm", 128, "adam", 7)
+    assert resolve(json.loads(json.dumps(config.to_dict()))) == config
+
+
+TASK_NAMES, QUOTED = ", ".join(TASKS), ", ".join(map(repr, TASKS))
+REFUSED = [
+    ({}, f"task.name: expected one of {TASK_NAMES}, got nothing"),
+    ({"task": {"name": "ading"}}, f"task.name: expected one of {QUOTED} (did you mean 'adding'?), got 'ading'"),
+    ({"task": {"name": 3}}, f"task.name: expected one of {QUOTED}, got 3"),
+    ({"task": "adding"}, f"task.name: expected one of {TASK_NAMES}, got nothing"),
+    ({"task": {"name": "adding"}, "modle": {}}, "modle: unknown key (did you mean 'model'?)"),
+    ({"task": {"name": "adding", "layout": "rows"}}, "task.layout: unknown key"),
+    ({"task": {"name": "adding", "length": 1}}, "task.length: expected an integer at least 2, got 1"),
+    ({"task": {"name": "digits", "batch_size": 1258}}, "task.batch_size: expected at most 1257 images, got 1258"),
+    ({"task": {"name": "adding"}, "model": {"hidden_size": 0}}, "model.hidden_size: expected an integer at least 1"),
+    (
+        {"task": {"name": "adding"}, "model": {"hiden_size": 8}},
+        "model.hiden_size: unknown key (did you mean 'hidden_size'?)",
+    ),
+    ({"task": {"name": "adding"}, "model": {"tied": True}}, "model.tied: unknown key"),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "gur"}},
+        "model.cell: expected one of 'gru', 'lstm', 'elman' (did you",
+    ),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "lstm", "reset": "after"}},
+        "model.reset: expected the default unless",
+    ),
+    ({"task": {"name": "adding"}, "model": {"forget_bias": 2.0}}, "model.forget_bias: expected the default unless"),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "elman", "longest_delay": 9}},
+        'model.longest_delay: expected the default for cell="elman", got 9',
+    ),
+    (
+        {"task": {"name": "char_lm"}, "model": {"tied": True, "hidden_size": 64}},
+        "model.embedding_size: expected hidden_size=64 where tied, got 128",
+    ),
+    ({"task": {"name": "adding"}, "optimizer": {"name": "adm"}}, "optimizer.name: expected one of 'adam', "),
+    (
+        {"task": {"name": "adding"}, "optimizer": {"schedule": "exponential"}},
+        "optimizer.final_fraction: expected above 0 with an exponential schedule, got 0.0",
+    ),
+    (
+        {"task": {"name": "adding"}, "optimizer": {"warmup_steps": 10}, "train": {"steps": 10}},
+        "optimizer.warmup_steps: expected fewer than train.steps=10, got 10",
+    ),
+    ({"task": {"name": "adding"}, "seed": -1}, "seed: expected an integer from 0 to 2**32 - 1, got -1"),
+    ({"task": {"name": "adding"}, "seed": "1"}, "seed: expected an integer from 0 to 2**32 - 1, got '1'"),
+    ({"task": {"name": "adding"}, "train": 5}, "train: expected a mapping of keys to values, got 5"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED)
+def test_refuses_in_one_line(values, message):
+    with pytest.raises(ConfigError) as error:
+        resolve(ConfigDict(values))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_differences_name_the_keys():
+    one = {"task": {"name": "adding", "length": 50}, "seed": 1, "sizes": (1, 2)}
+    other = {"task": {"name": "adding", "length": 60}, "seed": 1, "sizes": [1, 2], "extra": True}
+    assert differences(one, other) == ["task.length: 50, not 60", "extra: 'nothing', not True"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_variant_that_is_meant_where_none_is_named(name):
+    default = inspect.signature(load(name).get_config).parameters["variant"].default
+    assert with_variant(f"configs/{name}.py") == f"configs/{name}.py:{default}"
+    assert with_variant(f"configs/{name}.py:smoke") == f"configs/{name}.py:smoke"
+
+
+def test_what_is_no_config_file_stays_as_it_is():
+    assert with_variant("runs/x/config.json") == "runs/x/config.json"
+    assert with_variant("configs/gone.py") == "configs/gone.py"

@@ -1,0 +1,76 @@
+"""Every config's smoke variant runs from end to end; cells stand beside each other at an equal number of parameters."""
+
+import json
+import math
+import pathlib
+from functools import partial
+
+import jax
+import pytest
+from flax import nnx
+
+from experiments.reporting import document, published
+from experiments.runner.config import CELLS, load, parse_variant, resolve, variant_names
+from experiments.runner.run import prepare, run
+from experiments.runner.run_folder import RunFolder
+from experiments.tasks import find
+from tests.experiments.config_files import GENERATED, NAMES
+
+ROWS = published.read(pathlib.Path(__file__).parents[3] / document.RESULTS).rows.values()
+WITH_WIDTHS = [name for name in NAMES if hasattr(load(name), "WIDTHS")]
+
+
+@pytest.fixture
+def folder_of(request):
+    """Gives the folder of real data, for configs that need it; else None. Skips where there is none."""
+    return lambda name: None if name in GENERATED else str(request.getfixturevalue("data_dir"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
+    config = resolve(load(name).get_config("smoke"))
+    task = find(config.task.name)(config.task, folder_of(name))
+    folder = RunFolder(tmp_path)
+    origin = {"config": f"configs/{name}.py:smoke", "overrides": []}
+    with folder.claimed(config):
+        summary = run(config, task, folder, prepare(config, task, 1), origin)
+    assert json.loads(folder.summary.read_text()) == summary
+    assert set(task.result_metrics) <= set(summary["test"])
+    assert all(math.isfinite(summary["test"][metric]) for metric in task.result_metrics)
+    assert summary["steps"] == config.train.steps
+    assert folder.learning_curve.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", WITH_WIDTHS)
+def test_cells_have_as_many_parameters_and_no_more_than_count(name, folder_of):
+    module = load(name)
+    for setting in (v for v in module.VARIANTS if "-" not in v and v != "smoke"):
+        counts, task = {}, None
+        for cell, suffix in zip(CELLS, ("", "-lstm", "-elman"), strict=True):
+            config = resolve(module.get_config(setting + suffix))
+            assert config.model.cell == cell
+            task = task or find(config.task.name)(config.task, folder_of(name))
+            model = nnx.eval_shape(partial(task.model, config.model), nnx.Rngs(0))
+            counts[cell] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        assert task is not None
+        for cell in ("lstm", "elman"):
+            assert counts[cell] == pytest.approx(counts["gru"], rel=0.02), (setting, counts)
+        targets = [row.target for row in ROWS if row.task == task.result_name and row.target is not None]
+        limits = [target.at_most for target in targets if target.at_most is not None]
+        assert all(max(counts.values()) <= limit for limit in limits), (setting, counts)
+
+
+@pytest.mark.parametrize(
+    ("variant", "chosen"),
+    [("b", ("b", "gru", False)), ("b-elman", ("b", "elman", False)), ("smoke", ("a", "gru", True))],
+)
+def test_the_name_of_a_variant_is_taken_apart(variant, chosen):
+    known = variant_names("a", "b")
+    assert known == ("a", "a-lstm", "a-elman", "b", "b-lstm", "b-elman", "smoke")
+    assert parse_variant("configs/x.py", known, variant) == chosen
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match=r"configs/x.py: expected one of a, a-lstm, a-elman, smoke, got 'a-gru'"):
+        parse_variant("configs/x.py", variant_names("a"), "a-gru")

@@ -1,0 +1,46 @@
+"""How many devices a batch is spread over."""
+
+import jax
+import pytest
+
+from experiments.runner import devices
+
+
+@pytest.mark.parametrize(("number", "most", "expected"), [(64, 2, 2), (9, 2, 1), (12, 8, 6), (7, 8, 7), (1, 4, 1)])
+def test_largest_divisor(number, most, expected):
+    assert devices.largest_divisor(number, most) == expected
+
+
+def test_takes_as_many_devices_as_divide_the_batch():
+    assert len(jax.devices()) == 8
+    assert devices.make_mesh(12).size == 6
+    assert devices.make_mesh(12, 3).size == 3
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "count", "model_parallel", "expected"),
+    [
+        (12, None, 1, 4),  # of four cores as many as divide the batch
+        (9, None, 1, 3),
+        (12, 6, 1, 6),  # asked for: more than there are cores
+        (4, 9, 1, 4),  # never more than rows
+        (12, None, 2, 4),  # two times two
+        (1, None, 2, 2),
+    ],
+)
+def test_requests_what_is_asked_for_or_as_many_cores_as_divide_the_batch(
+    batch_size, count, model_parallel, expected, monkeypatch
+):
+    requested = []
+    monkeypatch.setattr(devices, "available_cores", lambda: 4)
+    monkeypatch.setattr(jax.config, "update", lambda *setting: requested.append(setting))
+    devices.request_cpu_devices(batch_size, count, model_parallel)
+    assert requested == [("jax_num_cpu_devices", expected)]
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(9, "from 1 to 8"), (5, "divides the batch size 12"), (0, "from 1 to 8")]
+)
+def test_refuses_what_cannot_be(count, message):
+    with pytest.raises(devices.DeviceError, match=message):
+        devices.make_mesh(12, count)

@@ -1,0 +1,44 @@
+"""What is written down of a start."""
+
+import subprocess
+
+import pytest
+
+from experiments.runner import environment
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository of one commit, in the place of this one."""
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    for name in (
+        "RESULTS.md",
+        "README.md",
+        "docs/results/music.md",
+        "experiments/results/digits.jsonl",
+        "experiments/train.py",
+    ):
+        (tmp_path / name).write_text("first\n")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for command in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_commit_is_dirty_where_something_other_than_results_differs(checkout):
+    clean = environment.commit()
+    assert len(clean) == 40
+    (checkout / "experiments" / "results" / "digits.jsonl").write_text("second\n")
+    for name in ("RESULTS.md", "README.md", "docs/results/music.md"):
+        (checkout / name).write_text("second\n")
+    (checkout / "untracked").write_text("second\n")
+    assert environment.commit() == clean
+    (checkout / "experiments" / "train.py").write_text("second\n")
+    assert environment.commit() == f"{clean}-dirty"
+
+
+def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.commit() == "unknown"

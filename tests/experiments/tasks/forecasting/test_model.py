@@ -1,0 +1,136 @@
+"""Forecasts look back only, channels mix or do not, quantiles never cross, decoding goes step by step.
+
+What is taken out of a window is put back.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.tasks.forecasting.model import Forecaster, ForecasterConfig, ReversibleNormalisation, ordered
+from experiments.tasks.forecasting.series import windows
+
+LEVELS = (0.1, 0.5, 0.9)
+WINDOW, HORIZON, VARIABLES, ROWS = 8, 5, 2, 30
+VARIANTS = [
+    ("direct", "shared", "mean"),
+    ("direct", "joint", "last"),
+    ("stepwise", "shared", "last"),
+    ("stepwise", "joint", "none"),
+]
+
+
+def make(decoder="direct", channels="shared", normalisation="mean", **options):
+    config = ForecasterConfig(
+        hidden_size=6, segment=2, decoder=decoder, channels=channels, normalisation=normalisation, **options
+    )
+    return Forecaster(config, HORIZON, VARIABLES, LEVELS, nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("decoder", "channels", "normalisation"), VARIANTS)
+def test_forecasts_never_look_ahead(decoder, channels, normalisation):
+    model = make(decoder, channels, normalisation)
+    series = jax.random.normal(jax.random.key(1), (ROWS, VARIABLES))
+    origin = 15
+
+    @jax.jit
+    @jax.jacrev
+    def by_row(series):
+        # Forecasts (K, V, Q) of the window at the origin: their derivatives by every row of the whole series.
+        return model(windows(series, np.array([origin]), WINDOW, HORIZON)[0])[0]
+
+    derivative = np.abs(by_row(series))  # (K, V, Q, N, V)
+    assert derivative[..., origin:, :].max() == 0.0
+    assert derivative[..., : origin - WINDOW, :].max() == 0.0
+    per_row = derivative.max(axis=(0, 1, 2, 4))
+    assert (per_row[origin - WINDOW : origin] > 0).all()
+    across = derivative[:, 0, :, :, 1].max(), derivative[:, 1, :, :, 0].max()
+    assert across == (0.0, 0.0) if channels == "shared" else min(across) > 0
+
+
+def test_quantiles_never_cross():
+    model = make("stepwise")
+    model.normalisation.log_gain = nnx.Param(jnp.array([2.0, -3.0]))
+    quantiles = nnx.jit(model)(10.0 * jax.random.normal(jax.random.key(2), (50, WINDOW, VARIABLES)))
+    assert quantiles.shape == (50, HORIZON, VARIABLES, len(LEVELS))
+    assert (jnp.diff(quantiles, axis=-1) > 0).all()
+
+
+def test_ordered_quantiles_by_hand():
+    one = np.log1p(np.e)  # softplus(1)
+    np.testing.assert_allclose(
+        ordered(jnp.array([[1.0, 1.0, 5.0, 1.0, 1.0]]), 2),
+        [[5 - 2 * one, 5 - one, 5, 5 + one, 5 + 2 * one]],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(("cell", "channels"), [("gru", "shared"), ("lstm", "joint")])
+def test_stepwise_decoding_reads_its_own_medians(cell, channels):
+    # The same forecast by hand: each segment's medians are appended to the window and everything is read anew.
+    model = make("stepwise", channels, "none", cell=cell, num_layers=2)
+    xs = jax.random.normal(jax.random.key(3), (4, WINDOW, VARIABLES))
+
+    @jax.jit
+    def both(xs):
+        whole, forecasts = model(xs), []
+        for _ in range(3):
+            first = model(xs)[:, :2]
+            forecasts.append(first)
+            xs = jnp.concatenate([xs, first[..., 1]], axis=1)
+        return whole, jnp.concatenate(forecasts, axis=1)[:, :HORIZON]
+
+    np.testing.assert_allclose(*both(xs), rtol=1e-5, atol=1e-6)
+
+
+def test_forecasts_begin_near_the_last_value():
+    model = make(normalisation="last")
+    xs = jax.random.normal(jax.random.key(5), (20, WINDOW, VARIABLES))
+    difference = nnx.jit(model)(xs)[..., 1] - xs[:, -1:]
+    assert float(jnp.abs(difference).max()) < 0.5
+
+
+@pytest.fixture
+def xs():
+    return 3.0 + 5.0 * jax.random.normal(jax.random.key(0), (4, 50, 2))
+
+
+def learned(centre):
+    layer = ReversibleNormalisation(2, centre)
+    layer.log_gain, layer.bias = nnx.Param(jnp.array([0.3, -1.2])), nnx.Param(jnp.array([0.5, -2.0]))
+    return layer
+
+
+@pytest.mark.parametrize("centre", ["mean", "last"])
+def test_the_inverse_undoes_it(centre, xs):
+    layer = learned(centre)
+    normalised, level = layer(xs)
+    np.testing.assert_allclose(layer.inverse(normalised, level), xs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fresh_one_standardises_every_window_by_itself(xs):
+    normalised, _ = ReversibleNormalisation(2, "mean")(xs)
+    np.testing.assert_allclose(normalised.mean(axis=1), 0.0, atol=1e-6)
+    np.testing.assert_allclose(normalised.std(axis=1), 1.0, rtol=1e-4)
+    around_last, _ = ReversibleNormalisation(2, "last")(xs)
+    np.testing.assert_array_equal(around_last[:, -1], 0.0)
+    np.testing.assert_allclose(around_last.std(axis=1), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("centre", ["mean", "last"])
+def test_it_does_not_see_a_windows_level_or_unit(centre, xs):
+    layer = learned(centre)
+    normalised, _ = layer(xs)
+    moved, level = layer(100.0 * xs - 7.0)
+    np.testing.assert_allclose(moved, normalised, rtol=1e-3, atol=1e-4)
+    plain = layer.inverse(jnp.ones((4, 3, 2)), layer(xs)[1])
+    np.testing.assert_allclose(layer.inverse(jnp.ones((4, 3, 2)), level), 100.0 * plain - 7.0, rtol=1e-4, atol=1e-2)
+
+
+def test_a_constant_window_stays_finite():
+    layer = ReversibleNormalisation(1, "mean")
+    normalised, level = layer(jnp.full((1, 8, 1), 2.5))
+    np.testing.assert_array_equal(normalised, 0.0)
+    np.testing.assert_allclose(layer.inverse(jnp.zeros((1, 3, 1)), level), 2.5)

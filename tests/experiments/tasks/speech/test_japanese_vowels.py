@@ -1,0 +1,82 @@
+"""Speakers are held out evenly, and padding changes nothing.
+
+Files of labelled sequences are read strictly.
+"""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.data.fetch import DataError
+from experiments.tasks.classifier import ClassifierConfig
+from experiments.tasks.speech import japanese_vowels
+from experiments.tasks.speech.japanese_vowels import JapaneseVowels, JapaneseVowelsConfig
+
+
+@pytest.fixture(scope="module")
+def task(data_dir):
+    return JapaneseVowels(JapaneseVowelsConfig(noise=0.5), str(data_dir))
+
+
+def test_splits_are_as_stated(task):
+    counts = {name: np.bincount(split["labels"]).tolist() for name, split in task.splits.items()}
+    assert counts["train"] == [25] * 9
+    assert counts["validation"] == [5] * 9
+    assert counts["test"] == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    assert task.splits["test"]["lengths"].max() == 29
+    train = task.splits["train"]
+    real = np.arange(29) < train["lengths"][:, None]
+    np.testing.assert_allclose(train["xs"][real].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(train["xs"][real].std(axis=0), 1, atol=1e-5)
+    assert not train["xs"][~real].any()
+
+
+def test_the_last_run_may_train_on_the_validation_split(data_dir):
+    task = JapaneseVowels(JapaneseVowelsConfig(train_on_validation=True), str(data_dir))
+    assert not task.selects
+    assert len(task.trained_on["labels"]) == 270
+    batch, rows = task.train_batch(0, 4), task.batch_indices(0, 4)
+    np.testing.assert_array_equal(batch["xs"], task.trained_on["xs"][rows])
+
+
+@pytest.mark.parametrize("readout", ["last", "mean"])
+def test_padding_changes_no_logit_and_no_gradient(task, readout):
+    model = task.model(ClassifierConfig(hidden_size=4, bidirectional=True, readout=readout), nnx.Rngs(0))
+    batch = task.train_batch(0, 0)
+    real = (np.arange(29) < batch["lengths"][:, None])[..., None]
+    assert (batch["xs"][~real[..., 0]] != 0).any()  # noise falls on the padding too
+    loss = jax.jit(jax.value_and_grad(lambda m, b: task.loss(m, b, (), None)[0]["loss"][0]))
+    found = [loss(model, batch | {"xs": np.where(real, batch["xs"], np.float32(filling))}) for filling in (0.0, 1e3)]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+HEAD = "#Paper: any\n@problemName x\n@data\n"
+
+
+def written(tmp_path, lines):
+    path = tmp_path / "x_TRAIN.ts"
+    path.write_text(HEAD + lines)
+    return path
+
+
+def test_by_hand(tmp_path):
+    sequences, labels = japanese_vowels.read(written(tmp_path, "1,2,3:4,5,6:a\n7.5:-8:b\n"))
+    np.testing.assert_array_equal(sequences[0], [[1, 4], [2, 5], [3, 6]])
+    np.testing.assert_array_equal(sequences[1], [[7.5, -8]])
+    assert labels == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("1,2:3:a\n", "x_TRAIN.ts:4: expected channels of as many numbers each"),
+        ("1,x:3,4:a\n", "x_TRAIN.ts:4: expected channels of as many numbers each"),
+        ("1:2:a\n\n1:2:3:a\n", "x_TRAIN.ts:6: expected as many channels as in the first line of data"),
+        ("1,nan:3,4:a\n", "x_TRAIN.ts:4: expected finite numbers"),
+        ("", "x_TRAIN.ts: expected sequences after a line @data, got none"),
+    ],
+)
+def test_what_is_no_sequence_is_named(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message):
+        japanese_vowels.read(written(tmp_path, lines))

@@ -1,0 +1,34 @@
+"""A configuration's every field reaches the layer that it describes."""
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import gru_jax
+from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, gru_jax.GRU()),
+        ({"reset": "after"}, gru_jax.GRU(reset="after")),
+        ({"longest_delay": 9}, gru_jax.GRU(b_init="chrono", longest_delay=9)),
+        ({"cell": "lstm", "forget_bias": 2.0}, gru_jax.LSTM(forget_bias=2.0)),
+        ({"cell": "lstm", "longest_delay": 9}, gru_jax.LSTM(forget_bias=1.0, b_init="chrono", longest_delay=9)),
+        ({"cell": "elman"}, gru_jax.Elman()),
+    ],
+)
+def test_cells(options, expected):
+    assert make_cell(RecurrentConfig(**options)) == expected
+
+
+def test_layers():
+    config = RecurrentConfig(
+        hidden_size=3, num_layers=2, dropout=0.1, weight_dropout=0.2, backend="scan", matmul_dtype="bfloat16"
+    )
+    layers = recurrent(config, 5, nnx.Rngs(0), bidirectional=True)
+    assert layers.cell == gru_jax.Stack(gru_jax.GRU(), 2, bidirectional=True, dropout=0.1, weight_dropout=0.2)
+    assert (layers.in_features, layers.hidden_features) == (5, 3)
+    assert (layers.backend, layers.matmul_dtype) == ("scan", jnp.bfloat16)
+    assert recurrent(RecurrentConfig(), 5, nnx.Rngs(0)).matmul_dtype is None

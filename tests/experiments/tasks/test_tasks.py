@@ -1,0 +1,119 @@
+"""One test of the face that all tasks share, run on the smoke variant of every config that there is."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.runner import devices
+from experiments.runner.config import OptimizerConfig, load, resolve
+from experiments.runner.evaluation import Evaluator
+from experiments.runner.optimizer import learning_rate, make_optimizer
+from experiments.runner.step import initial_state, make_train_step
+from experiments.tasks import TASKS, find
+from tests.experiments.config_files import GENERATED, NAMES
+
+
+@pytest.fixture
+def make(request):
+    """Makes the smoke variant's configuration and task: `make(name, cell="lstm")`; real data where it takes them."""
+
+    def made(name, **model):
+        config = load(name).get_config("smoke")
+        config.model.update(model)
+        config = resolve(config)
+        folder = None if name in GENERATED else str(request.getfixturevalue("data_dir"))
+        return config, find(config.task.name)(config.task, folder)
+
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_of_a_config_resolves_and_states_its_values_in_their_own_types(name):
+    module = load(name)
+    assert "python -m experiments.train" in module.__doc__
+    for variant in module.VARIANTS:
+        stated = module.get_config(variant).to_dict()
+        resolved = resolve(stated).to_dict()
+        for part in ("task", "model", "optimizer", "train"):
+            for key, value in stated.get(part, {}).items():
+                # An override on the command line is read in the stated type: 1 for 1.0 would refuse 0.5.
+                assert type(resolved[part][key]) is type(value), f"{variant}: {part}.{key}"
+    with pytest.raises(ValueError, match=r"expected one of .*, got 'other'"):
+        module.get_config("other")
+
+
+def test_every_task_has_a_config():
+    assert {load(name).get_config("smoke").task.name for name in NAMES} == set(TASKS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_are_pure_functions_of_seed_and_step(name, make):
+    _, task = make(name)
+    _, again = make(name)
+    later = task.train_batch(3, 5)
+    for key, array in again.train_batch(3, 5).items():
+        np.testing.assert_array_equal(array, later[key])
+        assert len(array) == task.batch_size
+    assert any(not np.array_equal(task.train_batch(3, 6)[key], later[key]) for key in later)
+    assert any(not np.array_equal(task.train_batch(4, 5)[key], later[key]) for key in later)
+    task.train_batch(3, 10**6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_batches_are_as_large_of_few_shapes_and_the_same_every_time(name, make):
+    _, task = make(name)
+    for split in ("train", "validation", "test"):
+        shapes, rows, weight = set(), set(), 0.0
+        for batch in task.eval_batches(split):
+            shapes.add(tuple((key, array.shape, array.dtype) for key, array in batch.items()))
+            rows |= {len(array) for array in batch.values()}
+            weight += batch["weights"].sum()
+        assert len(shapes) <= 4
+        assert len(rows) == 1
+        assert weight > 0
+    first, second = (next(iter(task.eval_batches("validation"))) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+OTHERS = [pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "elman")]
+
+
+@pytest.mark.parametrize("cell", ["gru", *OTHERS])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
+    config, task = make(name, cell=cell)
+    assert task.mode in ("min", "max")
+    mesh = devices.make_mesh(task.batch_size, 1)
+    settings = OptimizerConfig(learning_rate=1e-3)
+    optimizer = make_optimizer(settings, 10)
+    graph, state = initial_state(task, config, optimizer)
+    before, carry = jax.tree.map(np.array, (state.params, state.carry))  # copies: the step consumes the state
+    step = make_train_step(task, graph, optimizer, learning_rate(settings, 10), mesh, config.seed)
+    after, sums = step(state, task.train_batch(config.seed, 0))
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves((sums, after)))
+    stuck = [
+        jax.tree_util.keystr(path)
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after.params), strict=True
+        )
+        if not (old != new).any()
+    ]
+    assert stuck == []
+    assert jax.tree.structure(after.carry) == jax.tree.structure(carry)
+    scores = Evaluator(task, graph, mesh)(after.params, "validation") if cell == "gru" else None
+    if scores is not None:
+        assert {task.metric, *task.result_metrics, "loss"} <= set(scores)
+        assert all(np.isfinite(value) for value in scores.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_acts_in_training_alone(name, make):
+    config, task = make(name, dropout=0.5)
+    model = task.model(config.model, nnx.Rngs(0))
+    batch = task.train_batch(0, 0)
+    carry = task.initial_carry(model, task.batch_size)
+    loss = jax.jit(lambda key: task.loss(model, batch, carry, key)[0]["loss"][0])
+    still, first, again, other = (float(loss(key)) for key in (None, *map(jax.random.key, (1, 1, 2))))
+    assert first == again
+    assert len({still, first, other}) == 3

@@ -1,0 +1,47 @@
+"""Names are drawn as they are, in pixels and in vectors."""
+
+import numpy as np
+import pytest
+
+from experiments.figures import heat_map, png, verbatim
+from experiments.studies.length_groups import Group, plot
+
+NAMES = [
+    "a $x$ b",
+    "$10 and $20",
+    "$",
+    "$$",
+    "a^2_3",
+    r"\alpha $\alpha$",
+    r"a\$b",
+    r"\\$ $",
+    "{x} $}{$",
+    "_private",
+    "50 %",
+]
+
+
+def drawn(text, **options):
+    return png((4, 1), lambda figure: figure.text(0.1, 0.5, text, **options))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_drawn_as_without_mathematics(name):
+    assert drawn(verbatim(name)) == drawn(name, parse_math=False)
+
+
+def test_what_does_not_print_is_drawn_as_an_escape():
+    assert verbatim("a\nb\tc\x00 \u2028 \udcff é") == r"a\nb\tc\x00 \u2028 \udcff é"
+
+
+def test_words_of_a_heat_map_are_drawn_as_they_are():
+    words = ["$x", "y$", "$z$", "\\frac", "▁$5$"]
+    assert heat_map(np.eye(5), words, words)[:4] == b"\x89PNG"
+    plain = heat_map(np.eye(2), ["$x$", "b"], ["a", "b"])
+    assert plain != heat_map(np.eye(2), ["x", "b"], ["a", "b"])
+
+
+def test_a_run_of_any_name_has_its_line_in_the_legend():
+    names = ["runs/$a$", "_hidden", "a^b"]
+    picture = plot({name: [Group(1, 3, 5, 20.0), Group(4, 9, 5, 10.0)] for name in names}).decode()
+    assert all(name in picture for name in names)

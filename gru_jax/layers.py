@@ -26,7 +26,10 @@ class Stack:
     """Layers of one kind of cell, each fed the outputs of the one below.
 
     Parameters and states are a tuple with one entry a layer, each a tuple `(forward,)` or `(forward, backward)`.
-    Use it through `gru_jax.unroll` like a cell; lengths and resets hold for every layer and direction.
+    Use it through `gru_jax.unroll` like a cell; lengths and resets hold for every layer and direction. A reset at step
+    t cuts every sequence between steps t - 1 and t: the forward direction starts anew at t, the backward direction,
+    which comes from t, at t - 1. So episodes packed into one sequence give what each gives alone. Outputs passed from
+    one layer to the next stay in float32 where the parameters have 16 bits.
 
     Args:
       cell: a cell.
@@ -129,20 +132,30 @@ class Stack:
         )
 
     def compose(
-        self, run: Callable[..., Any], params: Params, xs: Array, h0: State, *, reverse: bool, key: Array | None
+        self,
+        run: Callable[..., Any],
+        params: Params,
+        xs: Array,
+        h0: State,
+        reset_state: State | None,
+        *,
+        reverse: bool,
+        key: Array | None,
     ) -> tuple[Array, State]:
-        """Runs layer after layer: `run(cell, params, xs, h0, reverse=...)` unrolls one cell, time-major."""
+        """Runs layer after layer: `run(cell, params, xs, h0, reset_state, reverse=...)` unrolls a cell, time-major."""
         if key is not None and self.weight_dropout > 0:
             key, key_weights = jax.random.split(key)
             params = self._drop_weights(params, key_weights)
+        if reset_state is None:
+            reset_state = ((None,) * self.directions,) * self.num_layers
         final = []
-        for number, (layer_params, layer_h0) in enumerate(zip(params, h0, strict=True)):
+        for number, (layer_params, *layer_states) in enumerate(zip(params, h0, reset_state, strict=True)):
             if number > 0 and key is not None and self.dropout > 0:
                 key, key_mask = jax.random.split(key)
                 xs = dropout(xs, self.dropout, key_mask)
             outputs = [
-                run(self.cell, direction_params, xs, direction_h0, reverse=reverse != bool(direction))
-                for direction, (direction_params, direction_h0) in enumerate(zip(layer_params, layer_h0, strict=True))
+                run(self.cell, direction_params, xs, *states, reverse=reverse != bool(direction))
+                for direction, (direction_params, *states) in enumerate(zip(layer_params, *layer_states, strict=True))
             ]
             ys = [y for y, _ in outputs]
             final.append(tuple(state for _, state in outputs))

@@ -35,7 +35,11 @@ class Recurrence(Protocol):
 
 @runtime_checkable
 class Cell(Recurrence, Protocol):
-    """One recurrent step and its parameters."""
+    """One recurrent step and its parameters.
+
+    `project` and `step` compute in the dtype of what they are given: `unroll` and the single-step functions give them
+    float32 where the parameters have 16 bits.
+    """
 
     def project(self, params: Params, xs: Array, matmul_dtype: DType | None = None) -> Drive:
         """Maps inputs (..., I) to what they contribute to the step: arrays (..., H)."""
@@ -112,6 +116,19 @@ class Adjoint(Protocol):
 class Network(Recurrence, Protocol):
     """Several cells that `unroll` runs as one: a stack, two directions."""
 
-    def compose(self, run: Any, params: Params, xs: Array, h0: State, *, reverse: bool, key: Array | None) -> Any:
-        """Runs the cells: `run(cell, params, xs, h0, reverse=...) -> (ys, h_last)` unrolls one, time-major."""
+    def compose(
+        self,
+        run: Any,
+        params: Params,
+        xs: Array,
+        h0: State,
+        reset_state: State | None,
+        *,
+        reverse: bool,
+        key: Array | None,
+    ) -> Any:
+        """Runs the cells: `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)` unrolls one.
+
+        Time is the first axis; `reset_state` has the structure of h0, or is None.
+        """
         ...

@@ -1,7 +1,8 @@
 """Runs a cell through time: `unroll` checks its arguments, brings them into one form and hands them to a backend.
 
-The form is time-major, one batch axis: xs (T, B, I), the state's arrays (B, H), and two masks (T, B) or None: `live`,
-false past a sequence's length, and `resets`. A backend knows nothing else.
+The form is time-major, one batch axis: xs (T, B, I), the state's arrays (B, H), a mask `live` (T, B), false past
+a sequence's length, and `Resets` in the direction of the run, each None where there is none. A backend knows nothing
+else. Gates, states and sums are in float32 where the parameters have 16 bits.
 """
 
 from functools import partial
@@ -13,9 +14,11 @@ from jax.sharding import PartitionSpec as P
 
 from gru_jax import arguments
 from gru_jax.cells.base import Cell, Network
+from gru_jax.cells.precision import operand_dtype, round_like, widen
 from gru_jax.cells.streaming import check_state
 from gru_jax.types import Array, DType, Params, State
 from gru_jax.unroll.fused import MEMORY, fused
+from gru_jax.unroll.masking import Resets, turn
 from gru_jax.unroll.scan import scan
 from gru_jax.unroll.sharding import explicit_mesh, in_automatic_axes, spec
 from gru_jax.unroll.varying import vary_alike
@@ -31,6 +34,7 @@ def unroll(
     *,
     lengths: Array | None = None,
     resets: Array | None = None,
+    reset_state: State | None = None,
     reverse: bool = False,
     time_major: bool = False,
     backend: str = "auto",
@@ -45,28 +49,36 @@ def unroll(
       cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack` of them.
       params: what `cell.init` returned.
       xs: (..., T, I), inputs in the parameters' dtype, with any number of batch axes; (T, ..., I) if time_major.
-      h0: the initial state, arrays (..., H); None for zeros.
+      h0: the initial state, arrays (..., H) in the parameters' dtype, or in float32 beside 16-bit parameters; None for
+        zeros.
       lengths: (...,) integers from 0 to T. Past its length a sequence's outputs are zero and its state is held, so
         that h_last is the state at its last real step. What xs holds there has no effect, not even on gradients.
-      resets: (..., T) booleans, (T, ...) if time_major. Where true, the state is replaced by h0 before that step.
+      resets: (..., T) booleans, (T, ...) if time_major. True marks the first step of an episode: nothing passes between
+        it and the step before. The state before that step is `reset_state`, whatever h0 was; h0 is the state before the
+        first step, where that is not marked. With reverse=True a mark at t cuts between the same two steps: going down,
+        the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Nor has one at or past a
+        sequence's length. So episodes packed into one sequence give what each gives alone.
+      reset_state: the state that an episode starts from; None for zeros. It has the structure of h0, with arrays
+        (..., H), or (..., T, H) for a state per mark, read where resets is true; (T, ..., H) if time_major.
       reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
         aligned with their inputs.
-      time_major: whether time is the first axis of xs, resets and ys, which saves two transpositions.
+      time_major: whether time is the first axis of xs, resets, reset_state and ys, which saves two transpositions.
       backend: "scan", plain `lax.scan`; "fused", which is faster in reverse mode: its gradient is derived by hand;
-        "auto", which is "fused", but for a program exported with B or T left open. Each is differentiable in every mode.
-      matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; sums, gates and states keep the
-        parameters' dtype. None for the parameters' dtype.
-      memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the parameters'
+        "auto", which is "fused", but in a program exported with B or T left open. Each is differentiable in every mode.
+      matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; None for the parameters' dtype. Sums,
+        gates and states keep the parameters' dtype, or float32 where that has 16 bits; outputs are rounded at the end.
+      memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the states'
         dtype (G gates): "save" the states and their products with U, (G + 1) H; "recompute" the states only, H (an
         LSTM has two: H more in both); "checkpoint" the states at block boundaries only, H / block_length, and runs
-        the recurrence twice. "auto" is "recompute" with a matmul_dtype, and on a CPU in several blocks with H up to
+        the recurrence twice. "auto" is "recompute" with narrower products, and on a CPU in several blocks with H up to
         128: there it is faster; else "save".
       block_length: the number of steps that the fused backend works on at once; None to choose it by size.
       key: a PRNG key for a `Stack`'s dropout; None for no dropout. It is consumed.
 
     Returns:
-      ys: (..., T, H), the outputs; (T, ..., H) if time_major. For a `Stack` that concatenates two directions 2H.
-      h_last: the final state, with the structure of h0.
+      ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. For a `Stack` that concatenates
+        two directions 2H.
+      h_last: the final state, with the structure and dtype of h0.
       On a mesh with explicit axes ys is sharded as xs is along its batch and time, h_last as h0 was, or as xs.
 
     Raises:
@@ -120,18 +132,23 @@ def unroll(
             raise TypeError(f"resets: expected booleans, got {resets.dtype}")
         expected = (T, *batch_shape) if time_major else (*batch_shape, T)
         arguments.matching("resets", resets, expected, "the batch and time axes of xs")
+    if reset_state is not None:
+        if resets is None:
+            raise ValueError("reset_state: expected None without resets, got a state")
+        steps = (T, *batch_shape) if time_major else (*batch_shape, T)
+        reset_state = check_state("reset_state", cell, reset_state, hidden_size, batch_shape, dtype, per_step=steps)
 
     options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
-    return _unroll(cell, options, params, xs, h0, lengths, resets, key)
+    return _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _unroll(cell, options, params, xs, h0, lengths, resets, key):
+def _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     """`unroll`, its arguments checked. Compiled once per shape, so that a call outside `jit`, or its gradient, is fast.
 
     Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
     """
-    given, run = (params, xs, h0, lengths, resets, key), partial(_run, cell, options)
+    given, run = (params, xs, h0, lengths, resets, reset_state, key), partial(_run, cell, options)
     mesh = explicit_mesh(given)
     if mesh is None:
         return run(*given)
@@ -143,27 +160,39 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, key):
     return in_automatic_axes(run, mesh, given, (P(*along, None), of_state))
 
 
-def _run(cell, options, params, xs, h0, lengths, resets, key):
+def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     """`unroll`, its arguments checked, where no mesh has explicit axes."""
     reverse, time_major, backend, matmul_dtype, memory, block_length = options
+    T, batch_shape = (xs.shape[0], xs.shape[1:-1]) if time_major else (xs.shape[-2], xs.shape[:-2])
+    _, hidden_size, dtype = cell.check(params)
     if h0 is None:
-        _, hidden_size, dtype = cell.check(params)
-        h0 = cell.initial_state(hidden_size, xs.shape[1:-1] if time_major else xs.shape[:-2], dtype)
-    params, xs, h0, lengths, resets, key = vary_alike((params, xs, h0, lengths, resets, key))
-    if not time_major:
-        xs = jnp.moveaxis(xs, -2, 0)
-        resets = None if resets is None else jnp.moveaxis(resets, -1, 0)
-    T, batch_shape = xs.shape[0], xs.shape[1:-1]
-    live = None if lengths is None else lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
-    xs, live, resets = jax.tree.map(lambda a: _flatten(a, 1, len(batch_shape)), (xs, live, resets))
-    h0 = jax.tree.map(lambda a: _flatten(a, 0, len(batch_shape)), h0)
-    if live is not None:
+        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
+    given = vary_alike((params, xs, h0, lengths, resets, reset_state, key))
+    params, xs, start, lengths, resets, reset_state, key = given
+    params, start, reset_state = widen((params, start, reset_state))
+    matmul_dtype = operand_dtype(matmul_dtype, dtype)
+    axes = len(batch_shape)
+
+    def steps_first(a):
+        return _flatten(a if time_major else jnp.moveaxis(a, axes, 0), 1, axes)
+
+    xs, marks = jax.tree.map(steps_first, (xs, resets))
+    start = jax.tree.map(lambda a: _flatten(a, 0, axes), start)
+    reset_state = jax.tree.map(lambda a: steps_first(a) if a.ndim == axes + 2 else _flatten(a, 0, axes), reset_state)
+    live = None
+    if lengths is not None:
+        live = lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
+        live = _flatten(live, 1, axes)
         # A NaN in the padding would otherwise reach the weights' gradients as 0 * NaN.
         xs = jnp.where(live[..., None], xs, 0)
+        marks = None if marks is None else marks & live
 
-    def run(cell, params, xs, h0, *, reverse):
+    def run(cell, params, xs, h0, reset_state, *, reverse):
+        resets, fresh = _episodes(marks, reset_state)
+        if reverse and resets is not None:
+            resets = turn(resets)
         if backend == "scan" or T == 0:
-            return scan(cell, params, xs, h0, live, resets, reverse=reverse, matmul_dtype=matmul_dtype)
+            return scan(cell, params, xs, h0, live, resets, fresh, reverse=reverse, matmul_dtype=matmul_dtype)
         return fused(
             cell,
             params,
@@ -171,6 +200,7 @@ def _run(cell, options, params, xs, h0, lengths, resets, key):
             h0,
             live,
             resets,
+            fresh,
             reverse=reverse,
             matmul_dtype=matmul_dtype,
             memory=memory,
@@ -178,12 +208,21 @@ def _run(cell, options, params, xs, h0, lengths, resets, key):
         )
 
     if isinstance(cell, Network):
-        ys, h_last = cell.compose(run, params, xs, h0, reverse=reverse, key=key)
+        ys, h_last = cell.compose(run, params, xs, start, reset_state, reverse=reverse, key=key)
     else:
-        ys, h_last = run(cell, params, xs, h0, reverse=reverse)
-    ys = ys.reshape((T, *batch_shape, ys.shape[-1]))
-    h_last = jax.tree.map(lambda a: a.reshape((*batch_shape, a.shape[-1])), h_last)
+        ys, h_last = run(cell, params, xs, start, reset_state, reverse=reverse)
+    ys = ys.astype(dtype).reshape((T, *batch_shape, ys.shape[-1]))
+    h_last = jax.tree.map(lambda a: a.reshape((*batch_shape, a.shape[-1])), round_like(h_last, h0))
     return (ys if time_major else jnp.moveaxis(ys, 0, -2)), h_last
+
+
+def _episodes(marks: Array | None, reset_state: State | None) -> tuple[Resets | None, State | None]:
+    """The marks of a forward run, (T, B), and the state for all of them; None where each has its own."""
+    if marks is None:
+        return None, None
+    if all(a.ndim == 2 for a in jax.tree.leaves(reset_state)):
+        return Resets(marks, None), reset_state
+    return Resets(marks, jax.tree.map(lambda a: jnp.broadcast_to(a, marks.shape + a.shape[-1:]), reset_state)), None
 
 
 def _flatten(array: Array, first: int, count: int) -> Array:

@@ -24,11 +24,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax.cells.base import Adjoint, Cell
+from gru_jax.cells.precision import widen
 from gru_jax.types import Array, DType, Params, PyTree, State
 from gru_jax.unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
 from gru_jax.unroll.derived import Derived
 from gru_jax.unroll.linearization import call
-from gru_jax.unroll.masking import enter, keep, leave, select
+from gru_jax.unroll.masking import Resets, enter, keep, leave, select
 from gru_jax.unroll.rows import in_rows, to_rows
 from gru_jax.unroll.varying import zeros_like
 
@@ -80,7 +81,8 @@ def fused(
     xs: Array,
     h0: State,
     live: Array | None,
-    resets: Array | None,
+    resets: Resets | None,
+    fresh: State | None,
     *,
     reverse: bool,
     matmul_dtype: DType | None,
@@ -92,17 +94,18 @@ def fused(
     Args:
       cell: a cell; the gradient is its own if it is an `Adjoint`, else a derived one.
       params: its parameters.
-      xs: (T, B, I).
+      xs: (T, B, I), in the parameters' dtype or in 16 bits.
       h0: arrays (B, H).
-      live: (T, B) booleans, false past a sequence's length; None where all are.
-      resets: (T, B) booleans; None for none.
+      live: (T, B) booleans, false past a sequence's length; None where all are true.
+      resets: in the direction of the run; None for none.
+      fresh: arrays (B, H), the state after a reset without one of its own; None for zeros.
       reverse: whether to run from the last step to the first.
       matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
       memory: what is kept for the backward pass, see above.
       block_length: the number of steps in a block; None to choose it by size.
 
     Returns:
-      ys (T, B, H) and the final state.
+      ys (T, B, H) and the final state, in the dtype of h0.
     """
     adjoint = cell if isinstance(cell, Adjoint) else Derived(cell)
     T, platform, states = xs.shape[0], jax.default_backend(), jax.tree.leaves(h0)
@@ -117,7 +120,7 @@ def fused(
         short = platform == "cpu" and lengths[0] < T and all(a.shape[-1] <= SHORT_PRODUCT for a in states)
         memory = "save" if matmul_dtype is None and not short else "recompute"
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
-    return call(Unrolled(plan), params, xs, h0, live, resets)
+    return call(Unrolled(plan), params, xs, h0, live, resets, fresh)
 
 
 @dataclass(frozen=True)
@@ -126,36 +129,37 @@ class Unrolled:
 
     plan: Plan
 
-    def outline(self, params, xs, h0, live, resets):
+    def outline(self, params, xs, h0, live, resets, fresh):
         y = self.plan.cell.output(h0)
         return jnp.broadcast_to(y, xs.shape[:1] + y.shape), h0
 
-    def evaluate(self, params, xs, h0, live, resets):
-        ys, h_last, _ = _forward(self.plan, params, xs, h0, live, resets, kept="nothing")
+    def evaluate(self, *arguments):
+        ys, h_last, _ = _forward(self.plan, *arguments, kept="nothing")
         return ys, h_last
 
-    def forward(self, params, xs, h0, live, resets):
-        ys, h_last, kept = _forward(self.plan, params, xs, h0, live, resets, kept=self.plan.memory)
+    def forward(self, *arguments):
+        ys, h_last, kept = _forward(self.plan, *arguments, kept=self.plan.memory)
         return (ys, h_last), kept
 
     def backward(self, arguments, kept, cotangents):
-        params, xs, h0, live, resets = arguments
+        _, _, h0, _, resets, _ = arguments
         ys_cotangent, h_cotangent = cotangents
         h_cotangent = jax.tree.map(
             lambda a, g: zeros_like(a) if g is None else g, h0, h_cotangent, is_leaf=lambda g: g is None
         )
-        gradients = _backward(self.plan, params, xs, h0, live, resets, kept, ys_cotangent, h_cotangent)
-        return *gradients, None, None
+        g_params, g_xs, g_h0, g_states, g_fresh = _backward(self.plan, *arguments, kept, ys_cotangent, h_cotangent)
+        g_resets = None if resets is None else resets._replace(marks=None, states=g_states)
+        return g_params, g_xs, g_h0, None, g_resets, g_fresh
 
 
-def _block_forward(plan: Plan, weights: Weights, h0: State, state: State, x, live, resets, *, record: bool):
+def _block_forward(plan: Plan, weights: Weights, fresh: State | None, state: State, x, live, resets, *, record: bool):
     """Runs one block: returns the state that it leaves, the states after its steps (zeros past a sequence's end), the
     inputs' projection and the record of the steps."""
     drive = _project(plan, weights, x)
 
     def step(state, inputs):
         drive, live, reset = inputs
-        after, kept = plan.adjoint.record(weights.loop, enter(reset, h0, state), drive, plan.matmul_dtype)
+        after, kept = plan.adjoint.record(weights.loop, enter(reset, fresh, state), drive, plan.matmul_dtype)
         return leave(live, after, state), (keep(live, after), kept if record else None)
 
     state, (states, records) = lax.scan(step, state, (drive, live, resets), reverse=plan.reverse)
@@ -164,17 +168,17 @@ def _block_forward(plan: Plan, weights: Weights, h0: State, state: State, x, liv
 
 def _project(plan: Plan, weights: Weights, x: Array) -> PyTree:
     """The inputs' projection (S, B, ...) of a block."""
-    return in_rows(partial(plan.cell.project, weights.bulk, matmul_dtype=plan.matmul_dtype), plan.platform, x)
+    return in_rows(partial(plan.cell.project, weights.bulk, matmul_dtype=plan.matmul_dtype), plan.platform, widen(x))
 
 
-def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
+def _forward(plan: Plan, params, xs, h0, live, resets, fresh, *, kept: str):
     """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, drive, record)."""
     weights = plan.weights(params, h0)
 
     length = plan.inference_length if kept == "nothing" else plan.block_length
 
     def over_block(state, block):
-        end, states, drive, records = _block_forward(plan, weights, h0, state, *block, record=kept == "save")
+        end, states, drive, records = _block_forward(plan, weights, fresh, state, *block, record=kept == "save")
         if length < xs.shape[0]:  # To collect the blocks' projections costs more than to project again.
             drive = None
         ys = plan.cell.output(states)
@@ -193,54 +197,60 @@ def _forward(plan: Plan, params, xs, h0, live, resets, *, kept: str):
 
 
 @partial(jax.jit, static_argnums=(0,), inline=True)
-def _backward(plan: Plan, params, xs, h0, live, resets, kept: Blocks, ys_cotangent, h_cotangent):
-    """The cotangents of params, xs and h0. Compiled once per shape, so that `grad` outside `jit` is fast too."""
+def _backward(plan: Plan, params, xs, h0, live, resets, fresh, kept: Blocks, ys_cotangent, h_cotangent):
+    """The cotangents of params, xs, h0, the marks' own states and `fresh`.
+
+    Compiled once per shape, so that `grad` outside `jit` is fast too.
+    """
     weights = plan.weights(params, h0)
     adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
     transposed = adjoint.transpose(weights.bulk, rows_of(h0), plan.platform)
     to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
-        g_state, g_h0 = carry
         (x, live, resets, g_ys), (entry, states, drive, records) = block
         if states is None:
-            _, states, drive, records = _block_forward(plan, weights, h0, entry, x, live, resets, record=True)
+            _, states, drive, records = _block_forward(plan, weights, fresh, entry, x, live, resets, record=True)
         elif drive is None:
             drive = _project(plan, weights, x)
-        before = _before(plan, states, entry, h0, live, resets)
+        before = _before(plan, states, entry, live, resets, fresh)
         if records is None:
             replay = partial(adjoint.replay, weights.bulk, matmul_dtype=matmul_dtype)
             records = in_rows(replay, plan.platform, before, drive)
         coefficients = adjoint.linearize(weights.bulk, before, states, drive, records)
 
         def step(carry, inputs):
-            g_state, g_h0 = carry
+            g_state, g_fresh = carry
             coefficients, g_y, live, reset = inputs
             g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
             g_before, trace = adjoint.pullback(transposed, coefficients, keep(live, g_after), matmul_dtype)
+            g_own = None
             if reset is not None:
-                g_h0 = jax.tree.map(jnp.add, g_h0, keep(reset, g_before))
-                g_before = keep(~reset, g_before)
-            return (leave(live, g_before, g_state), g_h0), trace
+                if reset.states is not None:
+                    g_own = keep(reset.marks, g_before)
+                elif g_fresh is not None:
+                    g_fresh = jax.tree.map(jnp.add, g_fresh, keep(reset.marks, g_before))
+                g_before = keep(~reset.marks, g_before)
+            return (leave(live, g_before, g_state), g_fresh), (trace, g_own)
 
-        carry, trace = lax.scan(step, (g_state, g_h0), (coefficients, g_ys, live, resets), reverse=not plan.reverse)
-        x_rows, before, coefficients, trace = to_rows(plan.platform, (x, before, coefficients, trace))
+        carry, (trace, g_own) = lax.scan(step, carry, (coefficients, g_ys, live, resets), reverse=not plan.reverse)
+        x_rows, before, coefficients, trace = to_rows(plan.platform, (widen(x), before, coefficients, trace))
         gradient, g_x = adjoint.gradients(weights.bulk, x_rows, before, coefficients, trace, matmul_dtype)
-        return carry, gradient, g_x.reshape(x.shape)
+        return carry, gradient, (g_x.reshape(x.shape).astype(x.dtype), g_own)
 
     def over_block(carry, block):
         states_carry, total = carry
-        states_carry, gradient, g_x = block_gradients(states_carry, block)
-        return (states_carry, jax.tree.map(jnp.add, total, gradient)), g_x
+        states_carry, gradient, out = block_gradients(states_carry, block)
+        return (states_carry, jax.tree.map(jnp.add, total, gradient)), out
 
     inputs = cut((xs, live, resets, ys_cotangent), plan.block_length)
     blocks = Blocks((inputs.main, kept.main), None if inputs.tail is None else (inputs.tail, kept.tail))
-    states_carry = (h_cotangent, jax.tree.map(zeros_like, h0))
+    states_carry = (h_cotangent, jax.tree.map(zeros_like, fresh))
     one_block = jax.tree.map(lambda a: a[0], blocks.main)
     total = jax.tree.map(zeros_like, jax.eval_shape(block_gradients, states_carry, one_block)[1])
-    (states_carry, total), g_xs = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
-    g_h0 = jax.tree.map(jnp.add, *states_carry)
-    return adjoint.assemble(total), join(g_xs), g_h0
+    carry, out = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
+    ((g_h0, g_fresh), total), (g_xs, g_states) = carry, join(out)
+    return adjoint.assemble(total), g_xs, g_h0, g_states, g_fresh
 
 
 def rows_of(h0: State) -> int:
@@ -248,7 +258,9 @@ def rows_of(h0: State) -> int:
     return jax.tree.leaves(h0)[0].shape[0]
 
 
-def _before(plan: Plan, states: State, entry: State, h0: State, live: Array | None, resets: Array | None) -> State:
+def _before(
+    plan: Plan, states: State, entry: State, live: Array | None, resets: Resets | None, fresh: State | None
+) -> State:
     """The state that each step of a block started from, of the states after its steps and the one on entry."""
 
     def shift(first, rest):
@@ -258,4 +270,4 @@ def _before(plan: Plan, states: State, entry: State, h0: State, live: Array | No
     before = jax.tree.map(shift, entry, states)
     if live is not None:  # A sequence that runs in reverse from its own last step enters it with the state on entry.
         before = select(shift(jnp.ones_like(live[0]), live), before, entry)
-    return before if resets is None else select(resets, h0, before)
+    return enter(resets, fresh, before)

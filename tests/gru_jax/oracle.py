@@ -21,12 +21,14 @@ class Options(NamedTuple):
 
     Attributes:
       lengths: (...,) integers or None.
-      resets: (..., T) booleans or None.
+      resets: (..., T) booleans or None, true at the first step of an episode.
+      reset_state: what an episode starts from: as many arrays (..., H) or (..., T, H) as the state has; None for zeros.
       reverse: whether to run from the last step to the first.
     """
 
     lengths: Any = None
     resets: Any = None
+    reset_state: Any = None
     reverse: bool = False
 
 
@@ -90,13 +92,14 @@ STEPS: dict[str, Callable] = {
 }
 
 
-def unroll_one(step, params, xs, h0, length, resets, reverse):
-    """One sequence: xs (T, I), every state array (H,) -> ys (T, H), final state."""
+def unroll_one(step, params, xs, h0, length, resets, reset_state, reverse):
+    """One sequence: xs (T, I), every state array (H,), every array of reset_state (T, H) -> ys (T, H), final state."""
     T, state = xs.shape[0], h0
-    ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values()))
+    ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values(), *reset_state))
     for t in reversed(range(length)) if reverse else range(length):
-        if resets[t]:
-            state = h0
+        first = t + 1 if reverse else t  # What this step comes from is on the other side of step `first`'s beginning.
+        if first < length and resets[first]:
+            state = tuple(array[first] for array in reset_state)
         state = step(params, state, xs[t])
         ys[t] = state[0]
     return ys, state
@@ -108,25 +111,29 @@ def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
     lengths = np.full(batch_shape, T) if options.lengths is None else options.lengths
     resets = np.zeros((*batch_shape, T), bool) if options.resets is None else options.resets
     H = h0[0].shape[-1]
-    dtype = np.result_type(xs, *h0, *params.values())
+    reset_state = [np.zeros((*batch_shape, H))] * len(h0) if options.reset_state is None else options.reset_state
+    of_marks = [a if a.ndim == len(batch_shape) + 2 else np.repeat(a[..., None, :], T, -2) for a in reset_state]
+    dtype = np.result_type(xs, *h0, *params.values(), *reset_state)
     ys, final = np.zeros((*batch_shape, T, H), dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
     for at in np.ndindex(*batch_shape):
         start = tuple(array[at] for array in h0)
         step = partial(STEPS[cell], times=times)
-        ys[at], end = unroll_one(step, params, xs[at], start, int(lengths[at]), resets[at], options.reverse)
+        fresh = tuple(array[at] for array in of_marks)
+        ys[at], end = unroll_one(step, params, xs[at], start, int(lengths[at]), resets[at], fresh, options.reverse)
         for array, value in zip(final, end, strict=True):
             array[at] = value
     return ys, final
 
 
 def unroll_stack(cell: str, layers, xs, h0, options: Options, merge="concat"):
-    """Layers of one or two directions: `layers` and `h0` as tuples of layers of tuples of directions."""
+    """Layers of one or two directions: `layers`, `h0` and reset_state are tuples of layers of tuples of directions."""
     finals = []
-    for directions, starts in zip(layers, h0, strict=True):
-        runs = [
-            unroll(cell, params, xs, start, options._replace(reverse=options.reverse ^ bool(number)))
-            for number, (params, start) in enumerate(zip(directions, starts, strict=True))
-        ]
+    for layer, (directions, starts) in enumerate(zip(layers, h0, strict=True)):
+        runs = []
+        for number, (params, start) in enumerate(zip(directions, starts, strict=True)):
+            fresh = None if options.reset_state is None else options.reset_state[layer][number]
+            turned = options._replace(reset_state=fresh, reverse=options.reverse ^ bool(number))
+            runs.append(unroll(cell, params, xs, start, turned))
         finals.append(tuple(final for _, final in runs))
         outputs = [ys for ys, _ in runs]
         xs = outputs[0] if len(outputs) == 1 else merge_two(*outputs, merge)

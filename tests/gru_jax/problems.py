@@ -35,7 +35,8 @@ class Problem(NamedTuple):
 
     Attributes:
       name: of the cell.
-      arrays: what is differentiated: W, U, b, b_hn where the cell has it, xs, h, and c where it has it.
+      arrays: what is differentiated: W, U, b, b_hn where the cell has it, xs, h, and c where it has it; reset_h and
+        reset_c where there is a reset_state.
       lengths: (...,) or None.
       resets: (..., T) or None.
       weights: of the loss, the sum of ys and of the final state's arrays, each number times its weight.
@@ -56,13 +57,20 @@ class Answer(NamedTuple):
     gradient: dict[str, Any]
 
 
-def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets=False, seed=0) -> Problem:
-    """Draws a problem. Lengths run from 0 to T; resets are rare enough to leave stretches between them."""
+def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets: bool | str = False, seed=0) -> Problem:
+    """Draws a problem.
+
+    Lengths run from 0 to T. Resets are rare enough to leave stretches between them; "state" draws a reset_state for all
+    of them, "state per mark" one for each.
+    """
     rng = np.random.default_rng(seed)
     columns = GATES[name] * H
     shapes = {"W": (I, columns), "U": (H, columns), "b": (columns,)}
     shapes |= {"b_hn": (H,)} if name == "gru_after" else {}
     shapes |= {"xs": (*batch_shape, T, I)} | dict.fromkeys(state_names(name), (*batch_shape, H))
+    if resets in ("state", "state per mark"):
+        time = (T,) if resets == "state per mark" else ()
+        shapes |= {f"reset_{key}": (*batch_shape, *time, H) for key in state_names(name)}
     arrays = {key: rng.normal(size=shape) * (0.7 if key in "WU" else 0.5) for key, shape in shapes.items()}
     outputs = [(*batch_shape, T, H)] + [(*batch_shape, H)] * len(state_names(name))
     spread = rng.permutation(np.linspace(T, 0, math.prod(batch_shape)).round().astype(int))
@@ -81,9 +89,11 @@ def state_names(name: str) -> tuple[str, ...]:
 
 def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
     """What the NumPy loop says."""
-    name, options = problem.name, oracle.Options(problem.lengths, problem.resets, reverse)
+    name = problem.name
 
     def run(arrays):
+        fresh = [arrays[f"reset_{key}"] for key in state_names(name) if f"reset_{key}" in arrays]
+        options = oracle.Options(problem.lengths, problem.resets, fresh or None, reverse)
         return oracle.unroll(name, arrays, arrays["xs"], tuple(arrays[key] for key in state_names(name)), options)
 
     def loss(**arrays):
@@ -99,13 +109,13 @@ def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **
 
     def run(arrays, lengths, resets):
         params, h0 = library_params(name, arrays), library_state(name, arrays)
-        xs = arrays["xs"]
+        xs, reset_state = arrays["xs"], library_reset_state(name, arrays)
         if time_major:
             xs = jnp.moveaxis(xs, -2, 0)
             resets = None if resets is None else jnp.moveaxis(resets, -1, 0)
-        ys, final = gru_jax.unroll(
-            CELLS[name], params, xs, h0, lengths=lengths, resets=resets, time_major=time_major, **options
-        )
+            reset_state = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0) if a.ndim == xs.ndim else a, reset_state)
+        masks = {"lengths": lengths, "resets": resets, "reset_state": reset_state}
+        ys, final = gru_jax.unroll(CELLS[name], params, xs, h0, time_major=time_major, **masks, **options)
         return (jnp.moveaxis(ys, 0, -2) if time_major else ys), tuple(jax.tree.leaves(final))
 
     def loss(arrays, lengths, resets):
@@ -125,6 +135,13 @@ def library_params(name: str, arrays: dict[str, Any]) -> Any:
 
 def library_state(name: str, arrays: dict[str, Any]) -> Any:
     return gru_jax.LSTMState(arrays["h"], arrays["c"]) if name == "lstm" else arrays["h"]
+
+
+def library_reset_state(name: str, arrays: dict[str, Any]) -> Any:
+    """None where there is none among the arrays."""
+    if "reset_h" not in arrays:
+        return None
+    return library_state(name, {key.removeprefix("reset_"): a for key, a in arrays.items() if key.startswith("reset_")})
 
 
 def assert_answers_agree(answer: Answer, expected: Answer, dtype: Any, values: float, gradients: float) -> None:

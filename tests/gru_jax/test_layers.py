@@ -12,17 +12,18 @@ from flax.nnx import Rngs
 from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, linen, nnx, unroll
 from tests.gru_jax import oracle
 from tests.gru_jax.minimal_gated_unit import Minimal
-from tests.gru_jax.problems import CELLS, draw, library_params, library_state, state_names
+from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_state, library_state, state_names
 
 B, T, I, H = 3, 5, 2, 3
 CASES = [
     # cell, layers, both directions, merge, lengths, resets, reverse, backend
-    ("gru_before", 1, True, "concat", True, True, False, {"backend": "fused", "block_length": 2}),
+    ("gru_before", 1, True, "concat", True, "state per mark", False, {"backend": "fused", "block_length": 2}),
     ("gru_before", 3, False, "concat", True, False, True, {"backend": "fused", "memory": "checkpoint"}),
     ("gru_after", 2, True, "sum", True, False, False, {"backend": "fused", "memory": "recompute", "block_length": 2}),
-    ("gru_after", 2, True, "concat", False, True, True, {"backend": "scan"}),
+    ("gru_after", 2, True, "concat", False, "state", True, {"backend": "scan"}),
     ("lstm", 2, True, "concat", True, False, False, {"backend": "fused", "block_length": 3}),
     ("lstm", 1, True, "sum", False, True, True, {"backend": "fused", "memory": "checkpoint", "block_length": 2}),
+    ("lstm", 2, True, "concat", True, "state", False, {"backend": "fused", "memory": "recompute", "block_length": 2}),
     ("elman", 3, True, "sum", True, True, False, {"backend": "scan"}),
     ("elman_relu", 2, True, "ave", True, True, True, {"backend": "fused", "block_length": 2}),
     ("gru_after", 3, True, "mul", True, False, False, {"backend": "fused", "memory": "recompute"}),
@@ -32,12 +33,13 @@ CASES = [
 ]
 
 
-def stacked(name, num_layers, bidirectional, merge):
+def stacked(name, num_layers, bidirectional, merge, resets=False):
     """Random arrays for every layer and direction, named `layer.direction.array`."""
     directions, arrays = 2 if bidirectional else 1, {}
     width = H * directions if merge == "concat" else H
     for number, direction in product(range(num_layers), range(directions)):
-        one = draw(name, (B,), T=T, I=I if number == 0 else width, H=H, seed=10 * number + direction)
+        sizes = {"T": T, "I": I if number == 0 else width, "H": H}
+        one = draw(name, (B,), **sizes, resets=resets, seed=10 * number + direction)
         arrays |= {f"{number}.{direction}.{key}": array for key, array in one.arrays.items() if key != "xs"}
     rng = np.random.default_rng(99)
     arrays["xs"] = rng.normal(size=(B, T, I))
@@ -60,7 +62,7 @@ def by_layer(arrays, num_layers, bidirectional, make):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("name", "num_layers", "both", "merge", "lengths", "resets", "reverse", "backend"), CASES)
 def test_values_and_gradients(name, num_layers, both, merge, lengths, resets, reverse, backend):
-    arrays, weights = stacked(name, num_layers, both, merge)
+    arrays, weights = stacked(name, num_layers, both, merge, resets)
     masks = {
         "lengths": np.array([3, 5, 0]) if lengths else None,
         "resets": np.random.default_rng(5).random((B, T)) < 0.3 if resets else None,
@@ -69,7 +71,10 @@ def test_values_and_gradients(name, num_layers, both, merge, lengths, resets, re
     def expected(**arrays):
         layers = by_layer(arrays, num_layers, both, lambda one: one)
         h0 = by_layer(arrays, num_layers, both, lambda one: tuple(one[key] for key in state_names(name)))
-        options = oracle.Options(reverse=reverse, **masks)
+        fresh = None
+        if isinstance(resets, str):
+            fresh = by_layer(arrays, num_layers, both, lambda one: [one[f"reset_{key}"] for key in state_names(name)])
+        options = oracle.Options(reverse=reverse, reset_state=fresh, **masks)
         return oracle.unroll_stack(name, layers, arrays["xs"], h0, options, merge)
 
     def loss(outputs):
@@ -78,8 +83,11 @@ def test_values_and_gradients(name, num_layers, both, merge, lengths, resets, re
     def run(arrays):
         params = by_layer(arrays, num_layers, both, lambda one: library_params(name, one))
         h0 = by_layer(arrays, num_layers, both, lambda one: library_state(name, one))
+        fresh = None
+        if isinstance(resets, str):
+            fresh = by_layer(arrays, num_layers, both, lambda one: library_reset_state(name, one))
         stack = Stack(CELLS[name], num_layers, bidirectional=both, merge=merge)
-        outputs = unroll(stack, params, arrays["xs"], h0, reverse=reverse, **masks, **backend)
+        outputs = unroll(stack, params, arrays["xs"], h0, reverse=reverse, reset_state=fresh, **masks, **backend)
         return loss(outputs), outputs
 
     gradient, (ys, h_last) = jax.jit(jax.grad(run, has_aux=True))(jax.tree.map(jnp.asarray, arrays))
@@ -205,11 +213,11 @@ def dropped_weights(stack, params, xs, key):
     """The parameters that each layer and direction of a stack is run with."""
     dropped = []
 
-    def run(cell, params, xs, h0, *, reverse):
+    def run(cell, params, xs, h0, reset_state, *, reverse):
         dropped.append(params)
         return xs, h0
 
-    stack.compose(run, params, xs, stack.initial_state(8, xs.shape[:1]), reverse=False, key=key)
+    stack.compose(run, params, xs, stack.initial_state(8, xs.shape[:1]), None, reverse=False, key=key)
     return dropped
 
 

@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 
 from gru_jax import GRU, unroll
 from gru_jax.unroll.linearization import call
-from tests.gru_jax.problems import CELLS, draw, library_params, library_state
+from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_state, library_state
 
 
 class At(NamedTuple):
@@ -37,7 +37,9 @@ class At(NamedTuple):
 
 def losses(name, **options):
     """The loss on the fast backend and on the plain scan, and a point with a direction."""
-    problem = draw(name, (2,), T=5, I=2, H=2, lengths=True, resets=True, seed=6)
+    problem = draw(
+        name, (2,), T=5, I=2, H=2, lengths=True, resets="state per mark" if name == "lstm" else "state", seed=6
+    )
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     rng = np.random.default_rng(7)
     xs = arrays.pop("xs")
@@ -47,6 +49,7 @@ def losses(name, **options):
         def loss(arrays, xs):
             params, h0 = library_params(name, arrays), library_state(name, arrays)
             masks = {"lengths": problem.lengths, "resets": problem.resets}
+            masks["reset_state"] = library_reset_state(name, arrays)
             ys, h_last = unroll(CELLS[name], params, xs, h0, backend=backend, reverse=True, **masks, **chosen)
             return (ys**2 * problem.weights[0]).sum() + sum((a**3).sum() for a in jax.tree.leaves(h_last))
 

@@ -1,4 +1,4 @@
-"""What lengths, resets and direction promise: padding is never seen, sequences stay apart, time runs one way."""
+"""What lengths and direction promise: padding is never seen, sequences stay apart, time runs one way."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gru_jax import unroll
-from gru_jax.unroll.masking import enter, keep, leave, select
+from gru_jax.unroll.masking import Resets, enter, keep, leave, select
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 BACKENDS = {
@@ -122,39 +122,6 @@ def test_outputs_depend_on_no_later_input(name, reverse):
     assert (influence[allowed] > 1e-7).all()
 
 
-@pytest.mark.parametrize(("name", "backend"), [("gru_before", "recompute"), ("lstm", "save"), ("gru_after", "scan")])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_resets_part_packed_documents(name, backend, reverse):
-    """Documents in one row, the state reset where one begins, against each document on its own."""
-    problem = draw(name, (), T=T, seed=5)
-    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
-    documents = [slice(0, 3), slice(3, 4), slice(4, 8)]
-    resets = np.zeros(T, bool)
-    resets[[document.stop - 1 if reverse else document.start for document in documents]] = True
-    weight = jnp.asarray(problem.weights[0], jnp.float32)
-
-    def packed(arrays):
-        options = {"reverse": reverse, **BACKENDS[backend]}
-        params, h0 = library_params(name, arrays), library_state(name, arrays)
-        ys, _ = unroll(CELLS[name], params, arrays["xs"], h0, resets=resets, **options)
-        return (ys * weight).sum(), ys
-
-    def apart(arrays):
-        params, h0 = library_params(name, arrays), library_state(name, arrays)
-        parts = [
-            unroll(CELLS[name], params, arrays["xs"][document], h0, reverse=reverse, backend="scan")[0]
-            for document in documents
-        ]
-        ys = jnp.concatenate(parts)
-        return (ys * weight).sum(), ys
-
-    both = jax.jit(lambda arrays: [jax.grad(loss, has_aux=True)(arrays) for loss in (packed, apart)])
-    (gradient, ys), (expected_gradient, expected_ys) = both(arrays)
-    np.testing.assert_allclose(ys, expected_ys, rtol=1e-5, atol=1e-6)
-    for key, expected in expected_gradient.items():
-        np.testing.assert_allclose(gradient[key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
-
-
 @pytest.mark.parametrize("name", ["gru_before", "lstm"])
 def test_reverse_with_lengths_is_flipping_each_sequence_by_hand(name):
     problem = draw(name, (3,), T=T, seed=6)
@@ -206,7 +173,9 @@ def test_masks_choose_sequence_by_sequence():
     first, second = {"h": jnp.ones((2, 3))}, {"h": jnp.full((2, 3), 2.0)}
     chosen = [[1.0] * 3, [2.0] * 3]
     np.testing.assert_array_equal(select(where, first, second)["h"], chosen)
-    np.testing.assert_array_equal(enter(where, first, second)["h"], chosen)
+    np.testing.assert_array_equal(enter(Resets(where, None), first, second)["h"], chosen)
+    np.testing.assert_array_equal(enter(Resets(where, first), None, second)["h"], chosen)
+    np.testing.assert_array_equal(enter(Resets(where, None), None, second)["h"], [[0.0] * 3, [2.0] * 3])
     np.testing.assert_array_equal(leave(where, first, second)["h"], chosen)
     np.testing.assert_array_equal(keep(where, second)["h"], [[2.0] * 3, [0.0] * 3])
     assert enter(None, first, second) is second

@@ -19,7 +19,7 @@ CASES = st.fixed_dictionaries(
         "I": st.integers(1, 4),
         "H": st.integers(1, 4),
         "lengths": st.booleans(),
-        "resets": st.booleans(),
+        "resets": st.sampled_from([False, True, "state", "state per mark"]),
         "seed": st.integers(0, 1000),
     }
 )

@@ -18,7 +18,7 @@ OPTIONS = {
     "name": list(CELLS),
     "batch_shape": [(3,), (2, 2), ()],
     "lengths": [False, True],
-    "resets": [False, True],
+    "resets": [False, True, "state", "state per mark"],
     "reverse": [False, True],
     "time_major": [False, True],
 }
@@ -28,7 +28,8 @@ IN_SINGLE = pairwise(OPTIONS | {"backend": [{"backend": "scan"}, {"backend": "fu
 
 def label(case):
     backend = "-".join(str(value) for value in case["backend"].values())
-    flags = [name for name in ("lengths", "resets", "reverse", "time_major") if case[name]]
+    options = ("lengths", "resets", "reverse", "time_major")
+    flags = [name if case[name] is True else f"{name} {case[name]}" for name in options if case[name]]
     return "-".join([case["name"], backend, f"{len(case['batch_shape'])}", *flags])
 
 

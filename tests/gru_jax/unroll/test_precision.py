@@ -1,0 +1,207 @@
+"""Gates from -11 to 11 within 1 % of float64, values and gradients, whatever the parameters' dtype."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gru_jax import GRU, LSTM, GRUParams, LSTMParams, LSTMState, Stack, gru_step, lstm_step, unroll
+from tests.gru_jax import oracle
+from tests.gru_jax.problems import CELLS, GATES, library_params, library_state, state_names
+
+EDGES = np.array([-11.0, -9.0, -7.0, -3.5, 0.0, 5.0, 8.0, 11.0])
+GATED = {"gru_before": 2, "gru_after": 2, "lstm": 3, "minimal": 1}
+CANDIDATE = {"gru_before": 2, "gru_after": 2, "lstm": 2, "minimal": 1}
+T = 2
+BACKENDS = {
+    "scan": {"backend": "scan"},
+    "save": {"backend": "fused", "memory": "save", "block_length": 1},
+    "recompute": {"backend": "fused", "memory": "recompute"},
+    "checkpoint": {"backend": "fused", "memory": "checkpoint"},
+    "auto": {},
+}
+
+
+def at_the_edges(name):
+    """Arrays exact in every dtype: each gate of some unit stands at each edge, the others at 1; U is diagonal.
+
+    Nothing cancels: all is positive, and the candidate is far from the state.
+    """
+    gates, candidate = GATES[name], CANDIDATE[name]
+    gated = [gate for gate in range(gates) if gate != candidate]
+    H = len(gated) * len(EDGES)
+    b = np.ones((gates, H))
+    for number, gate in enumerate(gated):
+        b[gate, number * len(EDGES) : (number + 1) * len(EDGES)] = EDGES
+    b[candidate] = 0.5
+    W, u = np.zeros((1, gates, H)), np.zeros((gates, H))
+    W[0, candidate], u[candidate] = 0.5, 0.25
+    arrays = {"W": W.reshape(1, -1), "u": u, "b": b.ravel(), "xs": np.ones((T, 1)), "h": np.full(H, 0.25)}
+    arrays |= {"b_hn": np.full(H, 0.25)} if name == "gru_after" else {}
+    return arrays | ({"c": np.full(H, 0.25)} if name == "lstm" else {})
+
+
+@cache
+def expected(name):
+    """Outputs, final state and gradients of their sum, in float64."""
+
+    def run(arrays):
+        gates, H = arrays["u"].shape
+        U = np.zeros((H, gates, H), arrays["u"].dtype)
+        U[range(H), :, range(H)] = arrays["u"].T
+        weights = {key: arrays[key] for key in ("W", "b", "b_hn") if key in arrays} | {"U": U.reshape(H, -1)}
+        start = tuple(arrays[key] for key in state_names(name))
+        return oracle.unroll(name, weights, arrays["xs"], start, oracle.Options())
+
+    def loss(**arrays):
+        ys, final = run(arrays)
+        return ys.sum() + sum(array.sum() for array in final)
+
+    arrays = at_the_edges(name)
+    return run(arrays), oracle.gradients(loss, arrays)
+
+
+def assert_within_one_percent(found, wanted, what, scale=1.0):
+    """But for what is smaller than the dtype's smallest number."""
+    smallest = float(jnp.finfo(found.dtype).smallest_subnormal)
+    np.testing.assert_allclose(
+        np.asarray(found, np.float64) / scale, wanted, rtol=0.01, atol=smallest / scale, err_msg=what
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("name", "dtype", "backend"),
+    [
+        (name, dtype, backend)
+        for name in ("gru_before", "lstm")
+        for dtype in ("bfloat16", "float16")
+        for backend in BACKENDS
+    ]
+    + [(name, dtype, backend) for name in GATED for dtype in ("float32", "float64") for backend in ("scan", "auto")]
+    + [("gru_after", "bfloat16", backend) for backend in ("scan", "recompute")]
+    + [("gru_after", "float16", backend) for backend in ("scan", "save")]
+    + [("minimal", dtype, backend) for dtype in ("bfloat16", "float16") for backend in ("scan", "save", "recompute")],
+)
+def test_values_and_gradients_of_gates_near_zero_and_one(name, dtype, backend):
+    scale = 1024.0 if dtype == "float16" else 1.0  # as losses are scaled in float16, which ends at 6e-8
+    arrays = {key: jnp.asarray(array, dtype) for key, array in at_the_edges(name).items()}
+
+    def loss(arrays):
+        gates, H = arrays["u"].shape
+        U = jnp.zeros((H, gates, H), arrays["u"].dtype).at[np.arange(H), :, np.arange(H)].set(arrays["u"].T)
+        params = library_params(name, arrays | {"U": U.reshape(H, -1)})
+        ys, final = unroll(CELLS[name], params, arrays["xs"], library_state(name, arrays), **BACKENDS[backend])
+        leaves = [leaf.astype(jnp.float64) for leaf in (ys, *jax.tree.leaves(final))]
+        return scale * sum(leaf.sum() for leaf in leaves), (ys, tuple(jax.tree.leaves(final)))
+
+    gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+    assert {leaf.dtype for leaf in jax.tree.leaves((gradient, outputs))} == {jnp.dtype(dtype)}
+    wanted, wanted_gradient = expected(name)
+    for found, value in zip(jax.tree.leaves(outputs), jax.tree.leaves(wanted), strict=True):
+        assert_within_one_percent(found, value, "values")
+    for key, value in wanted_gradient.items():
+        assert_within_one_percent(gradient[key], value, f"gradient of {key}", scale)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_single_step_keeps_gates_near_zero(dtype):
+    """i = sigmoid(-7) and g = tanh(5), one step from zero: c = i g, dc/db_i = i (1 - i) g."""
+    params = LSTMParams(jnp.zeros((1, 4), dtype), jnp.zeros((1, 4), dtype), jnp.array([-7, 5, 5, 5], dtype))
+    zeros, x = LSTMState(jnp.zeros(1, dtype), jnp.zeros(1, dtype)), jnp.zeros(1, dtype)
+    i, g = oracle.sigmoid(-7.0), np.tanh(5.0)
+    value, gradient = jax.value_and_grad(lambda p: lstm_step(p, zeros, x).c.astype(jnp.float32).sum())(params)
+    assert_within_one_percent(value, i * g, "c")
+    assert_within_one_percent(gradient.b[0], i * (1 - i) * g, "gradient of b_i")
+
+    params = GRUParams(jnp.zeros((1, 3), dtype), jnp.zeros((1, 3), dtype), jnp.array([0, -7, 5], dtype))
+    value, gradient = jax.value_and_grad(lambda p: gru_step(p, zeros.h, x).astype(jnp.float32).sum())(params)
+    assert_within_one_percent(value, i * g, "h")
+    assert_within_one_percent(gradient.b[1], i * (1 - i) * g, "gradient of b_z")
+    assert value.dtype == jnp.float32
+    assert gradient.b.dtype == dtype
+
+
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("name", ["gru_before", "gru_after", "lstm"])
+def test_no_unit_with_a_chrono_bias_is_dead(name, dtype, backend):
+    """Delays of 5000: gates down to 2e-4, and the candidate at 1 with no other input."""
+    cell = {
+        "gru_before": GRU(b_init="chrono", longest_delay=5000),
+        "gru_after": GRU(reset="after", b_init="chrono", longest_delay=5000),
+        "lstm": LSTM(b_init="chrono", longest_delay=5000),
+    }[name]
+    H = 64
+    drawn = cell.init(jax.random.key(0), 1, H, dtype)
+    zeros = jax.tree.map(jnp.zeros_like, drawn)
+    candidate = slice(2 * H, 3 * H)
+    params = zeros._replace(b=drawn.b.at[candidate].set(1))
+
+    def loss(b):
+        _, final = unroll(cell, params._replace(b=b), jnp.zeros((3, 1), dtype), backend=backend)
+        memory = jax.tree.leaves(final)[-1]
+        return memory.astype(jnp.float32).sum(), memory
+
+    gradient, memory = jax.jit(jax.grad(loss, has_aux=True))(params.b)
+    weights = {key: np.asarray(a, np.float64) for key, a in params._asdict().items() if a is not None}
+    start = (np.zeros(H),) * len(state_names(name))
+    _, wanted = oracle.unroll(name, weights, np.zeros((3, 1)), start, oracle.Options())
+    assert_within_one_percent(memory, wanted[-1], "memory")
+    writing = gradient[:H] if name == "lstm" else gradient[H : 2 * H]
+    assert (np.asarray(writing, np.float64) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("options", [{"backend": "scan"}, {"backend": "fused", "block_length": 2}])
+def test_16_bits_are_those_of_operands_and_results(dtype, options):
+    """All between them is in float32: the same as to widen, to multiply in 16 bits, and to round what comes out."""
+    stack = Stack(LSTM(), num_layers=2, bidirectional=True, merge="sum")
+    params = stack.init(jax.random.key(0), 3, 4, dtype)
+    xs = jax.random.normal(jax.random.key(1), (2, 5, 3), dtype)
+    h0 = jax.tree.map(lambda a: a + 0.5, stack.initial_state(4, (2,), dtype))
+    options = options | {"lengths": np.array([5, 3]), "resets": np.arange(10).reshape(2, 5) % 3 == 1}
+
+    fresh = jax.tree.map(lambda a: a - 0.25, h0)
+
+    def narrow(params, xs, h0):
+        return unroll(stack, params, xs, h0, reset_state=fresh, **options)
+
+    def wide(params, xs, h0):
+        params, xs, h0, start = jax.tree.map(lambda a: a.astype(jnp.float32), (params, xs, h0, fresh))
+        outputs = unroll(stack, params, xs, h0, reset_state=start, matmul_dtype=dtype, **options)
+        return jax.tree.map(lambda a: a.astype(dtype), outputs)
+
+    def loss(run):
+        def weighed(*at):
+            outputs = run(*at)
+            return sum((leaf.astype(jnp.float32) ** 2).sum() for leaf in jax.tree.leaves(outputs)), outputs
+
+        return jax.jit(jax.grad(weighed, argnums=(0, 1, 2), has_aux=True))
+
+    (gradient, outputs), (wide_gradient, wide_outputs) = (loss(run)(params, xs, h0) for run in (narrow, wide))
+    assert {leaf.dtype for leaf in jax.tree.leaves((gradient, outputs))} == {jnp.dtype(dtype)}
+    for a, b in zip(jax.tree.leaves((gradient, outputs)), jax.tree.leaves((wide_gradient, wide_outputs)), strict=True):
+        if a is gradient[1]:  # The inputs' gradient is the sum of each direction's, rounded.
+            np.testing.assert_allclose(*np.asarray((a, b), np.float32), atol=2 * float(jnp.finfo(dtype).eps))
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_a_state_carried_in_float32_is_not_rounded_between_chunks(dtype, backend):
+    """A unit that decays by sigmoid(-6.5), a 667th, a step: 8 bits of mantissa would hold it where it is."""
+    params = GRUParams(jnp.zeros((1, 3), dtype), jnp.zeros((1, 3), dtype), jnp.array([0, -6.5, 0], dtype))
+    xs, h = jnp.zeros((8, 1), dtype), jnp.ones((1,), jnp.float32)
+    expected = (1 - oracle.sigmoid(-6.5)) ** 8
+    for step in range(8):
+        ys, h = unroll(GRU(), params, xs[step : step + 1], h, backend=backend)
+        assert (ys.dtype, h.dtype) == (dtype, jnp.float32)
+    np.testing.assert_allclose(h, [expected], rtol=1e-5)
+    h = jnp.ones((1,), jnp.float32)
+    for step in range(8):
+        h = gru_step(params, h, xs[step])
+    np.testing.assert_allclose(h, [expected], rtol=1e-5)

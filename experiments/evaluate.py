@@ -33,11 +33,11 @@ def main(arguments: Sequence[str]) -> None:
     config = folder.load_config()
     kind = tasks.find(config.task.name)
     if DATA_FILE.value:
-        if not kind.own_path_of(config.task):
+        if not kind.user_path(config.task):
             raise ConfigError(f"--data_file: expected a run on a file of your own, got one of {config.task.name!r}")
-        config = dataclasses.replace(config, task=kind.moved_to(config.task, DATA_FILE.value))
+        config = dataclasses.replace(config, task=kind.with_user_path(config.task, DATA_FILE.value))
     task = kind(config.task, DATA_DIR.value, folder.path)
-    task.refuse_other_data(folder.path, "--data_file")
+    task.check_data(folder.path, "--data_file")
     with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
         folder.record(task)
     devices.request_cpu_devices(task.batch_size, None)
@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> None:
     params, step = (run.best, run.progress.best_step) if best else (evaluated(run.state), run.progress.step)
     split = cast(Split, SPLIT.value)
     metrics = Evaluator(task, run.graph, mesh)(params, split)
-    known = ", which was trained on," if split == "train" or (split == "validation" and not task.selects) else ","
+    known = (
+        ", which was trained on," if split == "train" or (split == "validation" and not task.scoring.selects) else ","
+    )
     title = f"{task.result_name}, {split} split{known} parameters of step {step}"
     print(logging.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     for point in chosen:
         failures |= train_point(point, config_file)
     first = points[0].members[0].config
-    scoring = tasks.find(first.task.name).scoring(first.task)
+    scoring = tasks.find(first.task.name).scoring_for(first.task)
     rows = [sweep.row(point, scoring) for point in points]
     files.write_json(workdir / "sweep.json", sweep.plain(rows, scoring))
     print(sweep.text(rows, scoring))
@@ -105,7 +105,7 @@ def train_point(point: Point, config_file: str) -> Failures:
 def has_the_same_data(member: Member, task: Task, failures: Failures) -> bool:
     """Returns whether a run began with the data that there are now, if it began; else it has failed."""
     with reported(failures, [member]):
-        task.refuse_other_data(member.folder.path, f"--config.task.{task.own_file}")
+        task.check_data(member.folder.path, f"--config.task.{task.user_file}")
     return member.name not in failures
 
 

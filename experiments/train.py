@@ -64,7 +64,7 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
     """Finishes the run in a folder, or finds that it is finished, and prints the closing table."""
     folder.refuse_others(config)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value, folder.path)
-    task.refuse_other_data(folder.path, f"--config.task.{task.own_file}")
+    task.check_data(folder.path, f"--config.task.{task.user_file}")
     devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
     if not processes.of_first(finished is not None):
@@ -73,9 +73,9 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
             finished = run(config, task, own, mesh, origin, TENSORBOARD.value)
     if finished is None or not processes.is_first():
         return
-    print(logging.closing_table(finished, folder.path, task.selects))
+    print(logging.closing_table(finished, folder.path, task.scoring.selects))
     if RECORD.value:
-        print(f"recorded in {logging.record(finished, task.result_metrics)}")
+        print(f"recorded in {logging.record(finished, task.scoring.reported)}")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ class Training:
             return
         self.progress = dataclasses.replace(self.progress, due=False)
         self.write("validation", row)
-        self.progress = judged(self.progress, row[self.task.metric], self.task, self.config.train)
+        self.progress = judged(self.progress, row[self.task.scoring.metric], self.task, self.config.train)
         if self.progress.best_step == self.step:
             self.best = copy(params)
 
@@ -252,10 +252,10 @@ def judged(progress: Progress, value: float, task: Task, settings: TrainConfig) 
     """Returns the progress after an evaluation that gave `value`: a new best, or one more without."""
 
     def passes(mark: float) -> bool:
-        return value < mark if task.mode == "min" else value > mark
+        return value < mark if task.scoring.mode == "min" else value > mark
 
     best, goal = progress.best_value, settings.goal
-    better = best is None or not task.selects or passes(best)
+    better = best is None or not task.scoring.selects or passes(best)
     reached = goal is not None and (value == goal or passes(goal))
     if better and math.isfinite(value):
         return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0, finished=reached)

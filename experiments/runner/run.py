@@ -92,10 +92,10 @@ def conclude(
       NonFiniteError: no evaluation gave a number, so that there are no best parameters.
     """
     if end.progress.best_value is None:
-        raise loop.NonFiniteError(f"no evaluation gave a finite {task.metric}, so there is nothing to test")
+        raise loop.NonFiniteError(f"no evaluation gave a finite {task.scoring.metric}, so there is nothing to test")
     scores = Evaluator(task, end.graph, mesh)(end.best, "test")
-    chosen = end.progress.best_step if task.selects else None
-    figures.learning_curve(read_rows(folder.metrics), task.metric, chosen, folder.learning_curve)
+    chosen = end.progress.best_step if task.scoring.selects else None
+    figures.learning_curve(read_rows(folder.metrics), task.scoring.metric, chosen, folder.learning_curve)
     result = {
         "task": task.result_name,
         **origin,
@@ -103,7 +103,7 @@ def conclude(
         "parameters": parameter_count(end.best),
         "seed": config.seed,
         "test": scores,
-        "validation": {"metric": task.metric, "value": end.progress.best_value, "step": end.progress.best_step},
+        "validation": {"metric": task.scoring.metric, "value": end.progress.best_value, "step": end.progress.best_step},
         "steps": end.progress.step,
         "minutes": round(end.progress.seconds / 60, 3),
         "machine": environment.machines(folder),

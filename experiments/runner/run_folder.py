@@ -121,9 +121,9 @@ class RunFolder:
         if self.config.exists():
             saved = self.load_config()
             kind = tasks.find(saved.task.name)
-            if isinstance(config.task, kind.Config) and kind.own_path_of(saved.task) and self.artifacts.exists():
-                place = kind.own_path_of(config.task)
-                saved = dataclasses.replace(saved, task=kind.moved_to(saved.task, place) if place else saved.task)
+            if isinstance(config.task, kind.Config) and kind.user_path(saved.task) and self.artifacts.exists():
+                place = kind.user_path(config.task)
+                saved = dataclasses.replace(saved, task=kind.with_user_path(saved.task, place) if place else saved.task)
             if saved.train.on_nonfinite == "stop":
                 now = config.train.on_nonfinite, config.train.nonfinite_limit
                 settings = dataclasses.replace(saved.train, on_nonfinite=now[0], nonfinite_limit=now[1])

@@ -116,7 +116,7 @@ def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any
         parameters = 0 if penalty is None else baseline.weights.size + baseline.bias.size
         title = name if penalty is None else f"{name}, {parameters:,} parameters, penalty {penalty:g}"
         for split, values in scores.items():
-            shown = [(metric, f"{values[metric]:.5g}") for metric in task.result_metrics]
+            shown = [(metric, f"{values[metric]:.5g}") for metric in task.scoring.reported]
             print(logging.table(shown, f"{task.result_name}: {title}, {split} split"))
         yield {
             "task": task.result_name,
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"task.name: expected 'forecasting', got {config.task.name!r}")
     for result in compare(task, {"config": config_file, "overrides": overrides, "seed": config.seed}):
         if RECORD.value:
-            print(f"recorded in {logging.record(result, task.result_metrics)}")
+            print(f"recorded in {logging.record(result, task.scoring.reported)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""The one face of all tasks: data, model, loss, metrics. The trainer knows nothing else of them."""
+"""The task interface: a task is its data, model, loss and metrics. The runner knows tasks through it alone.
 
+The helpers of several tasks follow: padding of evaluation batches, means of sums, the file of artifacts.
+"""
+
+import abc
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -18,92 +22,90 @@ from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked
 
 Batch: TypeAlias = dict[str, np.ndarray]
-"""Arrays with a first axis of rows, so that a batch can be cut over devices."""
+"""Arrays whose first axis is the batch axis, so that a batch can be sharded over devices."""
 
 Sums: TypeAlias = dict[str, tuple[Any, Any]]
 """Name -> (sum, weight). Kept apart, they add up exactly over devices, batches and padding."""
 
 Carry: TypeAlias = Any
-"""What goes from one batch to the next: arrays with a first axis of rows, or `()`."""
+"""What one batch hands to the next: a pytree of arrays with a batch axis first, or `()`."""
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 ARTIFACTS = "artifacts.json"
-"""The file of a run's folder that holds what the task learnt from its data, and their fingerprint."""
+"""The file in a run folder with the task's artifacts and the fingerprint of its data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FinalConfig(Checked):
-    """The keys of tasks that may train on all there is but the test split.
+    """Keys of tasks that can train on the training and validation splits together.
 
     Attributes:
-      train_on_validation: whether the validation split is trained on too, as published figures do, in a last run with
-        settings and steps that earlier runs have chosen; no checkpoint is then chosen, the last one counts.
+      train_on_validation: whether to train on the validation split too, as published results often do. Settings and
+        number of steps come from earlier runs then, and the last checkpoint counts.
     """
 
     train_on_validation: bool = False
 
 
 class Scoring(NamedTuple):
-    """What a task's scores are called, and which of them chooses.
+    """How runs of a task are scored.
 
     Attributes:
-      metric: the name, among those of `Task.metrics`, by which checkpoints are selected on the validation split.
-      mode: whether less ("min") or more ("max") of it is better.
+      metric: the metric that selects checkpoints on the validation split; a key of `Task.metrics` or `Task.scores`.
+      mode: "min" or "max", whether less or more of it is better.
       reported: the metrics of the test split that results report.
-      selects: whether the validation split is held out, and chooses among checkpoints; else the last one counts.
+      selects: whether the validation split is held out and selects a checkpoint; otherwise the last one counts.
     """
 
     metric: str
-    mode: str
+    mode: Literal["min", "max"]
     reported: tuple[str, ...]
-    selects: bool
+    selects: bool = True
 
 
-class Task(Protocol):
-    """A data set or generator, the model it takes, its loss and its metrics.
+class Task(abc.ABC):
+    """A data set or generator with its model, loss and metrics.
+
+    A subclass sets `Config` and `ModelConfig` and implements the abstract methods. The rest has defaults.
 
     Attributes:
-      Config: the dataclass of the keys under `task`; its `name` is the task's.
-      ModelConfig: the dataclass of the keys under `model`.
-      config: of the first kind, with a `batch_size`.
-      metric, mode: see `Scoring`.
-      result_name: the task's name in the results, where one task file serves several: "adding_600".
-      result_metrics: what is `reported`, see `Scoring`.
-      batch_size: rows in a training batch.
-      extra: that of pyproject.toml whose packages the task needs; empty for none.
-      own_file: the key of `config` that may name a file of your own; empty for none.
-      learns: the names of the artifacts.
-      artifacts: what was learned from the data beside the parameters, as plain data: a vocabulary, a scaling.
-      recorded: the fingerprint of those data, if the artifacts come from a run's folder.
+      Config: dataclass of the keys under `task`. Its `name` is the task's name.
+      ModelConfig: dataclass of the keys under `model`.
+      command: the program in experiments/ that uses a trained run, such as "sample"; empty for none.
+      extra: the extra of pyproject.toml that the task needs; empty for none.
+      user_file: the key of `config` that can name a user's own file; empty for none.
+      artifact_names: the keys of `artifacts`.
+      config: an instance of `Config`, with a `batch_size`.
+      data_dir: the folder where data sets are looked up first, or None.
+      artifacts: what was learned from the data beside the parameters, such as a vocabulary. Plain JSON values.
+      recorded: the fingerprint of the data that a run folder records; None for a fresh run.
     """
 
     Config: ClassVar[type[Any]]
     ModelConfig: ClassVar[type[Any]]
-    metric: ClassVar[str]
-    mode: ClassVar[str]
-    result_metrics: ClassVar[tuple[str, ...]]
+    command: ClassVar[str] = ""
     extra: ClassVar[str] = ""
-    own_file: ClassVar[str] = ""
-    learns: ClassVar[tuple[str, ...]] = ()
+    user_file: ClassVar[str] = ""
+    artifact_names: ClassVar[tuple[str, ...]] = ()
     config: Any
     data_dir: str | None
     artifacts: dict[str, Any]
     recorded: Fingerprint | None
 
     def __init__(self, config: Any, data_dir: str | None, folder: pathlib.Path | None = None) -> None:
-        """Takes what a run has learned from its data, or else loads the data and learns it.
+        """Reads the artifacts of a run folder, or loads the data and learns them.
 
         Args:
-          config: of the type `Config`.
-          data_dir: where the data are looked for first; else in the data cache or at their public address.
-          folder: the run's. Where it holds artifacts, the data are not loaded until they are needed.
+          config: an instance of `Config`.
+          data_dir: where to look for data first; None for the cache, then the public address.
+          folder: the run folder. If it holds artifacts, data are loaded only when first needed.
 
         Raises:
-          MissingExtraError: a package that the task needs is not installed.
+          MissingExtraError: a package of `extra` is not installed.
           ConfigError: the configuration does not fit the data.
-          DataError: the data, or the artifacts, cannot be read.
+          DataError: the data or the artifacts cannot be read.
         """
         if self.extra:
             extras.require(self.extra)
@@ -111,16 +113,83 @@ class Task(Protocol):
         if folder is None or not self.load_artifacts(folder):
             self.artifacts = self.learn()
 
+    @classmethod
+    @abc.abstractmethod
+    def scoring_for(cls, config: Any) -> Scoring:
+        """Returns how runs of a configuration are scored. Needs no data."""
+
+    @abc.abstractmethod
+    def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns a freshly initialized model. `config` is an instance of `ModelConfig`."""
+
+    @abc.abstractmethod
+    def train_batch(self, seed: int, step: int) -> Batch:
+        """Returns the training batch of a step, counted from 0: a pure function of its arguments."""
+
+    @abc.abstractmethod
+    def eval_batches(self, split: Split) -> Iterator[Batch]:
+        """Yields a split in a fixed order. Batches have equal size and few shapes; padding has weight zero."""
+
+    @abc.abstractmethod
+    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
+        """Returns the sums of one batch and the next carry. The gradient is taken of `sums["loss"]`.
+
+        Args:
+          model: from `model`.
+          batch: from `train_batch` or `eval_batches`, or some of its rows.
+          carry: from `initial_carry` or the previous batch.
+          key: PRNG key for dropout, consumed; None for evaluation.
+        """
+
+    @abc.abstractmethod
+    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Returns the metrics, "loss" among them, of sums that were added up over batches."""
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this task's runs are scored."""
+        return self.scoring_for(self.config)
+
+    @property
+    def result_name(self) -> str:
+        """The task's name in the results, such as "adding_600"; by default `config.name`."""
+        return self.config.name
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a training batch."""
+        return self.config.batch_size
+
+    def train_rows(self, seed: int, step: int, rows: slice) -> Batch:
+        """Returns some rows of `train_batch`. Each of several processes needs only its own."""
+        batch = self.train_batch(seed, step)
+        return batch if rows == slice(0, self.batch_size) else {name: array[rows] for name, array in batch.items()}
+
+    def batch_indices(self, seed: int, step: int) -> np.ndarray | None:
+        """Returns the indices (B,) of the training examples in `train_batch`; None if examples are not numbered."""
+        del seed, step
+        return None
+
+    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
+        """Returns the carry before the first batch of training or of a split; `()` for independent batches."""
+        del model, rows
+        return ()
+
+    def scores(self, model: Any, split: Split) -> dict[str, float]:
+        """Returns metrics that are not sums over rows, such as BLEU. Runs outside `jit`, on one device."""
+        del model, split
+        return {}
+
     def learn(self) -> dict[str, Any]:
-        """Loads the data, sees that the configuration fits them, and returns the artifacts: of most tasks none."""
+        """Loads the data, checks that the configuration fits them, and returns the artifacts."""
         return {}
 
     def fingerprint(self) -> Fingerprint | None:
-        """Returns that of the data as they are now; None where a program draws them."""
+        """Returns the fingerprint of the data as they are now; None for generated data."""
         return None
 
     def save_artifacts(self, folder: pathlib.Path) -> None:
-        """Writes the artifacts, and the fingerprint of the data, into a run's folder; nothing where there are none."""
+        """Writes the artifacts and the fingerprint of the data to a run folder; nothing for generated data."""
         data = self.recorded or self.fingerprint()
         if data is None:
             return
@@ -128,135 +197,68 @@ class Task(Protocol):
         files.write_json(folder / ARTIFACTS, content)
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
-        """Takes the artifacts from a run's folder; returns whether there are any.
+        """Reads the artifacts of a run folder. Returns False if there are none.
 
         Raises:
-          DataError: they are damaged.
+          DataError: the file is damaged.
         """
         content = read_artifacts(folder)
         if content is None:
             return False
-        missing = [name for name in self.learns if name not in content["artifacts"]]
+        missing = [name for name in self.artifact_names if name not in content["artifacts"]]
         if missing:
             raise DataError(f"{folder / ARTIFACTS} is damaged: it lacks {', '.join(missing)}")
         self.artifacts = content["artifacts"]
         self.recorded = Fingerprint(**content["data"])
         return True
 
-    @classmethod
-    def own_path_of(cls, config: Any) -> str:
-        """Returns where your own file lies that a configuration names; empty where it names none."""
-        return getattr(config, cls.own_file) if cls.own_file else ""
-
-    @classmethod
-    def moved_to(cls, config: Any, path: str) -> Any:
-        """Returns a configuration that names another place of your own file."""
-        return dataclasses.replace(config, **{cls.own_file: path})
-
-    def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
-        """Raises where the data are not those that the run in a folder has learned from.
+    def check_data(self, folder: pathlib.Path, option: str) -> None:
+        """Checks that the data are those that the run in a folder was trained on.
 
         Args:
-          folder: the run's; one without artifacts may have learned from any.
-          option: of the command, by which it is told where your own file lies.
+          folder: the run folder. One without artifacts passes.
+          option: the flag that tells the command where the user's file is.
 
         Raises:
-          DataError: in one line, which says what was recorded, what there is now, and what to do.
+          DataError: they differ, or the user's file is missing.
         """
         content = read_artifacts(folder)
         if content is None:
             return
         recorded = Fingerprint(**content["data"])
-        own_path = self.own_path_of(self.config)
-        if own_path and not os.path.exists(own_path):
+        path = self.user_path(self.config)
+        if path and not os.path.exists(path):
             raise DataError(
-                f"{folder} has learned from {recorded}, and {own_path} is not there; if it was moved, name its new "
-                f"place with {option}"
+                f"{path}: no such file; {folder} was trained on {recorded}. If it was moved, give its new path with "
+                f"{option}"
             )
         found = self.fingerprint()
         if found is None or found.sha256 != recorded.sha256:
-            way = f"name the place of the one recorded with {option}" if own_path else "use the version recorded"
+            way = f"give the path of the recorded file with {option}" if path else "use the recorded version"
             raise DataError(
-                f"{folder} has learned from {recorded}, got {found} in its place; {way}, or train in another folder"
+                f"{folder}: expected the data that it was trained on, {recorded}, got {found}; {way}, or train in "
+                "another folder"
             )
 
-    @property
-    def result_name(self) -> str: ...
-
-    @property
-    def batch_size(self) -> int:
-        return self.config.batch_size
+    @classmethod
+    def user_path(cls, config: Any) -> str:
+        """Returns the path of the user's own file that a configuration names; empty for none."""
+        return getattr(config, cls.user_file) if cls.user_file else ""
 
     @classmethod
-    def scoring(cls, config: Any) -> Scoring:
-        """Says how runs of a configuration are scored, without the data."""
-        selects = not (isinstance(config, FinalConfig) and config.train_on_validation)
-        return Scoring(cls.metric, cls.mode, cls.result_metrics, selects)
-
-    @property
-    def selects(self) -> bool:
-        """Whether the validation split is held out; see `Scoring`."""
-        return self.scoring(self.config).selects
-
-    def model(self, config: Any, rngs: nnx.Rngs) -> nnx.Module:
-        """Makes the model, with fresh parameters."""
-        ...
-
-    def train_batch(self, seed: int, step: int) -> Batch:
-        """Returns the training batch of a step (from 0): a pure function of its arguments."""
-        ...
-
-    def train_rows(self, seed: int, step: int, rows: slice) -> Batch:
-        """Returns some rows of `train_batch`, what one of several processes needs; a task may read them alone."""
-        batch = self.train_batch(seed, step)
-        return batch if rows == slice(0, self.batch_size) else {name: array[rows] for name, array in batch.items()}
-
-    def batch_indices(self, seed: int, step: int) -> np.ndarray | None:
-        """Returns which examples of the training split `train_batch` takes: (B,); None where they are not numbered."""
-        del seed, step
-        return None
-
-    def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split in a fixed order, batches of as many rows each and of few shapes, padding with weight zero."""
-        ...
-
-    def initial_carry(self, model: nnx.Module, rows: int) -> Carry:
-        """Returns what the first batch of training, or of a split, starts from: `()` where batches are independent."""
-        del model, rows
-        return ()
-
-    def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        """Returns the sums of one batch, of which `sums["loss"]` is differentiated, and the next carry.
-
-        Args:
-          model: made by `model`.
-          batch: from `train_batch` or `eval_batches`, or some of its rows.
-          carry: from `initial_carry` or the batch before.
-          key: for dropout, consumed; None for evaluation.
-        """
-        ...
-
-    def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        """Turns the sums over a whole split, or several batches, into metrics, "loss" among them."""
-        ...
-
-    def scores(self, model: Any, split: Split) -> dict[str, float]:
-        """Returns metrics of a split that are no sums over rows, such as a word error rate or BLEU.
-
-        They are computed after `metrics`, outside `jit` and on one device; most tasks have none.
-        """
-        del model, split
-        return {}
+    def with_user_path(cls, config: Any, path: str) -> Any:
+        """Returns the configuration with another path of the user's own file."""
+        return dataclasses.replace(config, **{cls.user_file: path})
 
 
 def mean(sums: Mapping[str, tuple[float, float]], name: str) -> float:
-    """Returns sum / weight; not a number where nothing was weighed."""
+    """Returns sum / weight; NaN if the weight is zero."""
     total, weight = sums[name]
     return total / weight if weight else float("nan")
 
 
 def padded_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Iterator[Batch]:
-    """Cuts arrays of examples into batches; the last is filled up with copies of the first example, of weight zero.
+    """Splits arrays of examples into batches. The last one is padded with the first example, at weight zero.
 
     Yields:
       the arrays' rows, and "weights" (batch_size,) float32: 1 for an example, 0 for padding.
@@ -266,7 +268,7 @@ def padded_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Iterato
 
 
 def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the contents of a run's artifacts.json: "data" and "artifacts"; None where there is none.
+    """Returns "data" and "artifacts" of a run folder's artifacts.json; None if there is no such file.
 
     Raises:
       DataError: the file is damaged.
@@ -275,7 +277,7 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["artifacts"], dict) or set(content["data"]) != {"description", "sha256"}:
-            raise ValueError("expected artifacts, and a fingerprint of the data")
+            raise ValueError("expected artifacts and a fingerprint of the data")
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

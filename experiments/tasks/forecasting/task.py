@@ -91,9 +91,14 @@ class Forecasting(Task):
     """Quantiles of the next K values from the last T."""
 
     Config, ModelConfig = ForecastingConfig, ForecasterConfig
-    metric, mode = "loss", "min"
-    own_file = "csv_file"
-    learns = ("columns", "split_ends", "shift", "scale")
+    user_file = "csv_file"
+    artifact_names = ("columns", "split_ends", "shift", "scale")
+    command = "forecast"
+
+    @classmethod
+    def scoring_for(cls, config: ForecastingConfig) -> Scoring:
+        reported = ("rse", "corr") if config.dataset == "exchange_rate" else ("mse", "mae")
+        return Scoring("loss", "min", (*reported, "coverage"))
 
     def learn(self) -> dict[str, Any]:
         """Returns the variables, the rows that each split ends before, and the scaling, of the training rows."""
@@ -122,15 +127,13 @@ class Forecasting(Task):
         name = pathlib.Path(self.config.csv_file).name or self.config.dataset
         return fingerprint_of(self.series, self.ends[-1], name)
 
-    def refuse_other_data(self, folder: pathlib.Path, option: str) -> None:
-        super().refuse_other_data(folder, option)
+    def check_data(self, folder: pathlib.Path, option: str) -> None:
+        super().check_data(folder, option)
         content = read_artifacts(folder)
         later = 0 if content is None else len(self.series.values) - content["artifacts"]["split_ends"][-1]
         if later > 0 and self.config.csv_file:
             path = self.config.csv_file
-            warnings.warn(
-                f"{path} has {later} rows more than {folder} has learned from; they are left out", stacklevel=2
-            )
+            warnings.warn(f"{path} has {later} rows more than {folder} was trained on; they are not used", stacklevel=2)
 
     @property
     def ends(self) -> tuple[int, int, int]:
@@ -190,15 +193,6 @@ class Forecasting(Task):
         elif self.config.column:
             name += f"_{_slug(self.config.column)}"
         return f"{name}_{self.config.horizon}"
-
-    @classmethod
-    def scoring(cls, config: ForecastingConfig) -> Scoring:
-        reported = ("rse", "corr") if config.dataset == "exchange_rate" else ("mse", "mae")
-        return Scoring(cls.metric, cls.mode, (*reported, "coverage"), selects=True)
-
-    @property
-    def result_metrics(self) -> tuple[str, ...]:
-        return self.scoring(self.config).reported
 
     def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
         whole = self.config.window % config.segment == 0

@@ -18,7 +18,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked, Count, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
 CLASSES = 10
@@ -49,8 +49,11 @@ class Digits(Task):
     """Classification of a digit by its pixels in reading order."""
 
     Config, ModelConfig = DigitsConfig, ClassifierConfig
-    metric, mode = "accuracy", "max"
-    result_metrics = ("accuracy",)
+
+    @classmethod
+    def scoring_for(cls, config: DigitsConfig) -> Scoring:
+        del config
+        return Scoring("accuracy", "max", ("accuracy",))
 
     def fingerprint(self) -> Fingerprint:
         """Returns that of the images, which come with scikit-learn, in the order in which the splits were drawn."""

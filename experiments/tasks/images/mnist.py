@@ -27,7 +27,7 @@ from experiments.data.batching import epoch_batch
 from experiments.data.fetch import DataError, fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked, Count, require
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, padded_batches
+from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
 UNSIGNED_BYTES = 0x08
@@ -82,8 +82,11 @@ class MNIST(Task):
     """Classification of a digit by its pixels."""
 
     Config, ModelConfig = MNISTConfig, ClassifierConfig
-    metric, mode = "accuracy", "max"
-    result_metrics = ("accuracy",)
+
+    @classmethod
+    def scoring_for(cls, config: MNISTConfig) -> Scoring:
+        del config
+        return Scoring("accuracy", "max", ("accuracy",))
 
     def learn(self) -> dict[str, Any]:
         """Loads the images, of which nothing is learned but the parameters."""

@@ -37,7 +37,7 @@ from experiments.data.batching import Buckets, bucket_edges, every_example_once,
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked, Count, Range
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
+from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
 from experiments.tasks.music.model import Polyphony, PolyphonyConfig
 
 KEYS = 88
@@ -131,9 +131,13 @@ class Music(Task):
     """Prediction of each next step."""
 
     Config, ModelConfig = MusicConfig, PolyphonyConfig
-    metric, mode = "nll", "min"
-    result_metrics = ("nll",)
-    learns = ("openings",)
+    artifact_names = ("openings",)
+    command = "sample"
+
+    @classmethod
+    def scoring_for(cls, config: MusicConfig) -> Scoring:
+        del config
+        return Scoring("nll", "min", ("nll",))
 
     def learn(self) -> dict[str, Any]:
         """Returns how each piece of the validation split begins: a line for each step, with the MIDI notes."""

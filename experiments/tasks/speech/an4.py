@@ -36,7 +36,7 @@ from experiments.data.batching import Buckets, bucket_edges, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Count, Natural, Range
-from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, mean, padded_batches
+from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, mean, padded_batches
 from experiments.tasks.speech import augmentation, ctc, features
 from experiments.tasks.speech.ctc import error_rates
 from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig, ctc_losses
@@ -137,9 +137,12 @@ class An4(Task):
     """Transcription in characters by connectionist temporal classification."""
 
     Config, ModelConfig = An4Config, TranscriberConfig
-    metric, mode = "wer", "min"
-    result_metrics = ("wer", "cer")
-    extra, learns = "speech", ("longest",)
+    extra, artifact_names = "speech", ("longest",)
+    command = "transcribe"
+
+    @classmethod
+    def scoring_for(cls, config: An4Config) -> Scoring:
+        return Scoring("wer", "min", ("wer", "cer"), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
         """Returns the steps of the longest utterance."""
@@ -165,16 +168,12 @@ class An4(Task):
 
     @functools.cached_property
     def trained_on(self) -> tuple[Utterance, ...]:
-        return self.splits["train"] + (() if self.selects else self.splits["validation"])
+        return self.splits["train"] + (() if self.scoring.selects else self.splits["validation"])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """The frames of each utterance trained on."""
         return np.array([len(one.cepstra) for one in self.trained_on])
-
-    @property
-    def result_name(self) -> str:
-        return "an4"
 
     def model(self, config: TranscriberConfig, rngs: nnx.Rngs) -> Transcriber:
         return Transcriber(config, 3 * COEFFICIENTS * self.config.stack, 1 + len(VOCABULARY), rngs)

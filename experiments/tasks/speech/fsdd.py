@@ -34,7 +34,7 @@ from experiments.data.batching import Buckets, bucket_edges, pad
 from experiments.data.fetch import DataError, fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Count, NonNegative, Range, require
-from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
+from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import class_metrics, class_sums
 from experiments.tasks.speech.augmentation import disturbed
 from experiments.tasks.speech.features import LogMel
@@ -132,8 +132,11 @@ class Fsdd(Task):
     """Classification of a recording by the digit said in it."""
 
     Config, ModelConfig = FsddConfig, DigitRecogniserConfig
-    metric, mode = "accuracy", "max"
-    result_metrics = ("accuracy",)
+    command = "transcribe"
+
+    @classmethod
+    def scoring_for(cls, config: FsddConfig) -> Scoring:
+        return Scoring("accuracy", "max", ("accuracy",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
         """Loads the recordings, of which nothing is learned but the parameters."""
@@ -158,7 +161,7 @@ class Fsdd(Task):
 
     @functools.cached_property
     def trained_on(self) -> list[Recording]:
-        return self.splits["train"] + ([] if self.selects else self.splits["validation"])
+        return self.splits["train"] + ([] if self.scoring.selects else self.splits["validation"])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

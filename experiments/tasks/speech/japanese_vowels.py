@@ -30,7 +30,7 @@ from experiments.data.batching import epoch_batch, pad
 from experiments.data.fetch import DataError, fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Count, NonNegative
-from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, padded_batches
+from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
 
@@ -90,9 +90,11 @@ class JapaneseVowels(Task):
     """Classification of sequences of different lengths."""
 
     Config, ModelConfig = JapaneseVowelsConfig, ClassifierConfig
-    metric, mode = "loss", "min"
-    result_metrics = ("accuracy",)
-    learns = ("mean", "deviation")
+    artifact_names = ("mean", "deviation")
+
+    @classmethod
+    def scoring_for(cls, config: JapaneseVowelsConfig) -> Scoring:
+        return Scoring("loss", "min", ("accuracy",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
         """Returns mean and standard deviation of each coefficient over the frames that are trained on."""
@@ -124,12 +126,8 @@ class JapaneseVowels(Task):
 
     @functools.cached_property
     def trained_on(self) -> Batch:
-        parts = [self.splits["train"]] if self.selects else [self.splits["train"], self.splits["validation"]]
+        parts = [self.splits["train"]] if self.scoring.selects else [self.splits["train"], self.splits["validation"]]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    @property
-    def result_name(self) -> str:
-        return "japanese_vowels"
 
     def model(self, config: ClassifierConfig, rngs: nnx.Rngs) -> Classifier:
         return Classifier(config, CHANNELS, SPEAKERS, rngs)

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.schema import Checked, Count, Range
-from experiments.tasks.base import Batch, Carry, Sums, mean
+from experiments.tasks.base import Batch, Carry, Scoring, Sums, mean
 from experiments.tasks.classifier import Classifier, ClassifierConfig
 from experiments.tasks.synthetic.generated import Generated
 
@@ -45,9 +45,12 @@ class Adding(Generated):
     """Regression on the sum of two marked numbers."""
 
     Config, ModelConfig = AddingConfig, ClassifierConfig
-    metric, mode = "mse", "min"
     eval_batch_size = 250
-    result_metrics = ("mse",)
+
+    @classmethod
+    def scoring_for(cls, config: AddingConfig) -> Scoring:
+        del config
+        return Scoring("mse", "min", ("mse",))
 
     @property
     def result_name(self) -> str:

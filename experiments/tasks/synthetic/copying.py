@@ -23,7 +23,7 @@ import optax
 from flax import nnx
 
 from experiments.schema import Checked, Count
-from experiments.tasks.base import Batch, Carry, Sums, mean
+from experiments.tasks.base import Batch, Carry, Scoring, Sums, mean
 from experiments.tasks.classifier import Tagger, TaggerConfig
 from experiments.tasks.synthetic.generated import Generated
 
@@ -52,9 +52,12 @@ class Copying(Generated):
     """Classification of every step."""
 
     Config, ModelConfig = CopyingConfig, TaggerConfig
-    metric, mode = "loss_ratio", "min"
     eval_batch_size = 100
-    result_metrics = ("loss_ratio",)
+
+    @classmethod
+    def scoring_for(cls, config: CopyingConfig) -> Scoring:
+        del config
+        return Scoring("loss_ratio", "min", ("loss_ratio",))
 
     @property
     def result_name(self) -> str:

@@ -1,7 +1,8 @@
 """Tasks whose sequences are drawn by a program: afresh at every training step, once for validation and test."""
 
+import abc
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,7 +12,7 @@ STREAMS = {"validation": 1, "test": 2}
 """Random streams of the evaluation sets, which no seed touches."""
 
 
-class Generated(Task, Protocol):
+class Generated(Task):
     """A task that draws its sequences.
 
     Attributes:
@@ -22,9 +23,9 @@ class Generated(Task, Protocol):
     config: Any
     eval_batch_size: ClassVar[int]
 
+    @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
-        """Draws so many sequences with their targets."""
-        ...
+        """Draws `count` sequences with their targets."""
 
     def train_batch(self, seed: int, step: int) -> Batch:
         sequences = self.draw(np.random.default_rng((0, seed, step)), self.batch_size)

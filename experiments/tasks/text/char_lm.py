@@ -26,7 +26,7 @@ from experiments.data.batching import Stream, endless_windows
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import ConfigError, Count
-from experiments.tasks.base import Batch, Carry, FinalConfig, Split, Sums, Task, mean
+from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, mean
 from experiments.tasks.text.corpus import Vocabulary, read_text
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
 
@@ -56,10 +56,13 @@ class CharLM(Task):
     """Prediction of each next character."""
 
     Config, ModelConfig = CharLMConfig, LanguageModelConfig
-    metric, mode = "nats_per_char", "min"
-    result_metrics = ("nats_per_char",)
-    own_file = "text_file"
-    learns = ("vocabulary", "split_starts")
+    user_file = "text_file"
+    artifact_names = ("vocabulary", "split_starts")
+    command = "sample"
+
+    @classmethod
+    def scoring_for(cls, config: CharLMConfig) -> Scoring:
+        return Scoring("nats_per_char", "min", ("nats_per_char",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
         """Returns the characters of the text, and where its validation and test splits begin."""
@@ -97,7 +100,7 @@ class CharLM(Task):
     @functools.cached_property
     def trained_on(self) -> np.ndarray:
         held_out = self.splits["train"]
-        return held_out if self.selects else np.concatenate((held_out, self.splits["validation"]))
+        return held_out if self.scoring.selects else np.concatenate((held_out, self.splits["validation"]))
 
     def _see_that_it_fits(self, parts: Mapping[Split, str]) -> None:
         """Raises `ConfigError` where a split is too short for the configuration."""

@@ -18,7 +18,7 @@ from experiments.data import fingerprint
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked, Count
-from experiments.tasks.base import Split
+from experiments.tasks.base import Scoring, Split
 from experiments.tasks.text.char_lm import CharLM
 from experiments.tasks.text.corpus import Vocabulary
 
@@ -45,9 +45,13 @@ class PTBChar(CharLM):
     """Prediction of each next character."""
 
     Config = PTBCharConfig
-    result_metrics = ("bits_per_char",)
-    own_file = ""
-    learns = ("vocabulary",)
+    user_file = ""
+    artifact_names = ("vocabulary",)
+
+    @classmethod
+    def scoring_for(cls, config: PTBCharConfig) -> Scoring:
+        del config
+        return Scoring("nats_per_char", "min", ("bits_per_char",))
 
     def learn(self) -> dict[str, Any]:
         """Returns the characters of the parts."""

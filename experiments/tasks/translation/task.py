@@ -25,7 +25,7 @@ from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.files import write_bytes
 from experiments.schema import Checked, ConfigError, Count, Natural, NonNegative, Rate
-from experiments.tasks.base import Batch, Carry, Split, Sums, Task, mean
+from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
 from experiments.tasks.translation.beam import beam_search, greedy_search
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
 from experiments.tasks.translation.subwords import BEGIN, END, Subwords
@@ -67,9 +67,13 @@ class Multi30k(Task):
     """Translation of a sentence."""
 
     Config, ModelConfig = Multi30kConfig, EncoderDecoderConfig
-    metric, mode = "bleu", "max"
-    result_metrics = ("bleu", "chrf")
     extra = "translation"
+    command = "translate"
+
+    @classmethod
+    def scoring_for(cls, config: Multi30kConfig) -> Scoring:
+        del config
+        return Scoring("bleu", "max", ("bleu", "chrf"))
 
     def fingerprint(self) -> Fingerprint:
         files = [file_of(split, language) for split in FILES for language in self.languages]

@@ -67,8 +67,8 @@ def sampled(folder):
 def loss_of(folder, path):
     """The validation loss, as `evaluate` computes it with the text at a path."""
     config = RunFolder(folder).load_config()
-    task, mesh = CharLM(CharLM.moved_to(config.task, str(path)), None, folder), devices.make_mesh(4, 1)
-    task.refuse_other_data(folder, "--data_file")
+    task, mesh = CharLM(CharLM.with_user_path(config.task, str(path)), None, folder), devices.make_mesh(4, 1)
+    task.check_data(folder, "--data_file")
     run = loop.load(config, task, RunFolder(folder), mesh)
     return Evaluator(task, run.graph, mesh)(run.best, "validation")["loss"], run.progress.best_value
 
@@ -95,7 +95,7 @@ def test_a_moved_text_is_evaluated_where_it_is(whole, place):
     loss, recorded = loss_of(place / "run", place / "moved.txt")
     np.testing.assert_allclose(loss, recorded, rtol=1e-6)
     with pytest.raises(
-        DataError, match=r"gone.txt is not there; if it was moved, name its new place with --data_file$"
+        DataError, match=r"gone.txt: no such file; .* If it was moved, give its new path with --data_file$"
     ):
         loss_of(place / "run", place / "gone.txt")
 
@@ -106,7 +106,9 @@ def test_another_text_is_refused_in_one_line(place, text):
     path.write_text(text, encoding="utf-8")
     before = sampled(place / "run")
     recorded, found = r"song.txt, 680 characters \(sha256 \w+...\)", rf"song.txt, {len(text)} characters"
-    with pytest.raises(DataError, match=rf"^.*run has learned from {recorded}, got {found} .* with --data_file, .*$"):
+    with pytest.raises(
+        DataError, match=rf"^.*run: expected the data .*, {recorded}, got {found} .* with --data_file, .*$"
+    ):
         loss_of(place / "run", path)
     assert sampled(place / "run") == before
 
@@ -121,7 +123,7 @@ def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place
     with pytest.raises(RunFolderError, match=r"another configuration: task.length: 8, not 9$"):
         folder.refuse_others(other)
     with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
-        folder.refuse_others(dataclasses.replace(moved, task=CharLM.moved_to(moved.task, "")))
+        folder.refuse_others(dataclasses.replace(moved, task=CharLM.with_user_path(moved.task, "")))
     folder.artifacts.unlink()
     with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
         folder.refuse_others(configuration(place / "song.txt"))
@@ -165,7 +167,7 @@ def test_every_task_makes_its_model_from_the_folder_alone(name, request, tmp_pat
     assert nnx.eval_shape(lambda: nnx.state(alone.model(config.model, nnx.Rngs(0)))) == shapes
     assert json.loads(json.dumps(task.artifacts)) == alone.artifacts
     again = kind(config.task, data_dir, tmp_path)
-    again.refuse_other_data(tmp_path, "--data_file")
+    again.check_data(tmp_path, "--data_file")
     one, other = (next(iter(each.eval_batches("validation"))) for each in (task, again))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -182,15 +184,15 @@ def test_rows_that_came_later_do_not_move_the_splits(tmp_path):
     before.save_artifacts(tmp_path)
     write_series(path, np.concatenate([values, 100 + values]))
     after = Forecasting(config, None, tmp_path)
-    with pytest.warns(UserWarning, match=r"own.csv has 60 rows more than .* has learned from; they are left out"):
-        after.refuse_other_data(tmp_path, "--data_file")
+    with pytest.warns(UserWarning, match=r"own.csv has 60 rows more than .* was trained on; they are not used"):
+        after.check_data(tmp_path, "--data_file")
     for split in ("train", "validation", "test"):
         for one, other in zip(before.eval_batches(split), after.eval_batches(split), strict=True):
             jax.tree.map(np.testing.assert_array_equal, one, other)
     values[3, 1] += 1e-9
     write_series(path, values)
-    with pytest.raises(DataError, match=r"has learned from own.csv, 60 rows of a, b \(sha256 .*, got own.csv, 60 rows"):
-        Forecasting(config, None, tmp_path).refuse_other_data(tmp_path, "--data_file")
+    with pytest.raises(DataError, match=r"trained on, own.csv, 60 rows of a, b \(sha256 .*, got own.csv, 60 rows"):
+        Forecasting(config, None, tmp_path).check_data(tmp_path, "--data_file")
 
 
 @pytest.mark.slow
@@ -208,7 +210,9 @@ def test_the_commands_take_a_run_whose_text_was_changed_and_moved(tmp_path):
         assert run.run("sample", f"--workdir={moved}", "--length=20") == shown
         for command in (["evaluate"], ["train", *smoke, f"--config.task.text_file={text}"]):
             error = run.run(*command, f"--workdir={moved}", status=1)
-            assert error.startswith(f"error: {moved} has learned from song.txt, 3,400 characters (sha256 ")
+            assert error.startswith(
+                f"error: {moved}: expected the data that it was trained on, song.txt, 3,400 characters"
+            )
             assert error.count("\n") == 1
         (tmp_path / "back.txt").write_text(SONG * 40)
         back = f"--data_file={tmp_path / 'back.txt'}"

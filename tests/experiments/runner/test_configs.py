@@ -36,8 +36,8 @@ def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
     with folder.claimed(config):
         summary = run(config, task, folder, prepare(config, task, 1), origin)
     assert json.loads(folder.summary.read_text()) == summary
-    assert set(task.result_metrics) <= set(summary["test"])
-    assert all(math.isfinite(summary["test"][metric]) for metric in task.result_metrics)
+    assert set(task.scoring.reported) <= set(summary["test"])
+    assert all(math.isfinite(summary["test"][metric]) for metric in task.scoring.reported)
     assert summary["steps"] == config.train.steps
     assert folder.learning_curve.read_bytes().startswith(b"\x89PNG")
 

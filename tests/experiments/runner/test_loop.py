@@ -20,11 +20,12 @@ from experiments.runner.evaluation import Evaluator
 from experiments.runner.logging import Display, read_rows
 from experiments.runner.loop import judged
 from experiments.runner.run_folder import RunFolder
+from experiments.tasks.base import Scoring
 from experiments.tasks.synthetic.adding import Adding
 
 
 def judge(values, mode="min", selects=True, **settings):
-    task: Any = SimpleNamespace(mode=mode, selects=selects)
+    task: Any = SimpleNamespace(scoring=Scoring("loss", mode, (), selects))
     progress = Progress()
     for step, value in enumerate(values, 1):
         progress = judged(dataclasses.replace(progress, step=step), value, task, TrainConfig(**settings))

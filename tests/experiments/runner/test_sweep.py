@@ -80,7 +80,7 @@ def test_refuses_in_one_line_before_anything_is_run(grid, message):
     assert "\n" not in str(error.value)
 
 
-ADDING = Adding.scoring(AddingConfig())
+ADDING = Adding.scoring_for(AddingConfig())
 GOOD = Row("good", 3, (1.0, 2.0, 3.0), {"mse": (9.0, 9.0, 9.0)})
 BAD = Row("bad", 3, (2.0, 3.0, 4.0), {"mse": (0.0, 0.0, 0.0)})
 CUT_SHORT = Row("cut short", 3, (0.0, 0.0), {"mse": (0.0, 0.0)})
@@ -110,7 +110,7 @@ def test_the_table_marks_it():
 
 
 def test_none_is_chosen_by_what_was_trained_on():
-    scoring = CharLM.scoring(CharLMConfig(train_on_validation=True))
+    scoring = CharLM.scoring_for(CharLMConfig(train_on_validation=True))
     rows = [Row("one", 1, (1.0,), {metric: (2.0,) for metric in scoring.reported})]
     lines = sweep.text(rows, scoring).splitlines()
     assert not any(line.startswith("*") for line in lines)

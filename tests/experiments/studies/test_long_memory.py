@@ -29,7 +29,7 @@ def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_paramete
         assert (config.task.length, config.seed) == (100, 2)
         assert config.model.longest_delay == (100 if "chrono" in kind else 0)
         made = find(task)(config.task, None)
-        assert made.metric == long_memory.PROBLEMS[task].metric  # what train.goal is compared with
+        assert made.scoring.metric == long_memory.PROBLEMS[task].metric  # what train.goal is compared with
         model = nnx.eval_shape(lambda made=made, config=config: made.model(config.model, nnx.Rngs(0)))
         counts[kind] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert max(counts.values()) < 1.03 * min(counts.values())

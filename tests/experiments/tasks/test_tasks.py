@@ -83,7 +83,7 @@ OTHERS = [pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "elman
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
     config, task = make(name, cell=cell)
-    assert task.mode in ("min", "max")
+    assert task.scoring.mode in ("min", "max")
     mesh = devices.make_mesh(task.batch_size, 1)
     settings = OptimizerConfig(learning_rate=1e-3)
     optimizer = make_optimizer(settings, 10)
@@ -103,7 +103,7 @@ def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
     assert jax.tree.structure(after.carry) == jax.tree.structure(carry)
     scores = Evaluator(task, graph, mesh)(after.params, "validation") if cell == "gru" else None
     if scores is not None:
-        assert {task.metric, *task.result_metrics, "loss"} <= set(scores)
+        assert {task.scoring.metric, *task.scoring.reported, "loss"} <= set(scores)
         assert all(np.isfinite(value) for value in scores.values())
 
 

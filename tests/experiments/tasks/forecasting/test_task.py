@@ -139,7 +139,7 @@ def test_rse_and_corr_of_the_last_step_in_the_rates_themselves(values, monkeypat
     assert scores["rse"] == pytest.approx(np.sqrt(squared / spread), rel=1e-5)
     expected = np.mean([np.corrcoef(truth[:, v], answers[:, v])[0, 1] for v in range(2)])
     assert scores["corr"] == pytest.approx(expected, rel=1e-5)
-    assert task.result_metrics == ("rse", "corr", "coverage")
+    assert task.scoring.reported == ("rse", "corr", "coverage")
 
 
 def test_a_constant_forecast_has_no_correlation_and_a_perfect_one_all():

@@ -34,7 +34,7 @@ def test_splits_are_as_stated(task):
 
 def test_the_last_run_may_train_on_the_validation_split(data_dir):
     task = JapaneseVowels(JapaneseVowelsConfig(train_on_validation=True), str(data_dir))
-    assert not task.selects
+    assert not task.scoring.selects
     assert len(task.trained_on["labels"]) == 270
     batch, rows = task.train_batch(0, 4), task.batch_indices(0, 4)
     np.testing.assert_array_equal(batch["xs"], task.trained_on["xs"][rows])

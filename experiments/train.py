@@ -73,7 +73,7 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
             finished = run(config, task, own, mesh, origin, TENSORBOARD.value)
     if finished is None or not processes.is_first():
         return
-    print(logging.closing_table(finished, folder.path, task.scoring.selects))
+    print(logging.closing_table(finished, folder.path, task.scoring.selects, task.command))
     if RECORD.value:
         print(f"recorded in {logging.record(finished, task.scoring.reported)}")
 

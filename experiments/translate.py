@@ -15,7 +15,7 @@ from experiments.figures import heat_map
 from experiments.runner import cli, run
 from experiments.schema import ConfigError
 from experiments.tasks.text.corpus import decode
-from experiments.tasks.translation.task import Multi30k
+from experiments.tasks.translation.multi30k import Multi30k
 
 WORKDIR = cli.define_workdir("The run's folder.")
 BEAM_WIDTH = flags.DEFINE_integer("beam_width", None, "Hypotheses in the search; else the run's own.", lower_bound=1)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import time
@@ -169,8 +170,8 @@ def table(rows: Sequence[tuple[str, str]], title: str) -> str:
     return "\n".join([title, *lines])
 
 
-def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: bool) -> str:
-    """Returns what `train` prints last; `selects` as the task says."""
+def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: bool, command: str = "") -> str:
+    """Returns what `train` prints last; `selects` and `command` as the task says."""
     validation = summary["validation"]
     chosen = f"best at step {validation['step']}" if selects else "trained on too, so the last step counts"
     rows = [
@@ -183,6 +184,10 @@ def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: boo
             for name in ("metrics.jsonl", "learning_curve.png", "summary.json", "checkpoints")
         ),
     ]
+    if command:
+        program, *arguments = command.split()
+        use = f"python -m experiments.{program} --workdir={shlex.quote(str(folder))}"
+        rows.append(("next", " ".join((use, *arguments))))
     return table(rows, f"{summary['task']}: finished")
 
 

@@ -144,8 +144,8 @@ def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ..
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.load_config()
     kind = tasks.find(config.task.name)
-    if kind not in kinds:
-        wanted = " or ".join(repr(name) for name, known in tasks.TASKS.items() if known in kinds)
+    if not issubclass(kind, kinds):
+        wanted = " or ".join(repr(known.Config.name) for known in kinds)
         raise ConfigError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
     task = kind(config.task, data_dir, folder.path)
     with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written

@@ -24,7 +24,7 @@ from experiments.studies import results
 from experiments.studies.length_groups import Group, by_length, edges_of, plot, table
 from experiments.tasks.base import SPLITS, Split
 from experiments.tasks.translation.model import EncoderDecoder
-from experiments.tasks.translation.task import Multi30k, sacrebleu_metrics
+from experiments.tasks.translation.multi30k import Multi30k, sacrebleu_metrics
 
 FINDINGS = """\
 With attention a translation keeps its quality up to about 18 words. Without it every group is worse than the one

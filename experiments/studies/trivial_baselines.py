@@ -26,7 +26,7 @@ from experiments.tasks.images.mnist import MNIST, MNISTConfig
 from experiments.tasks.music.task import Music, MusicConfig
 from experiments.tasks.text.char_lm import CharLM, CharLMConfig
 from experiments.tasks.text.ptb_char import PTBChar, PTBCharConfig
-from experiments.tasks.translation.task import Multi30k, Multi30kConfig, sacrebleu_metrics
+from experiments.tasks.translation.multi30k import Multi30k, Multi30kConfig, sacrebleu_metrics
 
 results.define_flags()
 DATA_DIR = cli.define_data_dir()

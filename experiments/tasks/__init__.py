@@ -1,41 +1,44 @@
-"""Every task by name. A new one is one file with the face of `base.Task`, and one entry here."""
+"""The tasks, found by name in their folders.
 
-from typing import Any
+A folder lists its tasks in its `__init__.py`, with the module and class of each:
+
+    TASKS = {"digits": "digits:Digits", "mnist": "mnist:MNIST"}
+
+A new task is a file or a folder here, with the interface of `base.Task`, and a config `configs/<name>.py`.
+"""
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
 
 from experiments.schema import ConfigError, nearest
-from experiments.tasks.base import Task
-from experiments.tasks.forecasting.task import Forecasting
-from experiments.tasks.images.digits import Digits
-from experiments.tasks.images.mnist import MNIST
-from experiments.tasks.music.task import Music
-from experiments.tasks.speech.an4 import An4
-from experiments.tasks.speech.fsdd import Fsdd
-from experiments.tasks.speech.japanese_vowels import JapaneseVowels
-from experiments.tasks.synthetic.adding import Adding
-from experiments.tasks.synthetic.copying import Copying
-from experiments.tasks.text.char_lm import CharLM
-from experiments.tasks.text.ptb_char import PTBChar
-from experiments.tasks.translation.task import Multi30k
 
-TASKS: dict[str, type[Task]] = {
-    "adding": Adding,
-    "an4": An4,
-    "char_lm": CharLM,
-    "copying": Copying,
-    "digits": Digits,
-    "forecasting": Forecasting,
-    "fsdd": Fsdd,
-    "japanese_vowels": JapaneseVowels,
-    "mnist": MNIST,
-    "multi30k": Multi30k,
-    "music": Music,
-    "ptb_char": PTBChar,
-}
+if TYPE_CHECKING:
+    from experiments.tasks.base import Task
 
 
-def find(name: Any) -> type[Task]:
-    """Returns the task of that name, or raises a `ConfigError` that lists the known ones."""
+def _listed() -> dict[str, str]:
+    """Returns task names, in order, and the path of each class below this package. Imports no task."""
+    paths = {}
+    for folder in (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg):
+        package = importlib.import_module(f"{__name__}.{folder}")
+        paths |= {name: f"{folder}.{path}" for name, path in package.TASKS.items()}
+    return dict(sorted(paths.items()))
+
+
+TASKS = _listed()
+
+
+def find(name: Any) -> "type[Task]":
+    """Returns the class of a task, imported now.
+
+    Args:
+      name: a key of `TASKS`.
+
+    Raises:
+      ConfigError: there is no task of that name.
+    """
     if not isinstance(name, str) or name not in TASKS:
         near = nearest(name, TASKS) if isinstance(name, str) else ""
         raise ConfigError(f"task.name: expected one of {', '.join(map(repr, TASKS))}{near}, got {name!r}")
-    return TASKS[name]
+    return pkgutil.resolve_name(f"{__name__}.{TASKS[name]}")

@@ -73,7 +73,8 @@ class Task(abc.ABC):
     Attributes:
       Config: dataclass of the keys under `task`. Its `name` is the task's name.
       ModelConfig: dataclass of the keys under `model`.
-      command: the program in experiments/ that uses a trained run, such as "sample"; empty for none.
+      command: the program in experiments/ that uses a trained run, with example arguments, such as
+        "transcribe mine.wav"; empty for none.
       extra: the extra of pyproject.toml that the task needs; empty for none.
       user_file: the key of `config` that can name a user's own file; empty for none.
       artifact_names: the keys of `artifacts`.

@@ -10,8 +10,8 @@ from experiments import translate
 from experiments.figures import heat_map
 from experiments.tasks.text.corpus import TextError
 from experiments.tasks.translation.model import EncoderDecoderConfig
+from experiments.tasks.translation.multi30k import Multi30k, Multi30kConfig, Translation
 from experiments.tasks.translation.subwords import END, Subwords
-from experiments.tasks.translation.task import Multi30k, Multi30kConfig, Translation
 from tests.experiments.programs import programs
 
 LINES = ["zwei männer stehen am herd", "ein mann steht am see", "zwei hunde stehen im schnee"] * 5

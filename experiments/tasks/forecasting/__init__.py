@@ -1,1 +1,3 @@
-"""Time series."""
+"""Forecasts of time series."""
+
+TASKS = {"forecasting": "task:Forecasting"}

@@ -1,1 +1,3 @@
-"""Handwritten digits, row by row or pixel by pixel."""
+"""Handwritten digits, one pixel or one row of pixels at a time."""
+
+TASKS = {"digits": "digits:Digits", "mnist": "mnist:MNIST"}

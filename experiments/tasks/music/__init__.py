@@ -1,1 +1,3 @@
 """Polyphonic music."""
+
+TASKS = {"music": "task:Music"}

@@ -138,7 +138,7 @@ class An4(Task):
 
     Config, ModelConfig = An4Config, TranscriberConfig
     extra, artifact_names = "speech", ("longest",)
-    command = "transcribe"
+    command = "transcribe mine.wav"
 
     @classmethod
     def scoring_for(cls, config: An4Config) -> Scoring:

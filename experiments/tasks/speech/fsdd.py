@@ -132,7 +132,7 @@ class Fsdd(Task):
     """Classification of a recording by the digit said in it."""
 
     Config, ModelConfig = FsddConfig, DigitRecogniserConfig
-    command = "transcribe"
+    command = "transcribe mine.wav"
 
     @classmethod
     def scoring_for(cls, config: FsddConfig) -> Scoring:

@@ -1,1 +1,3 @@
-"""Generated long-memory problems."""
+"""Generated sequences that test long memory."""
+
+TASKS = {"adding": "adding:Adding", "copying": "copying:Copying"}

@@ -1,1 +1,3 @@
 """Machine translation."""
+
+TASKS = {"multi30k": "multi30k:Multi30k"}

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.schema import ConfigError
 from experiments.studies.length_groups import by_length, edges_of, plot, table
-from experiments.tasks.translation.task import sacrebleu_metrics
+from experiments.tasks.translation.multi30k import sacrebleu_metrics
 
 SOURCES = ["a b", "a b c", "a b c d e f", "a b c d e f g h"]
 REFERENCES = ["two men stand there", "a dog runs away", "one two three four five six", "a man is on the street"]

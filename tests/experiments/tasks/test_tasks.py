@@ -1,4 +1,8 @@
-"""One test of the face that all tasks share, run on the smoke variant of every config that there is."""
+"""One test of the task interface, run on the smoke variant of every config."""
+
+import importlib.util
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -43,8 +47,27 @@ def test_every_variant_of_a_config_resolves_and_states_its_values_in_their_own_t
         module.get_config("other")
 
 
-def test_every_task_has_a_config():
-    assert {load(name).get_config("smoke").task.name for name in NAMES} == set(TASKS)
+def test_every_task_is_found_by_its_name_and_has_a_config_of_that_name():
+    assert list(TASKS) == NAMES
+    for name in NAMES:
+        assert find(name).Config.name == name
+        assert load(name).get_config("smoke").task.name == name
+
+
+def test_tasks_are_imported_when_they_are_found():
+    program = (
+        "import sys; from experiments import tasks; assert 'experiments.tasks.base' not in sys.modules; "
+        "tasks.find('adding'); print(*(name for name in sys.modules if name.startswith('experiments.tasks.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    assert "experiments.tasks.synthetic.adding" in done.stdout.split()
+    assert "experiments.tasks.speech.an4" not in done.stdout.split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_of_a_task_is_a_program(name):
+    command = find(name).command
+    assert not command or importlib.util.find_spec(f"experiments.{command.split()[0]}")
 
 
 @pytest.mark.parametrize("name", NAMES)

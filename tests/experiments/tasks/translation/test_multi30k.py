@@ -11,8 +11,7 @@ from flax import nnx
 from experiments.schema import ConfigError
 from experiments.tasks.translation.beam import beam_search
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
-from experiments.tasks.translation.subwords import BEGIN, END, PADDING, Subwords
-from experiments.tasks.translation.task import (
+from experiments.tasks.translation.multi30k import (
     Multi30k,
     Multi30kConfig,
     Translation,
@@ -20,6 +19,7 @@ from experiments.tasks.translation.task import (
     bucket_edges_by_growth,
     sacrebleu_metrics,
 )
+from experiments.tasks.translation.subwords import BEGIN, END, PADDING, Subwords
 
 SMALL = Multi30kConfig(pairs=120, vocabulary_size=160, batch_size=16, beam_width=2)
 

@@ -68,7 +68,7 @@ class Multi30k(Task):
 
     Config, ModelConfig = Multi30kConfig, EncoderDecoderConfig
     extra = "translation"
-    command = "translate"
+    command = "translate < sentences.txt"
 
     @classmethod
     def scoring_for(cls, config: Multi30kConfig) -> Scoring:

@@ -1,1 +1,1 @@
-"""Our recurrence against every other library's: the same function on the same weights, timed side by side."""
+"""Benchmarks of our recurrent layers beside other libraries': the same function of the same weights."""

@@ -1,11 +1,11 @@
-"""Compiles a layer for an accelerator that is not there, and says what the compiled programs do.
+"""Compiles a layer for an accelerator that this machine does not have, and prints what the programs do.
 
-JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=tpu      # pip install gru_jax[aot]
-JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=cuda     # where JAX's CUDA plugin is
+JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=tpu      # pip install 'gru_jax[aot]'
+JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=cuda     # needs JAX's CUDA plugin
 
-For a TPU v5e or an H100: forward and forward+backward, both backends, both resets, both precisions. Nothing runs.
-
-What a compiled program does, read from its text: loops, matrix products, transpositions, kernels a step.
+The targets are a TPU v5e and an H100. Forward and forward+backward are compiled with both backends, both resets and
+both precisions. Nothing runs: the number of loops, matrix products, transpositions and kernels per step is read from
+the text of the compiled programs.
 """
 
 import importlib.util
@@ -21,11 +21,41 @@ from absl import flags
 from jax.experimental import topologies
 
 import gru_jax
-from experiments.benchmarks.problem import BenchmarkError, Precision, Sizes, Work, mean_square
+from experiments.benchmarks.settings import BenchmarkError, Precision, Sizes, Work, mean_square
 from experiments.runner import cli
 
+# libtpu reads these when it is loaded: it must not look for a TPU, nor claim one for this process alone.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_WORKER_ID", "0")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+
+SIZES = Sizes(64, 128, 256, 512)
+
+H100 = """
+gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } runtime_version { major: 12 minor: 9 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+PACKAGES = {"tpu": ("libtpu",), "cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin")}
+BACKENDS = {"tpu": "tpu", "cuda": "gpu"}
+"""The value of `jax.default_backend()` on a machine with the accelerator."""
+
+PLATFORM = flags.DEFINE_enum("platform", "tpu", list(PACKAGES), "The accelerator to compile for.")
+
+
+# Reading compiled programs.
+
 KERNELS = ("fusion", "dot", "convolution", "custom-call", "copy", "reduce", "sort", "scatter", "transpose")
-"""Instructions of which each is launched for itself; what is left is arithmetic on addresses and loop counters."""
+"""Instructions that are launched as kernels; the others compute addresses and loop counters."""
 
 _SHAPE = re.compile(r"^\(?(\w+)\[([\d,]*)\](?:\{([\d,]*))?")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
@@ -35,16 +65,16 @@ _CALLED = re.compile(r"(?:calls|body|to_apply|condition)=%?([\w.\-]+)")
 
 
 class Instruction(NamedTuple):
-    """One line of a program.
+    """An instruction of a compiled program.
 
     Attributes:
       name: unique within the program.
       opcode: "fusion", "dot", ...
-      dtype, shape: of its result; of the first one where there are several.
-      layout: the order of the axes in memory, the fastest first; empty where the text does not tell.
-      operands: names.
-      called: the computations that it runs.
-      body: the loop's body, for a "while".
+      dtype, shape: of its first result.
+      layout: the order of the axes in memory, the fastest first; empty if the text does not contain it.
+      operands: the names of the operands.
+      called: the names of the computations that it calls.
+      body: the name of the loop's body, for a "while".
     """
 
     name: str
@@ -58,11 +88,11 @@ class Instruction(NamedTuple):
 
 
 Module = dict[str, list[Instruction]]
-"""A program: its computations by name."""
+"""A program: the instructions of each computation, by name."""
 
 
 def parse(text: str) -> Module:
-    """Reads the text of a compiled program, `compiled.as_text()`."""
+    """Parses the text of a compiled program, `compiled.as_text()`."""
     module: Module = {}
     current: list[Instruction] | None = None
     for line in text.splitlines():
@@ -101,7 +131,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _without_layouts(text: str) -> str:
-    """Layouts have letters and parentheses that look like opcodes."""
+    """Removes layouts, whose letters and parentheses look like opcodes."""
     return re.sub(r"\]\{[^}]*\}", "]", text)
 
 
@@ -110,7 +140,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def reached(module: Module, computation: str) -> Iterator[Instruction]:
-    """All instructions of a computation and of those that it calls."""
+    """Yields the instructions of a computation and of all computations that it calls."""
     for instruction in module.get(computation, ()):
         yield instruction
         for called in instruction.called:
@@ -118,23 +148,23 @@ def reached(module: Module, computation: str) -> Iterator[Instruction]:
 
 
 def step_loops(module: Module) -> list[str]:
-    """The bodies of the loops in which there is no other: those over steps."""
+    """Returns the names of the bodies of the innermost loops, which are the loops over time steps."""
     bodies = {i.body for instructions in module.values() for i in instructions if i.body is not None}
     return sorted(body for body in bodies if not any(i.body is not None for i in reached(module, body)))
 
 
 def products(module: Module, computation: str) -> list[Instruction]:
-    """The matrix products in a computation, fused ones too."""
+    """Returns the matrix products in a computation, including fused ones."""
     return [i for i in reached(module, computation) if i.opcode in ("dot", "convolution")]
 
 
 def kernels(module: Module, computation: str) -> int:
-    """How many kernels one run of a computation launches."""
+    """Returns the number of kernels that one run of a computation launches."""
     return sum(instruction.opcode in KERNELS for instruction in module[computation])
 
 
-def transpositions(module: Module, least: int) -> list[Instruction]:
-    """Where arrays of at least so many numbers change the order of their axes in memory."""
+def transpositions(module: Module, min_size: int) -> list[Instruction]:
+    """Returns the instructions that change the order of axes in memory, of arrays with at least `min_size` numbers."""
     found = []
     for instructions in module.values():
         layouts = {i.name: (i.shape, i.layout) for i in instructions}
@@ -142,7 +172,7 @@ def transpositions(module: Module, least: int) -> list[Instruction]:
             size = 1
             for axis in i.shape:
                 size *= axis
-            if size < least or i.opcode not in ("transpose", "copy") or not i.operands:
+            if size < min_size or i.opcode not in ("transpose", "copy") or not i.operands:
                 continue
             shape, layout = layouts.get(i.operands[0], ((), ()))
             if layout and _order(i.shape, i.layout) != _order(shape, layout):
@@ -151,46 +181,21 @@ def transpositions(module: Module, least: int) -> list[Instruction]:
 
 
 def _order(shape: tuple[int, ...], layout: tuple[int, ...]) -> list[int]:
-    """The sizes of the axes in the order in which they lie in memory, axes of size 1 left out."""
+    """Returns the sizes of the axes in their order in memory, without axes of size 1."""
     return [shape[axis] for axis in layout if shape[axis] > 1]
 
 
-# Before libtpu starts: no TPU is looked for, and another process may use it at the same time.
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("TPU_WORKER_ID", "0")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-
-
-SIZES = Sizes(64, 128, 256, 512)
-
-H100 = """
-gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } runtime_version { major: 12 minor: 9 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
-
-PACKAGES = {"tpu": ("libtpu",), "cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin")}
-BACKENDS = {"tpu": "tpu", "cuda": "gpu"}
-"""What `jax.default_backend()` is on a machine that has the accelerator."""
-
-PLATFORM = flags.DEFINE_enum("platform", "tpu", list(PACKAGES), "What to compile for.")
+# Compiling.
 
 
 class Layer(NamedTuple):
-    """What is compiled: `gru_jax.unroll` of a GRU, time-major.
+    """A time-major GRU layer to compile.
 
     Attributes:
       backend, memory, block_length: see `gru_jax.unroll`.
-      reset: where the reset gate acts.
-      precision: of the matrix products.
-      work: the outputs, or the gradients of their mean square in all parameters and inputs.
+      reset: whether the reset gate acts before or after the recurrent product.
+      precision: of the matrix products' operands.
+      work: the outputs, or the gradients of `mean(ys**2)` in all parameters and inputs.
     """
 
     backend: str
@@ -208,29 +213,28 @@ class Compiled(NamedTuple):
     """A compiled program.
 
     Attributes:
-      module: what it does.
+      module: its instructions.
       temp_bytes: its temporary memory.
     """
 
     module: Module
     temp_bytes: int
 
-    def kernels_a_step(self) -> list[int]:
-        """Of each loop over steps."""
+    def kernels_per_step(self) -> list[int]:
+        """Returns the number of kernels per step of each loop over time."""
         return [kernels(self.module, body) for body in step_loops(self.module)]
 
 
 def find_device(platform: str) -> Any:
-    """Returns a device of the platform's topology, to compile for.
+    """Returns a device description of the platform, for which programs can be compiled.
 
     Raises:
-      BenchmarkError: its compiler is not installed.
+      BenchmarkError: if the compiler is not installed.
     """
     if not any(importlib.util.find_spec(package) for package in PACKAGES[platform]):
         extra = "pip install gru_jax[aot]" if platform == "tpu" else "pip install 'jax[cuda12]'"
         raise BenchmarkError(
-            f"--platform: expected the compiler for {platform!r} ({' or '.join(PACKAGES[platform])}) to be installed "
-            f"({extra}), it is not"
+            f"--platform: expected an installed compiler, {' or '.join(PACKAGES[platform])}, got none; {extra}"
         )
     if platform == "tpu":
         return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
@@ -238,7 +242,7 @@ def find_device(platform: str) -> Any:
 
 
 def compile_layer(layer: Layer, platform: str, device: Any, sizes: Sizes = SIZES) -> Compiled:
-    """Compiles a layer for a device that is not there."""
+    """Compiles a layer for a device description from `find_device`."""
     cell = gru_jax.GRU(reset=layer.reset)
     sharding = jax.sharding.SingleDeviceSharding(device)
 
@@ -261,17 +265,17 @@ def compile_layer(layer: Layer, platform: str, device: Any, sizes: Sizes = SIZES
     params = jax.eval_shape(lambda key: cell.init(key, sizes.I, sizes.H), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((sizes.T, sizes.B, sizes.I), jnp.float32)
     described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), (params, xs))
-    # The library asks JAX what it runs on, which is a CPU here, to choose the length of a block.
+    # The library chooses block lengths by `jax.default_backend()`, which is "cpu" here.
     with mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform]):
         executable = jax.jit(function).lower(*described).compile()
     text, memory = executable.as_text(), executable.memory_analysis()
     if text is None or memory is None:
-        raise BenchmarkError(f"--platform: expected a compiler that tells of its programs, {platform} does not")
+        raise BenchmarkError(f"--platform: expected a compiler that returns the text of programs, got {platform}")
     return Compiled(parse(text), memory.temp_size_in_bytes)
 
 
 def layers() -> Iterator[Layer]:
-    """Every backend, reset, precision and kind of work."""
+    """Yields layers with every backend, reset, precision and kind of work."""
     for backend in ("scan", "fused"):
         for reset in ("after", "before"):
             for precision in ("float32", "bfloat16"):
@@ -280,14 +284,14 @@ def layers() -> Iterator[Layer]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compiles all and prints a line on each."""
+    """Compiles all layers and prints a line for each."""
     del arguments
     device = find_device(PLATFORM.value)
     print(f"{device.device_kind}: B, T, I, H = {SIZES}")
     for layer in layers():
         compiled = compile_layer(layer, PLATFORM.value, device)
-        kernels = ", ".join(map(str, compiled.kernels_a_step()))
-        print(f"{layer}  kernels a step {kernels:5}  temporary MB {compiled.temp_bytes / 1e6:.1f}", flush=True)
+        kernels = ", ".join(map(str, compiled.kernels_per_step()))
+        print(f"{layer}  kernels per step {kernels:5}  temporary MB {compiled.temp_bytes / 1e6:.1f}", flush=True)
     return 0
 
 

@@ -1,13 +1,4 @@
-"""A program to time: how to run it, what it computed, what it took to compile.
-
-What is timed side by side computes the same function: checked before a clock runs.
-
-Side by side: A B C A B C ..., so that what disturbs the machine disturbs all alike.
-
-How much memory a call takes that no compiler tells of: measured from outside, in a process of its own.
-
-One row of a benchmark's results, and how a group of programs becomes rows.
-"""
+"""Compiles programs, checks that they agree, times them side by side and measures their memory."""
 
 import ctypes
 import dataclasses
@@ -17,32 +8,33 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import gru_jax
-from experiments.benchmarks.problem import BenchmarkError, Precision, Sizes
+from experiments.benchmarks.settings import BenchmarkError, Precision, Sizes
+
+# Programs.
 
 Outcome = dict[str, np.ndarray]
-"""What a program computed, in our own form: "ys" (T, B, H), or the gradients "W", "U", "b" and "b_hn"."""
+"""What a program computes: "ys" (T, B, H), or gradients gate by gate: "W_r" (I, H), "U_r" (H, H), "b_r" (H,), ..."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Program:
-    """One candidate, ready to run.
+    """A program that is ready to run.
 
     Attributes:
-      library: its name: "gru_jax", "torch", ...
-      precision: of its matrix products' operands.
-      call: runs it once and waits for the end.
-      outcome: runs it once and returns what it computed.
-      devices: how many JAX devices it is spread over.
-      temp_bytes: the temporary memory of all devices, where the compiler tells.
-      compile_seconds: for tracing and compiling; None where nothing is compiled.
-      calls: how many units of work one call does; times are divided by it.
+      library: "gru_jax", "torch", ...
+      precision: of the matrix products' operands.
+      call: runs the program once and waits until it has finished.
+      outcome: runs the program once and returns its results.
+      devices: how many JAX devices it runs on.
+      temp_bytes: temporary memory on all devices, if the compiler reports it.
+      compile_seconds: for tracing and compiling; None if nothing is compiled.
+      calls: how many units of work one call performs; times are divided by it.
     """
 
     library: str
@@ -56,8 +48,12 @@ class Program:
 
     @property
     def name(self) -> str:
-        """Unique among the programs of one problem: "gru_jax bfloat16 x2"."""
-        return f"{self.library} {self.precision}" + (f" x{self.devices}" if self.devices > 1 else "")
+        return program_name(self.library, self.precision, self.devices)
+
+
+def program_name(library: str, precision: str, devices: int) -> str:
+    """Returns a name that is unique among the programs of one problem: "gru_jax bfloat16 x2"."""
+    return f"{library} {precision}" + (f" x{devices}" if devices > 1 else "")
 
 
 def compile_program(
@@ -73,10 +69,10 @@ def compile_program(
     Args:
       library: see `Program`.
       precision: see `Program`.
-      function: a pure function, not yet compiled.
-      arguments: what it is called with, where it is to run.
-      outcome: makes an `Outcome` of what it returns.
-      devices: how many it runs on.
+      function: a pure function that is not compiled yet.
+      arguments: its arguments, on the devices on which it runs.
+      outcome: converts its result to an `Outcome`.
+      devices: how many devices it runs on.
     """
     start = time.perf_counter()
     executable = jax.jit(function).lower(*arguments).compile()
@@ -94,12 +90,12 @@ def compile_program(
 
 
 def outputs(ys: Any) -> Outcome:
-    """The outcome of a forward pass: ys (T, B, H)."""
+    """Returns the outcome of a forward pass with outputs ys (T, B, H)."""
     return {"ys": np.asarray(ys, np.float32)}
 
 
 def gradients(gradient: gru_jax.GRUParams) -> Outcome:
-    """The outcome of a gradient, gate by gate, so that no large one hides an error in a small one."""
+    """Returns the outcome of a gradient, split by gate so that a large part cannot hide an error in a small one."""
     H = gradient.U.shape[0]
     named = {
         f"{name}_{gate}": np.asarray(array, np.float32)[..., k * H : (k + 1) * H]
@@ -109,8 +105,10 @@ def gradients(gradient: gru_jax.GRUParams) -> Outcome:
     return named if gradient.b_hn is None else named | {"b_hn": np.asarray(gradient.b_hn, np.float32)}
 
 
+# Agreement.
+
 TOLERANCES: Mapping[str, float] = {"float32": 1e-4, "tensorfloat32": 0.006, "bfloat16": 0.05}
-"""How far an array may be from the reference, relative to its norm, by the precision of the matrix products.
+"""The largest allowed distance of an array from the reference, relative to its norm, by precision.
 
 On a GPU, JAX and PyTorch both round the float32 operands of a recurrent layer's products to TensorFloat32, which has
 three bits more than bfloat16.
@@ -118,9 +116,9 @@ three bits more than bfloat16.
 
 
 def distance(outcome: Outcome, reference: Outcome) -> tuple[float, str]:
-    """Returns the largest relative distance of an array, |a - b| / |b|, and the array's name.
+    """Returns the largest relative distance |a - b| / |b| of an array, and the name of that array.
 
-    An array too few or too many, another shape, a number that is not finite: infinitely far.
+    The distance is infinite if an array is missing, unexpected, not finite or of another shape.
     """
     if outcome.keys() != reference.keys():
         return float("inf"), "/".join(sorted(outcome.keys() ^ reference.keys()))
@@ -135,27 +133,29 @@ def distance(outcome: Outcome, reference: Outcome) -> tuple[float, str]:
 
 
 def check(program: Program, reference: Outcome) -> float:
-    """Returns how far a program is from what it has to compute.
+    """Returns the distance of a program's outcome from the reference.
 
     Raises:
-      BenchmarkError: too far; the line says which program, in what, and by how much.
+      BenchmarkError: if the distance is too large; the message names the program and the array.
     """
     error, array = distance(program.outcome(), reference)
     rounded = program.precision == "float32" and jax.default_backend() == "gpu"
     allowed = TOLERANCES["tensorfloat32" if rounded else program.precision]
     if not error <= allowed:
         raise BenchmarkError(
-            f"{program.name}: expected {array} within {allowed:g} of the reference's, relative to its norm, got "
-            f"{error:.2g}: it computes something else and is not timed"
+            f"{program.name}: expected {array} within {allowed:g} of the reference, relative to its norm, got "
+            f"{error:.2g}; the program computes another function and is not timed"
         )
     return error
 
 
-SLICE, LONGEST_PAUSE, QUIET = 0.005, 0.1, 0.1
+# Time.
+
+POLL_SECONDS, MAX_PAUSE_SECONDS, IDLE_LOAD = 0.005, 0.1, 0.1
 
 
 class Timing(NamedTuple):
-    """The times of one program's rounds, in milliseconds."""
+    """The times of a program's rounds, in milliseconds."""
 
     median: float
     minimum: float
@@ -165,71 +165,73 @@ class Timing(NamedTuple):
 def interleave(
     calls: Sequence[Callable[[], Any]],
     seconds: float,
-    least_rounds: int = 5,
+    min_rounds: int = 5,
     warm_up: int = 2,
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[], None] | None = None,
 ) -> list[Timing]:
-    """Times calls round by round.
+    """Times calls in turn, A B C A B C ..., so that disturbances of the machine affect all of them alike.
 
     Args:
-      calls: each does its work and waits for the end.
-      seconds: how long to go on.
-      least_rounds: how many rounds to make however long they take.
-      warm_up: how many rounds to make before the clock runs.
-      clock: seconds.
-      pause: waits, after each call, for what it leaves running; None for `settle`.
+      calls: each does its work and waits until it has finished.
+      seconds: for how long to repeat the rounds.
+      min_rounds: the least number of rounds, however long they take.
+      warm_up: the number of rounds that are not timed.
+      clock: returns seconds.
+      pause: called before each timed call; if None, `wait_for_idle_threads`.
 
     Returns:
-      a Timing for each call.
+      A `Timing` for each call.
     """
-    pause = settle if pause is None else pause
+    pause = wait_for_idle_threads if pause is None else pause
     for _ in range(warm_up):
         for call in calls:
             call()
     times: list[list[float]] = [[] for _ in calls]
     gc.collect()
     end = clock() + seconds
-    while len(times[0]) < least_rounds or clock() < end:
-        for call, mine in zip(calls, times, strict=True):
+    while len(times[0]) < min_rounds or clock() < end:
+        for call, milliseconds in zip(calls, times, strict=True):
             pause()
             start = clock()
             call()
-            mine.append(1e3 * (clock() - start))
-    return [Timing(statistics.median(mine), min(mine), len(mine)) for mine in times]
+            milliseconds.append(1e3 * (clock() - start))
+    return [Timing(statistics.median(found), min(found), len(found)) for found in times]
 
 
-def settle() -> None:
-    """Waits until the threads of this process are at rest.
+def wait_for_idle_threads() -> None:
+    """Waits until the threads of this process are idle.
 
-    Thread pools spin on for a while after their work is done (PyTorch's for some 5 ms, onnxruntime's for 25): on two
-    cores, that is one core less for whoever comes next.
+    Thread pools spin for a while after their work is done: PyTorch's for about 5 ms, onnxruntime's for 25 ms. On two
+    cores, a spinning thread takes one core away from the next program.
     """
-    for _ in range(round(LONGEST_PAUSE / SLICE)):
+    for _ in range(round(MAX_PAUSE_SECONDS / POLL_SECONDS)):
         before = time.process_time()
-        time.sleep(SLICE)
-        if time.process_time() - before < QUIET * SLICE:
+        time.sleep(POLL_SECONDS)
+        if time.process_time() - before < IDLE_LOAD * POLL_SECONDS:
             return
 
 
-STATUS, CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+# Memory of libraries without a compiler.
+
+_STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 
 
 def peak_growth(make: Callable[..., Callable[[], Any]], *arguments: Any) -> int | None:
-    """Returns by how many bytes a fresh process grows, at its peak, while it makes a call for the second time.
+    """Returns by how many bytes a new process grows, at its peak, during the second call of a function.
 
     Args:
-      make: `make(*arguments)` returns the call; a function at the top of a module.
-      *arguments: plain data.
+      make: `make(*arguments)` returns the function to call; it must be defined at the top level of a module.
+      *arguments: picklable values.
 
     Returns:
-      Bytes; None where the system does not tell (all but Linux).
+      Bytes; None on systems other than Linux.
     """
-    if not CLEAR.exists():
+    if not _CLEAR.exists():
         return None
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(sender, make, arguments))
+    process = context.Process(target=_send_peak_growth, args=(sender, make, arguments))
     process.start()
     sender.close()
     try:
@@ -240,43 +242,62 @@ def peak_growth(make: Callable[..., Callable[[], Any]], *arguments: Any) -> int 
         process.join()
 
 
-def _report(sender: Any, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+def _send_peak_growth(sender: Any, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
     call = make(*arguments)
     call()
-    # What the allocator keeps of the first call must not hide what the second one needs.
+    # Memory that the allocator retains after the first call would hide what the second call needs.
     ctypes.CDLL(None).malloc_trim(0)
-    CLEAR.write_text("5", encoding="utf-8")  # Forgets the peak.
-    before = _read("VmRSS")
+    _CLEAR.write_text("5", encoding="utf-8")  # Resets the peak.
+    before = _status_bytes("VmRSS")
     call()
-    sender.send(_read("VmHWM") - before)
+    sender.send(_status_bytes("VmHWM") - before)
 
 
-def _read(key: str) -> int:
-    line = next(
-        line for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith(f"{key}:")
-    )
-    return 1024 * int(line.split()[1])
+def _status_bytes(key: str) -> int:
+    lines = _STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+
+# Measurements.
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A program to measure, and its expected results.
+
+    Attributes:
+      program: the program to time.
+      reference: what it has to compute.
+      memory, loss: see `Measurement`.
+      resident_bytes: measures the memory of a library without a compiler; if None, it is not measured.
+    """
+
+    program: Program
+    reference: Outcome
+    memory: str = "auto"
+    loss: str = "mean(ys**2)"
+    resident_bytes: Callable[[], int | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one program took.
+    """The results of one program.
 
     Attributes:
       B, T, I, H: the sizes.
-      work: what was computed; see `problem.Work`.
-      reset: where the reset gate acts.
-      library: whose program.
+      work: what was computed; see `settings.Work`.
+      reset: whether the reset gate acts before or after the recurrent product.
+      library: "gru_jax", "torch", ...
       precision: of the matrix products' operands.
-      devices: how many JAX devices it was spread over.
-      memory: what was kept for the backward pass, where that was chosen.
+      devices: how many JAX devices it ran on.
+      memory: the `memory` option of `gru_jax.unroll`, or "plain scan".
       loss: what was differentiated.
       median_ms, minimum_ms: of the rounds' times, per unit of work.
-      rounds: how many.
+      rounds: how often the program was timed.
       temp_bytes: the compiled program's temporary memory, on all devices.
-      resident_bytes: by how much the memory of a process that runs it grows, for libraries without a compiler.
-      compile_seconds: tracing included.
-      distance: how far its results are from the reference's, relative to their norm.
+      resident_bytes: by how much a process that runs the program grows, for libraries without a compiler.
+      compile_seconds: for tracing and compiling.
+      distance: of its results from the reference, relative to its norm.
     """
 
     B: int
@@ -304,30 +325,7 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """The program's name among those of one problem: "gru_jax bfloat16 x2"."""
         return program_name(self.library, self.precision, self.devices)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A program and what it is held to.
-
-    Attributes:
-      program: what is timed.
-      reference: what it has to compute.
-      memory, loss: see `Measurement`.
-      resident_bytes: measures that memory; None where the compiler tells.
-    """
-
-    program: Program
-    reference: Outcome
-    memory: str = "auto"
-    loss: str = "mean(ys**2)"
-    resident_bytes: Callable[[], int | None] | None = None
-
-
-def program_name(library: str, precision: str, devices: int) -> str:
-    return f"{library} {precision}" + (f" x{devices}" if devices > 1 else "")
 
 
 def measure(
@@ -336,16 +334,21 @@ def measure(
     reset: str,
     candidates: Sequence[Candidate],
     seconds: float,
-    least_rounds: int,
+    min_rounds: int,
     warm_up: int = 2,
 ) -> list[Measurement]:
-    """Checks that all candidates compute what they have to, then times them side by side.
+    """Checks that all candidates compute their reference, then times them side by side.
+
+    Args:
+      sizes, work, reset: see `Measurement`.
+      candidates: the programs.
+      seconds, min_rounds, warm_up: see `interleave`.
 
     Raises:
-      BenchmarkError: one computes something else; nothing is timed.
+      BenchmarkError: if a candidate computes something else; nothing is timed.
     """
     distances = [check(candidate.program, candidate.reference) for candidate in candidates]
-    timings = interleave([candidate.program.call for candidate in candidates], seconds, least_rounds, warm_up)
+    timings = interleave([candidate.program.call for candidate in candidates], seconds, min_rounds, warm_up)
     rows = []
     for candidate, timing, distance in zip(candidates, timings, distances, strict=True):
         program = candidate.program

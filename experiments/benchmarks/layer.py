@@ -1,4 +1,4 @@
-"""The suite "layer": one layer, forward and forward+backward, both resets, against every peer."""
+"""The suite "layer": one layer, forward and forward+backward, with both resets, beside every peer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.harness import Candidate, Measurement, measure, peak_growth
 from experiments.benchmarks.libraries import PEERS, SCAN, Peer, our_program, reference
-from experiments.benchmarks.problem import Problem, Sizes, Work, make_problem
-from experiments.benchmarks.settings import Settings
+from experiments.benchmarks.settings import Problem, Settings, Sizes, Work, make_problem
 from experiments.runner.devices import largest_divisor
 
 SHAPES = (
@@ -32,19 +31,20 @@ def run(settings: Settings) -> list[Measurement]:
                 settings.say(f"layer {sizes}: {work}, reset={reset}")
                 problem = make_problem(sizes, reset, work)
                 found = candidates(problem, settings)
-                rows += measure(sizes, work, reset, found, settings.seconds, settings.least_rounds)
+                rows += measure(sizes, work, reset, found, settings.seconds, settings.min_rounds)
     return rows
 
 
 def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
-    """Returns our programs and those of every peer that has this layer."""
+    """Returns our programs and those of every peer that supports the problem."""
     expected = reference(problem)
     devices = largest_divisor(problem.sizes.B, settings.devices)
     ours = [our_program(problem), our_program(problem, "bfloat16"), our_program(problem, library=SCAN)]
     if devices > 1:
         ours += [our_program(problem, "float32", devices), our_program(problem, "bfloat16", devices)]
     found = [Candidate(program, expected) for program in ours]
-    for name, peer in settings.peers.items():
+    for name in settings.peers:
+        peer = PEERS[name]
         if problem.reset not in peer.resets or problem.work not in peer.works:
             continue
         given, outcome = problem, expected
@@ -61,13 +61,13 @@ def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
 
 
 def without_b_hn(problem: Problem) -> Problem:
-    """The problem as a library has it whose candidate has no bias within the reset gate's reach: it is zero."""
+    """Returns the problem with `b_hn` = 0, for libraries that do not have this bias."""
     params = problem.params
     return problem._replace(params=params._replace(b_hn=jnp.zeros_like(params.b_hn)))
 
 
 def peer_call(name: str, sizes: tuple[int, ...], reset: str, work: Work, program_name: str) -> Callable[[], Any]:
-    """Makes one program of a peer again and returns its call; for a process of its own."""
+    """Returns the call of a peer's program; it is built anew since it runs in another process."""
     peer: type[Peer] = PEERS[name]
     problem = make_problem(Sizes(*sizes), reset, work)
     if not peer.has_b_hn:

@@ -1,19 +1,14 @@
-"""The programs of our own: `gru_jax.unroll` as anyone would call it, on one device and on several.
+"""The layer of every library: ours, and PyTorch, Flax, Haiku, Equinox, Keras and ONNX Runtime.
 
-Where PyTorch runs: where JAX does, so that both are measured on one machine.
-
-The other libraries, one small class each: the layer, our weights in its form, its gradients in ours.
-
-Each is used as its documentation has it, time-major where it offers that. A class is made for one problem, and imports
-its library then, not before.
-
-The training step of the suite "train" in PyTorch.
+Each library is used as its documentation shows, with time-major inputs if it supports them. A peer is a small class: it
+builds the layer, converts our weights to the library's form, and converts its gradients back. It imports its library
+when it is instantiated.
 """
 
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -24,25 +19,26 @@ from jax.sharding import PartitionSpec as P
 
 import gru_jax
 from experiments.benchmarks.harness import Outcome, Program, compile_program, gradients, outputs
-from experiments.benchmarks.problem import BenchmarkError, Precision, Problem, mean_square
-from experiments.runner.config import OptimizerConfig
+from experiments.benchmarks.settings import BenchmarkError, Precision, Problem, mean_square
 from experiments.runner.devices import DATA, available_cores, make_mesh
 
 OURS, SCAN = "gru_jax", "gru_jax scan"
-"""Our recurrence with its defaults, and with the backend that differentiates a plain scan."""
+"""Our layer with its defaults, and with the backend "scan", which differentiates `lax.scan`."""
+TORCH, AUTOCAST = "torch", "torch autocast"
+"""PyTorch in the dtype of a program's precision, and in bfloat16 under automatic mixed precision."""
 
 
 def our_program(
     problem: Problem, precision: Precision = "float32", devices: int = 1, library: str = OURS, **options: Any
 ) -> Program:
-    """Compiles our own program for a problem.
+    """Compiles `gru_jax.unroll` for a problem.
 
     Args:
       problem: what to compute.
-      precision: of the matrix products.
-      devices: over how many devices to spread the batch.
+      precision: of the matrix products' operands.
+      devices: over how many devices to shard the batch.
       library: `OURS` or `SCAN`.
-      **options: of `gru_jax.unroll`, in the place of its defaults.
+      **options: more options of `gru_jax.unroll`.
     """
     fixed = {
         "time_major": True,
@@ -79,38 +75,38 @@ def our_program(
 
 
 def reference(problem: Problem) -> Outcome:
-    """What every program has to compute: what the plain scan computes in float32, no operand rounded on a GPU."""
+    """Returns what every program has to compute: the result of the plain scan in full float32, on a GPU too."""
     with jax.default_matmul_precision("highest"):
         return our_program(problem, library=SCAN).outcome()
 
 
 def torch_device() -> str:
-    """Returns "cuda" where JAX runs on a GPU, else "cpu".
+    """Returns "cuda" if JAX runs on a GPU, else "cpu", so that both are measured on the same device.
 
     Raises:
-      BenchmarkError: JAX runs on a GPU, and this build of PyTorch cannot.
+      BenchmarkError: if JAX runs on a GPU and this build of PyTorch does not support it.
     """
     if jax.default_backend() != "gpu":
         return "cpu"
     if not importlib.import_module("torch").cuda.is_available():
-        raise BenchmarkError("torch: expected a build that runs on the GPU, as JAX does here, got one that cannot")
+        raise BenchmarkError("torch: expected a build with GPU support, since JAX runs on a GPU, got one without")
     return "cuda"
 
 
-def wait(device: str) -> None:
-    """Waits for what was launched on a device."""
+def synchronize(device: str) -> None:
+    """Waits until a device has finished its work."""
     if device == "cuda":
         importlib.import_module("torch").cuda.synchronize()
 
 
 class Peer(Protocol):
-    """Another library's layer.
+    """The layer of another library.
 
     Attributes:
-      package: what is imported.
-      resets: where its GRU can have the reset gate.
+      package: the package to import.
+      resets: the values of `reset` that its GRU supports.
       works: what it can compute.
-      has_b_hn: whether its GRU with reset="after" has that bias; if not, it gets a problem in which it is zero.
+      has_b_hn: whether its GRU with reset="after" has the bias `b_hn`; if not, it is measured with `b_hn` = 0.
     """
 
     package: ClassVar[str]
@@ -121,23 +117,29 @@ class Peer(Protocol):
     def __init__(self, problem: Problem) -> None: ...
 
     def programs(self, problem: Problem) -> list[Program]:
-        """Returns a program for each way in which the library has the layer: precisions, modes."""
+        """Returns a program for each precision and mode of the layer."""
         ...
 
 
 class JaxPeer(Peer):
-    """A layer that is a JAX function of its weights and its inputs, which are time-major unless it says otherwise."""
+    """A layer that is a JAX function of weights and inputs.
+
+    Attributes:
+      library: the name in the results.
+      batch_major: whether the inputs are (B, T, I) instead of (T, B, I).
+      weights: our weights in the library's form, a pytree.
+    """
 
     library: ClassVar[str]
     batch_major: ClassVar[bool] = False
     weights: Any
 
     def apply(self, weights: Any, xs: jax.Array) -> jax.Array:
-        """Returns the outputs."""
+        """Returns the outputs of the layer."""
         raise NotImplementedError
 
     def ours(self, gradient: Any) -> gru_jax.GRUParams:
-        """Returns a gradient, which has the form of the weights, in our form."""
+        """Converts a gradient, which has the structure of `weights`, to our parameters."""
         raise NotImplementedError
 
     def programs(self, problem: Problem) -> list[Program]:
@@ -241,7 +243,7 @@ class Equinox(JaxPeer):
 
 
 class Keras(JaxPeer):
-    """`keras.layers.GRU` with the JAX backend; batch-major, as Keras has it."""
+    """`keras.layers.GRU` with the JAX backend."""
 
     library, package, resets, batch_major = "keras", "keras", ("after", "before"), True
 
@@ -263,13 +265,13 @@ class Keras(JaxPeer):
 
     def ours(self, gradient):
         W, U, b = map(np.array, gradient)
-        if b.ndim == 2:  # Both parts of the biases of z and r receive the gradient of their sum.
+        if b.ndim == 2:  # Both biases of z and r receive the gradient of their sum.
             b[1, : 2 * U.shape[0]] = 0
         return self.interop.from_weights([W, U, b])[1]
 
 
 class Torch(Peer):
-    """`torch.nn.GRU` in float32, wholly in bfloat16, and on a CPU under automatic mixed precision."""
+    """`torch.nn.GRU` in float32, in bfloat16, and on a CPU also under automatic mixed precision."""
 
     package = "torch"
 
@@ -282,18 +284,18 @@ class Torch(Peer):
         self.state = {name: self.torch.tensor(array) for name, array in arrays.items()}
 
     def programs(self, problem: Problem) -> list[Program]:
-        found = [self.program(problem, "torch", "float32"), self.program(problem, "torch", "bfloat16")]
-        # On a GPU its gradients in this form were far from the reference's (0.3 to 1.0 of its norm at PyTorch 2.11).
-        return found if self.device == "cuda" else [*found, self.program(problem, "torch autocast", "bfloat16")]
+        found = [self.program(problem, TORCH, "float32"), self.program(problem, TORCH, "bfloat16")]
+        # On a GPU, its gradients under autocast differed from the reference by 0.3 to 1.0 of its norm (PyTorch 2.11).
+        return found if self.device == "cuda" else [*found, self.program(problem, AUTOCAST, "bfloat16")]
 
     def program(self, problem: Problem, library: str, precision: Precision) -> Program:
-        """Makes one program: `library` "torch", or "torch autocast" for automatic mixed precision."""
-        torch, autocast = self.torch, library == "torch autocast"
+        """Makes the program of `TORCH` or `AUTOCAST`."""
+        torch, autocast = self.torch, library == AUTOCAST
         dtype = torch.bfloat16 if precision == "bfloat16" and not autocast else torch.float32
         layer = torch.nn.GRU(problem.sizes.I, problem.sizes.H)
         layer.load_state_dict(self.state)
         layer.to(self.device, dtype)
-        layer.flatten_parameters()  # What cuDNN reads lies in one piece, which a change of dtype undoes.
+        layer.flatten_parameters()  # cuDNN needs contiguous weights; a change of dtype splits them.
         xs = torch.tensor(problem.xs).to(self.device, dtype)
 
         def run():
@@ -303,20 +305,20 @@ class Torch(Peer):
         def forward():
             with torch.inference_mode():
                 ys = run()
-            wait(self.device)
+            synchronize(self.device)
             return ys
 
         def backward():
             layer.zero_grad()
             mean_square(run()).backward()
-            wait(self.device)
+            synchronize(self.device)
 
         def outcome():
             if problem.work == "forward":
                 return outputs(forward().float().cpu())
             backward()
             arrays = {name: weight.grad.float().cpu().numpy().copy() for name, weight in layer.named_parameters()}
-            # Both parts of the biases of r and z receive the gradient of their sum.
+            # Both biases of r and z receive the gradient of their sum.
             arrays["bias_hh_l0"][: 2 * problem.sizes.H] = 0
             return gradients(self.interop.from_state_dict(arrays)[1])
 
@@ -324,7 +326,7 @@ class Torch(Peer):
 
 
 class OnnxRuntime(Peer):
-    """The operator GRU of ONNX, run by onnxruntime on a CPU, which computes no gradients."""
+    """The operator GRU of ONNX in onnxruntime, on a CPU; it computes no gradients."""
 
     package, resets, works = "onnxruntime", ("after", "before"), ("forward",)
 
@@ -357,106 +359,21 @@ PEERS: dict[str, type[Peer]] = {
 }
 
 
-def installed(names: Sequence[str] | None) -> dict[str, type[Peer]]:
-    """Returns the peers asked for, by name; None for all that are installed.
+def installed(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Checks the names of peers.
+
+    Args:
+      names: the peers to compare with; if None, all that are installed.
 
     Raises:
-      BenchmarkError: one is unknown, or is not installed.
+      BenchmarkError: if a peer is unknown or is not installed.
     """
-    present = {name: peer for name, peer in PEERS.items() if importlib.util.find_spec(peer.package) is not None}
+    present = [name for name, peer in PEERS.items() if importlib.util.find_spec(peer.package) is not None]
     if names is None:
-        return present
+        return tuple(present)
     for name in names:
         if name not in PEERS:
             raise BenchmarkError(f"--peers: expected any of {', '.join(PEERS)}, got {name!r}")
         if name not in present:
-            raise BenchmarkError(f"--peers: expected {name} to be installed (pip install gru_jax[peers]), it is not")
-    return {name: present[name] for name in names}
-
-
-FLOAT32, AUTOCAST = "torch", "torch autocast"
-"""In float32, and under automatic mixed precision in bfloat16."""
-
-
-def torch_program(
-    library: str,
-    weights: Mapping[str, np.ndarray],
-    batch: Mapping[str, np.ndarray],
-    layers: int,
-    optimizer: OptimizerConfig,
-    checked: Callable[[Callable[[], float]], Outcome],
-) -> Program:
-    """Makes the program.
-
-    Args:
-      library: `FLOAT32` or `AUTOCAST`.
-      weights: "embedding.weight" (V, I), "softmax.weight" (V, H), "softmax.bias" (V,), and the GRU's after "gru.".
-      batch: "inputs" and "targets" (B, T).
-      layers: L.
-      optimizer: Adam with clipping.
-      checked: makes an outcome of a function that takes one step from fresh weights on, and returns its loss.
-    """
-
-    def outcome():
-        return checked(training_step(library, weights, batch, layers, optimizer, one_bias=True))
-
-    call = training_step(library, weights, batch, layers, optimizer)
-    return Program(library, "float32" if library == FLOAT32 else "bfloat16", call, outcome)
-
-
-def training_step(
-    library: str,
-    weights: Mapping[str, np.ndarray],
-    batch: Mapping[str, np.ndarray],
-    layers: int,
-    optimizer: OptimizerConfig,
-    one_bias: bool = False,
-) -> Callable[[], float]:
-    """Returns a function that takes the next training step on the batch and returns its loss.
-
-    Args:
-      library, weights, batch, layers, optimizer: see `torch_program`.
-      one_bias: whether to hold the second bias of r and z still, so that the model has the parameters of ours.
-    """
-    torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(available_cores())
-    device, autocast = torch_device(), library == AUTOCAST
-    V, I = weights["embedding.weight"].shape
-    H = weights["softmax.weight"].shape[1]
-    model = torch.nn.ModuleDict(
-        {
-            "embedding": torch.nn.Embedding(V, I),
-            "gru": torch.nn.GRU(I, H, num_layers=layers, batch_first=True),
-            "softmax": torch.nn.Linear(H, V),
-        }
-    )
-    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
-    model.to(device)
-    if one_bias:
-        still = (torch.arange(3 * H, device=device) >= 2 * H).float()
-        for layer in range(layers):
-            getattr(model["gru"], f"bias_hh_l{layer}").register_hook(lambda gradient: gradient * still)
-    rule = torch.optim.Adam(
-        model.parameters(),
-        lr=optimizer.learning_rate,
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.epsilon,
-        fused=True,
-    )
-    inputs, targets = (torch.tensor(batch[name]).long().to(device) for name in ("inputs", "targets"))
-    carry = torch.zeros(layers, inputs.shape[0], H, device=device)
-
-    def step() -> float:
-        nonlocal carry
-        rule.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            ys, carry = model["gru"](model["embedding"](inputs), carry)
-            logits = model["softmax"](ys)
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip_norm)
-        rule.step()
-        carry = carry.detach()
-        return loss.item()
-
-    return step
+            raise BenchmarkError(f"--peers: expected installed libraries, got {name}; pip install 'gru_jax[peers]'")
+    return tuple(names)

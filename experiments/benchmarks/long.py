@@ -1,4 +1,4 @@
-"""The suite "long": time and memory of long sequences, by what is kept for the backward pass."""
+"""The suite "long": time and memory of long sequences, for each `memory` option of `gru_jax.unroll`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,34 +6,35 @@ import jax.numpy as jnp
 import gru_jax
 from experiments.benchmarks.harness import Candidate, Measurement, Program, compile_program, gradients, measure
 from experiments.benchmarks.libraries import OURS, SCAN
-from experiments.benchmarks.problem import Problem, Sizes, make_problem, mean_square
-from experiments.benchmarks.settings import Settings
+from experiments.benchmarks.settings import Problem, Settings, Sizes, make_problem, mean_square
 
 SHAPES = tuple(Sizes(16, 1024 * k, 128, 128) for k in (1, 4, 16, 64))
 LONGEST_SCAN = 16 * 1024
-"""Beyond, the plain scan is left out: at 64k steps it would take 10 GB."""
+"""The plain scan is measured up to this length; at 65,536 steps it would need 10 GB."""
 
 MEMORY = ("save", "recompute", "checkpoint")
 LOSSES = ("mean(ys**2)", "mean(h_last**2)")
-"""One that needs every output, whose cotangent alone takes H numbers a step, and one that needs the last state only."""
+"""The first needs every output, whose cotangent takes H numbers per step; the second needs the last state alone."""
 
 
 def run(settings: Settings) -> list[Measurement]:
-    """Measures the gradient at every length, for every way of keeping memory and both losses; reset="after"."""
+    """Measures the gradient with reset="after" at every length, for every memory option and both losses."""
     rows = []
     for sizes in settings.shapes or SHAPES:
         settings.say(f"long {sizes}: gradient, reset=after")
         problem = make_problem(sizes, "after", "gradient")
         found = [candidate for loss in LOSSES for candidate in candidates(problem, loss)]
-        # The check has run each program once, which is warm enough for seconds of work.
-        rounds = min(settings.least_rounds, 3 if sizes.T <= LONGEST_SCAN else 2)
+        # The check has already run each program once; programs that take seconds need no further warm-up.
+        rounds = min(settings.min_rounds, 3 if sizes.T <= LONGEST_SCAN else 2)
         rows += measure(sizes, "gradient", "after", found, settings.seconds, rounds, warm_up=0)
     return rows
 
 
 def candidates(problem: Problem, loss: str) -> list[Candidate]:
-    """Returns ours for every way of keeping memory, and the plain scan's gradient, which is the reference; of a very
-    long sequence that of "save" is."""
+    """Returns our programs for every memory option, and the plain scan, which is the reference.
+
+    If the sequence is too long for the plain scan, "save" is the reference.
+    """
     programs = {memory: gradient_program(problem, loss, memory) for memory in MEMORY}
     if problem.sizes.T <= LONGEST_SCAN:
         programs = {"plain scan": gradient_program(problem, loss, "plain scan")} | programs
@@ -42,7 +43,7 @@ def candidates(problem: Problem, loss: str) -> list[Candidate]:
 
 
 def gradient_program(problem: Problem, loss: str, memory: str) -> Program:
-    """Compiles the gradient of `loss`: with `memory` "plain scan", by differentiating that."""
+    """Compiles the gradient of a loss; with `memory` "plain scan", of the backend "scan"."""
     backend, memory = ("scan", "auto") if memory == "plain scan" else ("fused", memory)
 
     def objective(params, xs):

@@ -1,4 +1,4 @@
-"""Reading compiled programs: text as the compilers write it."""
+"""Loops, products, kernels and transpositions are found in the text of compiled programs."""
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +38,20 @@ ENTRY %main (xs: f32[128,64,256]) -> f32[128,64,256] {
 """
 
 
-def test_loops_products_and_kernels():
+def test_loops_products_and_kernels_are_counted():
     module = ahead_of_time.parse(TEXT)
     assert ahead_of_time.step_loops(module) == ["body"]
     assert [product.shape for product in ahead_of_time.products(module, "body")] == [(64, 1536)]
     assert ahead_of_time.kernels(module, "body") == 1
 
 
-def test_transpositions_are_those_that_move_numbers():
+def test_transpositions_change_the_order_in_memory():
     module = ahead_of_time.parse(TEXT)
     assert [i.name for i in ahead_of_time.transpositions(module, 128 * 64 * 256)] == ["copy.1", "transpose.1"]
     assert ahead_of_time.transpositions(module, 128 * 64 * 256 + 1) == []
 
 
-def test_a_program_compiled_here():
+def test_a_program_compiled_on_this_machine_is_read():
     def loop(U, xs):
         return jax.lax.scan(lambda h, x: (jnp.tanh(h @ U + x), None), xs[0], xs)[0]
 
@@ -61,4 +61,4 @@ def test_a_program_compiled_here():
     loops = ahead_of_time.step_loops(module)
     assert len(loops) == 2
     shapes = {product.shape for loop in loops for product in ahead_of_time.products(module, loop)}
-    assert (8, 8) in shapes  # the weight gradient that a plain scan adds up step by step
+    assert (8, 8) in shapes  # a plain scan accumulates the weight gradient in the loop

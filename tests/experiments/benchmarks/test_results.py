@@ -1,4 +1,4 @@
-"""Results as a file, a table and a picture."""
+"""Results are written, read, shown as a table and drawn."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ import pytest
 
 from experiments.benchmarks import results
 from experiments.benchmarks.harness import Measurement
-from experiments.benchmarks.problem import BenchmarkError
 from experiments.benchmarks.results import Results, draw, table
+from experiments.benchmarks.settings import BenchmarkError
 
 ROW = Measurement(
     32, 100, 64, 128, "gradient", "after", "gru_jax", "float32", 1, "auto", "mean(ys**2)",
@@ -28,22 +28,30 @@ ENVIRONMENT = {
 }
 
 
-def test_a_file_holds_what_was_measured(tmp_path):
+def test_results_are_read_as_they_were_written(tmp_path):
     found = Results("layer", ENVIRONMENT, (ROW, TORCH))
     path = results.write(tmp_path / "new", found)
     assert results.read(path.parent, "layer") == found
-    assert results.read(path.parent, "train") is None
+    assert results.read(path.parent, "long") is None
     assert [file.name for file in path.parent.iterdir()] == ["layer.json"]
 
 
-def test_what_a_gpu_did_lies_beside_what_a_cpu_did(tmp_path):
+def test_results_from_a_gpu_have_a_file_of_their_own(tmp_path):
     of_gpu = Results("layer", ENVIRONMENT | {"jax_backend": "gpu"}, (ROW,))
     assert results.write(tmp_path, of_gpu).name == "layer_gpu.json"
     assert results.read(tmp_path, "layer_gpu") == of_gpu
     assert results.read(tmp_path, "layer") is None
 
 
-def test_a_broken_file_is_named(tmp_path):
+@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_recorded_results_are_read_under_the_name_of_their_file(path):
+    found = results.read(path.parent, path.stem)
+    assert found is not None
+    assert found.name == path.stem
+    assert found.command.startswith(f"python -m experiments.benchmark --suite={found.suite} ")
+
+
+def test_error_names_a_damaged_file(tmp_path):
     (tmp_path / "layer.json").write_text(json.dumps({"suite": "layer", "measurements": [{}]}))
     with pytest.raises(BenchmarkError, match=r"layer\.json: expected the results of a benchmark"):
         results.read(tmp_path, "layer")
@@ -52,12 +60,12 @@ def test_a_broken_file_is_named(tmp_path):
 def test_table_has_ratios_to_every_peer_and_both_kinds_of_memory():
     lines = table([ROW, TORCH]).splitlines()
     assert lines[0] == "B=32 T=100 I=64 H=128, reset=after, gradient"
-    assert lines[1].split("  ")[1:2] == ["program"]
+    assert lines[1].split() == ["program", "ms", "/", "torch", "temporary", "MB", "compile", "s"]
     assert lines[2].split() == ["gru_jax", "float32", "10", "0.40", "20.5", "0.30"]
     assert lines[3].split() == ["torch", "float32", "25", "1.00", "28.6", "(process)"]
 
 
-def test_table_of_long_sequences_holds_each_loss_to_its_own_plain_scan():
+def test_table_of_long_sequences_has_ratios_to_the_plain_scan_of_the_same_loss():
     rows = [
         dataclasses.replace(ROW, library=library, memory=memory, loss=loss, median_ms=ms)
         for library, memory, loss, ms in (
@@ -71,13 +79,13 @@ def test_table_of_long_sequences_holds_each_loss_to_its_own_plain_scan():
     assert ratios == ["1.00", "0.50", "1.00", "0.25"]
 
 
-def test_table_without_anything_to_compare_with():
+def test_table_without_peers_has_no_ratios():
     assert table([ROW]).splitlines()[2].split() == ["gru_jax", "float32", "10", "20.5", "0.30"]
 
 
-@pytest.mark.parametrize("suite", ["layer", "long", "step"])
-def test_picture(suite, tmp_path):
+@pytest.mark.parametrize("suite", ["layer", "long", "streaming_step"])
+def test_plot_is_a_png_file(suite, tmp_path):
     rows = tuple(dataclasses.replace(row, T=T) for T in (10, 20) for row in (ROW, TORCH))
-    draw(Results(suite, ENVIRONMENT, rows), tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+    draw(Results(suite, ENVIRONMENT, rows), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]

@@ -1,4 +1,4 @@
-"""The suites at the smallest sizes: what is timed computes the same as a plain scan. No test looks at a clock."""
+"""Every program of the suites computes the same as a plain scan, at tiny sizes; no test depends on a time."""
 
 import json
 import subprocess
@@ -7,23 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks import layer, long, step
+from experiments.benchmarks import layer, long, streaming_step
 from experiments.benchmarks.harness import distance
-from experiments.benchmarks.libraries import PEERS, installed
-from experiments.benchmarks.problem import BenchmarkError, Sizes, make_problem
-from experiments.benchmarks.settings import Settings
+from experiments.benchmarks.libraries import installed
+from experiments.benchmarks.settings import BenchmarkError, Settings, Sizes, make_problem
 
 SIZES = Sizes(4, 5, 3, 6)
 
 
 def settings(sizes, peers=(), devices=1):
-    given = {name: PEERS[name] for name in peers}
-    return Settings(
-        (sizes,), given, seconds=0.0, least_rounds=1, devices=devices, resident=False, say=lambda line: None
-    )
+    return Settings((sizes,), peers, seconds=0.0, min_rounds=1, devices=devices, resident=False, say=lambda line: None)
 
 
-def test_layer_candidates_agree_and_are_told_apart():
+def test_layer_programs_agree_and_have_unique_names():
     problem = make_problem(SIZES, "after", "gradient")
     found = layer.candidates(problem, settings(SIZES, devices=2))
     names = [candidate.program.name for candidate in found]
@@ -38,7 +34,7 @@ def test_layer_candidates_agree_and_are_told_apart():
 
 
 @pytest.mark.parametrize("work", ["forward", "gradient"])
-def test_torch_computes_the_same(work):
+def test_torch_layer_computes_the_same(work):
     pytest.importorskip("torch")
     problem = make_problem(SIZES, "after", work)
     found = layer.candidates(problem, settings(SIZES, ("torch",)))
@@ -47,7 +43,7 @@ def test_torch_computes_the_same(work):
         assert distance(candidate.program.outcome(), candidate.reference)[0] < bound, candidate.program.name
 
 
-def test_long_measures_every_way_of_keeping_memory_with_both_losses():
+def test_long_measures_every_memory_option_with_both_losses():
     rows = long.run(settings(SIZES))
     assert [(row.memory, row.loss) for row in rows] == [
         (memory, loss) for loss in long.LOSSES for memory in ("plain scan", *long.MEMORY)
@@ -56,19 +52,19 @@ def test_long_measures_every_way_of_keeping_memory_with_both_losses():
     assert all(row.median_ms > 0 and row.rounds == 1 for row in rows)
 
 
-def test_step_is_a_stream(monkeypatch):
-    monkeypatch.setattr(step, "BURST", 3)
-    (row,) = step.run(settings(Sizes(1, 1, 4, 6)))
+def test_streaming_step_carries_the_state(monkeypatch):
+    monkeypatch.setattr(streaming_step, "BURST", 3)
+    (row,) = streaming_step.run(settings(Sizes(1, 1, 4, 6)))
     assert (row.library, row.work) == ("gru_jax", "step")
     assert row.distance < 1e-5
 
 
-def test_problem_has_biases_everywhere():
+def test_all_biases_of_a_problem_are_nonzero():
     params = make_problem(SIZES, "after", "forward").params
     assert all(np.abs(array).min() > 0 for array in (params.b, params.b_hn))
 
 
-def test_unknown_peers_and_shapes_are_refused():
+def test_unknown_peers_and_invalid_shapes_raise():
     with pytest.raises(BenchmarkError, match=r"--peers: expected any of torch, .* got 'tensorflow'"):
         installed(["tensorflow"])
     for text in ("1,2,3", "1,2,3,0", "a,b,c,d"):
@@ -81,16 +77,16 @@ def benchmark(*flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_command(tmp_path):
-    done = benchmark("--suite=step", "--quick", "--peers=", f"--workdir={tmp_path}")
+def test_command_writes_json_and_plot(tmp_path):
+    done = benchmark("--suite=streaming_step", "--quick", "--peers=", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "gru_jax float32" in done.stdout
-    written = json.loads((tmp_path / "step.json").read_text())
+    written = json.loads((tmp_path / "streaming_step.json").read_text())
     assert written["environment"]["versions"]["jax"]
     assert written["environment"]["cores"] >= 1
     assert [row["H"] for row in written["measurements"]] == [16]
-    assert (tmp_path / "step.png").exists()
+    assert (tmp_path / "streaming_step.png").exists()
 
-    refused = benchmark("--suite=step", "--quick", "--record")
+    refused = benchmark("--suite=streaming_step", "--quick", "--record")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert refused.stderr.startswith("error: --record: expected a whole suite")
+    assert refused.stderr.startswith("error: --record: expected a suite")

@@ -1,4 +1,4 @@
-"""The section on speed says what the measurements say."""
+"""The page on speed shows the measured ratios beside their targets."""
 
 import dataclasses
 import pathlib
@@ -23,11 +23,11 @@ TARGETS = published.read_speed_targets(pathlib.Path(__file__).parents[3] / "expe
         (0.5, None, "0.50"),
     ],
 )
-def test_verdict(ratio, target, said):
+def test_ratio_is_shown_beside_its_target(ratio, target, said):
     assert verdict(ratio, target) == said
 
 
-def test_nothing_measured_nothing_said(tmp_path):
+def test_section_is_empty_without_results(tmp_path):
     assert section(tmp_path, TARGETS) == ""
 
 
@@ -49,7 +49,7 @@ def layer_rows():
                 )
 
 
-def test_layer_table(tmp_path):
+def test_layer_table_has_ratios_to_peers(tmp_path):
     results.write(tmp_path / "benchmarks", Results("layer", ENVIRONMENT, tuple(layer_rows())))
     text = section(tmp_path, TARGETS)
     assert text.startswith("Median milliseconds")
@@ -63,7 +63,7 @@ def test_layer_table(tmp_path):
     assert "![layer](benchmarks/layer.png)" in text
 
 
-def test_long_table(tmp_path):
+def test_long_table_has_ratios_of_time_and_memory(tmp_path):
     def rows():
         for T in (1024, 65536):
             for loss, (save, recompute, checkpoint) in (
@@ -82,7 +82,9 @@ def test_long_table(tmp_path):
     assert "**1.20 (> 1.15)**" in text
 
 
-def test_what_was_tried_is_told(tmp_path):
-    results.write(tmp_path / "benchmarks", Results("step", ENVIRONMENT, (dataclasses.replace(ROW, work="step"),)))
+def test_notes_follow_the_results(tmp_path):
+    results.write(
+        tmp_path / "benchmarks", Results("streaming_step", ENVIRONMENT, (dataclasses.replace(ROW, work="step"),))
+    )
     (tmp_path / "benchmarks" / "tried.md").write_text("### What was tried\n\nMuch.\n")
     assert section(tmp_path, TARGETS).endswith("### What was tried\n\nMuch.")

@@ -1,13 +1,11 @@
-"""The suite "trainer": what the training loop costs beside its compiled step, and what seeds side by side save.
+"""The suite "loop_overhead": what the training loop adds to its compiled step, and what seeds side by side save.
 
-All is measured on a character-level language model.
+The bare loop repeats the compiled step on one batch that is already on the devices, and waits at the end. The training
+loop also makes a batch for each step, transfers it, fetches the sums of each step, shows progress and writes rows.
+Validation and checkpoints are not measured. The model is a character-level language model.
 
-The bare loop calls the step on one batch that lies on the devices already, again and again, and waits at the end. The
-trainer makes a batch for each step and puts it on the devices, fetches every step's sums, shows progress, writes rows.
-Both run the same compiled step; validation and checkpoints are not part of it.
-
-For `experiments.sweep`, the bare loop of one run, its rows spread over the devices, is held to that of several runs
-with seeds of their own in one program, themselves spread over the devices; times are those of one run's step.
+For `experiments.sweep`, the bare loop of one run is compared with that of several seeds in one program, which are
+sharded over the devices; times are per run and step.
 """
 
 import dataclasses
@@ -23,9 +21,8 @@ import numpy as np
 
 from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure
 from experiments.benchmarks.libraries import OURS
-from experiments.benchmarks.problem import Sizes
-from experiments.benchmarks.settings import Settings
-from experiments.benchmarks.train import LOSS, experiment
+from experiments.benchmarks.settings import Settings, Sizes
+from experiments.benchmarks.training_step import LOSS, experiment
 from experiments.runner import sweep
 from experiments.runner.checkpoints import Progress
 from experiments.runner.config import TrainConfig
@@ -37,9 +34,9 @@ from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import initial_state, make_group_step, place, stream
 
 SHAPES = (Sizes(64, 128, 96, 448), Sizes(32, 64, 32, 64))
-"""The model of configs/char_lm.py; and a small one, whose steps leave the loop little time."""
+"""The model of configs/char_lm.py, and a small one with short steps."""
 SEED_SHAPES = (Sizes(32, 64, 32, 64), Sizes(64, 64, 64, 128))
-BARE = "bare loop"
+LOOP, BARE = "training loop", "bare loop"
 BURST, CHECKED_STEPS, SEEDS = 10, 3, 4
 SETTINGS = TrainConfig(steps=10**9, log_every=50, eval_every=10**9, checkpoint_every=10**9)
 
@@ -48,42 +45,42 @@ def run(settings: Settings) -> list[Measurement]:
     """Measures every size in float32, on all devices."""
     rows = []
     for sizes in settings.shapes or SHAPES:
-        settings.say(f"trainer {sizes}: {BURST} steps in a row, in the training loop and in a bare one")
-        rows += compared(sizes, "trainer", in_the_loop, settings)
+        settings.say(f"loop_overhead {sizes}: {BURST} steps of the training loop and of a bare loop")
+        rows += compared(sizes, LOOP, training_loop, settings)
     for sizes in settings.shapes or SEED_SHAPES:
-        settings.say(f"trainer {sizes}: one run, and {SEEDS} side by side")
-        rows += compared(sizes, f"{SEEDS} seeds", side_by_side, settings)
+        settings.say(f"loop_overhead {sizes}: one seed, and {SEEDS} seeds side by side")
+        rows += compared(sizes, f"{SEEDS} seeds", seeds_side_by_side, settings)
     return rows
 
 
 def compared(sizes: Sizes, work: str, ours: Callable[[Training], Program], settings: Settings) -> Sequence[Measurement]:
-    """Times one program beside the bare loop."""
+    """Times a program beside the bare loop."""
     with tempfile.TemporaryDirectory() as folder:
         training = make_training(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
-        programs = ours(training), bare(training)
+        programs = ours(training), bare_loop(training)
         expected = programs[1].outcome()
         found = [Candidate(program, expected, loss=LOSS) for program in programs]
-        rows = measure(sizes, work, "after", found, settings.seconds, settings.least_rounds)
+        rows = measure(sizes, work, "after", found, settings.seconds, settings.min_rounds)
         training.metrics_file.close()
     return rows
 
 
 def make_training(sizes: Sizes, devices: int, folder: pathlib.Path) -> Training:
-    """Returns a run at its beginning, ready to be trained without an end."""
+    """Returns a new run without a last step."""
     task, config = experiment(sizes, "float32")
     config = dataclasses.replace(config, train=SETTINGS)
     mesh = make_mesh(sizes.B, devices)
     graph, state = initial_state(task, config, make_optimizer(config.optimizer, SETTINGS.steps))
     start = Run(graph, place(state, mesh), (), Progress())
-    return Training(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), no)
+    return Training(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), never)
 
 
-def no() -> bool:
+def never() -> bool:
     return False
 
 
-def in_the_loop(training: Training) -> Program:
-    """The trainer's steps, one after the other."""
+def training_loop(training: Training) -> Program:
+    """Steps of the training loop."""
 
     def call() -> None:
         for _ in range(BURST):
@@ -101,10 +98,10 @@ def in_the_loop(training: Training) -> Program:
     return Program(OURS, "float32", call, outcome, training.mesh.size, calls=BURST)
 
 
-def bare(training: Training) -> Program:
-    """The same compiled step, on one batch that is in its place already."""
+def bare_loop(training: Training) -> Program:
+    """The compiled step of the training loop, on one batch that is already on the devices."""
     task, mesh, seed = training.task, training.mesh, training.config.seed
-    # What a step is given is consumed: each loop has a state of its own.
+    # A step donates its state, so each loop starts from a copy.
     start: Any = jax.tree.map(np.array, training.state)
     state = place(start, mesh)
     batch = spread(task.train_batch(seed, 0), mesh)
@@ -125,8 +122,8 @@ def bare(training: Training) -> Program:
     return Program(BARE, "float32", call, outcome, mesh.size, calls=BURST)
 
 
-def side_by_side(training: Training) -> Program:
-    """Several runs, each with the seed's own dropout and, for the clock, all on one batch."""
+def seeds_side_by_side(training: Training) -> Program:
+    """Steps of several seeds in one program; each has its own dropout, and all share the batch when timed."""
     task, config = training.task, training.config
     mesh = sweep.make_mesh(SEEDS, task.batch_size, training.mesh.size)
     optimizer = make_optimizer(config.optimizer, SETTINGS.steps)

@@ -1,4 +1,4 @@
-"""The suite "step": the latency of one step of a stream, batch size 1."""
+"""The suite "streaming_step": the latency of one step at batch size 1."""
 
 import importlib
 from collections.abc import Callable
@@ -11,35 +11,34 @@ import numpy as np
 import gru_jax
 from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure
 from experiments.benchmarks.libraries import OURS
-from experiments.benchmarks.problem import BenchmarkError, Problem, Sizes, make_problem
-from experiments.benchmarks.settings import Settings
+from experiments.benchmarks.settings import BenchmarkError, Problem, Settings, Sizes, make_problem
 from experiments.runner.devices import available_cores
 
 SHAPES = tuple(Sizes(1, 1, H, H) for H in (128, 256, 512, 1024))
 BURST = 100
-"""Steps in a row before the next library has its turn: a stream is no cold start."""
+"""The number of consecutive steps of one library, so that its code and weights are in the caches."""
 
 Step = Callable[[Any], Any]
-"""Maps the state before to the state after, and waits for it; the input is fixed."""
+"""Maps a state to the next state and waits for the result; the input is fixed."""
 
 
 def run(settings: Settings) -> list[Measurement]:
-    """Measures every width, reset="after"; each step waits for its result, as a stream that answers has to."""
+    """Measures every width with reset="after"; each step waits for its result, as a streaming program does."""
     if jax.default_backend() != "cpu":
-        raise BenchmarkError(f"--suite=step: expected a CPU, where the peers' steps run, got {jax.default_backend()}")
+        raise BenchmarkError(f"--suite=streaming_step: expected a CPU, got {jax.default_backend()}")
     rows = []
     for sizes in settings.shapes or SHAPES:
-        settings.say(f"step {sizes}: one streaming step, reset=after")
+        settings.say(f"streaming_step {sizes}: reset=after")
         problem = make_problem(sizes, "after", "step")
         programs = [ours(problem)] + [make(problem) for name, make in PEERS.items() if name in settings.peers]
         expected = reference(problem)
         found = [Candidate(program, expected, loss="none") for program in programs]
-        rows += measure(sizes, "step", "after", found, settings.seconds, settings.least_rounds)
+        rows += measure(sizes, "step", "after", found, settings.seconds, settings.min_rounds)
     return rows
 
 
 def reference(problem: Problem) -> Outcome:
-    """The state after a burst, by the plain scan."""
+    """Returns the state after a burst, computed by the plain scan."""
     xs = jnp.broadcast_to(jnp.asarray(problem.xs), (BURST, problem.sizes.B, problem.sizes.I))
     h = gru_jax.unroll(problem.cell, problem.params, xs, time_major=True, backend="scan")[1]
     return {"h": np.asarray(h)}
@@ -61,7 +60,7 @@ def equinox_step(problem: Problem) -> Program:
 
 
 def jax_step(problem: Problem, library: str, function: Callable[..., Any], weights: Any) -> Program:
-    """Makes the program of a step that is a JAX function of weights, state and input."""
+    """Makes a program from a JAX function `function(weights, h, x)` that returns the next state."""
     x, h0 = jnp.asarray(problem.xs[0]), jnp.zeros((problem.sizes.B, problem.sizes.H))
     compiled = jax.jit(function)
     memory = compiled.lower(weights, h0, x).compile().memory_analysis()
@@ -87,7 +86,7 @@ def torch_step(problem: Problem) -> Program:
 
 
 def onnxruntime_step(problem: Problem) -> Program:
-    """The operator GRU of ONNX on a sequence of one step, run by onnxruntime."""
+    """The operator GRU of ONNX in onnxruntime, on a sequence of one step."""
     runtime = importlib.import_module("onnxruntime")
     interop = importlib.import_module("gru_jax.interop.onnx")
     options = runtime.SessionOptions()
@@ -99,7 +98,7 @@ def onnxruntime_step(problem: Problem) -> Program:
 
 
 def step_program(library: str, h0: Any, step: Step, temp_bytes: int | None = None) -> Program:
-    """Makes the program that takes a burst of steps."""
+    """Makes a program that performs a burst of steps from the state h0 (B, H)."""
 
     def burst():
         h = h0

@@ -1,13 +1,13 @@
-"""AN4: spelled and spoken words from mel-cepstra, by a bidirectional GRU and connectionist temporal classification.
+"""AN4: transcription of spelled and spoken words from mel-cepstra, by a bidirectional network trained with CTC.
 
     python -m experiments.train --config=configs/an4.py --workdir=runs/an4
     python -m experiments.transcribe --workdir=runs/an4 an406-fcaw-b
 
-`:final` also trains on the validation speakers and takes the last parameters, as published figures do. Other cells with
-as many parameters: `:held_out-lstm`, `:held_out-elman`, and the same for final.
+Variants: held_out; final trains on the validation speakers too. Each with -lstm or -elman for as many parameters.
+Cost: half an hour on one CPU core.
 
-Test word error rate 6.1 %, character error rate 2.4 % (LSTM 4.8 and 1.9; beam of 16, no language model), seed 0; half
-an hour on one core that has nothing else to do. `:final` is not yet run.
+    test word error rate, %   GRU    LSTM
+    held_out                  6.08   4.79
 """
 
 from ml_collections import ConfigDict

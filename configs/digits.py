@@ -1,9 +1,13 @@
-"""Handwritten digits, 8 × 8 pixels, read pixel by pixel (64 steps) or, as `:rows`, row by row (8 steps).
+"""Handwritten digits of 8 x 8 pixels, one pixel at a time (64 steps) or one row at a time (8 steps).
 
     python -m experiments.train --config=configs/digits.py --workdir=runs/digits
     python -m experiments.train --config=configs/digits.py:rows --workdir=runs/digits_rows
 
-Two CPU cores, 0.6 minutes: test accuracy, mean of three seeds, GRU 97.7 %; at the same width LSTM 95.6, Elman 95.8 %.
+Variants: pixels, rows; other cells of the same width with --config.model.cell.
+Cost: 0.6 minutes on two CPU cores.
+
+    test accuracy, %   GRU    LSTM   Elman
+    pixels             97.7   95.6   95.8
 """
 
 from ml_collections import ConfigDict

@@ -1,25 +1,15 @@
-"""Spoken digits, from the waveform, by a GRU that hears them as they come; as `:loso` without one speaker.
+"""Spoken digits from the waveform, recognized while they are spoken; with :loso, of a speaker not in training.
 
     python -m experiments.train --config=configs/fsdd.py --workdir=runs/fsdd
     python -m experiments.train --config=configs/fsdd.py:loso --config.task.speaker=theo --workdir=runs/fsdd_theo
     python -m experiments.transcribe --workdir=runs/fsdd --chunk_ms=100 7_jackson_3
 
-Steps and settings were chosen with `:held_out`, which keeps 300 recordings for validation, and for `:loso` with
-task.validation_speaker; the others train on those too. Other cells with as many parameters: `:standard-lstm`,
-`:standard-elman`, and the same for the rest.
+Variants: standard, loso, held_out (keeps validation data out of training), each with -lstm or -elman.
+Cost: 3 to 4 minutes on one CPU core; loso is a run for each of the six speakers.
 
-Test accuracy 99.1 % (98.7, 99.7, 99.0; LSTM 99.0, Elman 96.3), four minutes on one core; without one speaker 84.97 %
-(84.6, 86.4 and 83.9, each the mean of six runs of three minutes; george 72, jackson 90, lucas 86, nicolas 87, theo 89,
-yweweler 86; LSTM 84.8, one seed); 80.5 % without gates, silence and colour. With five speakers to learn from, networks
-soon know those by heart, and what they make of another changes by ten points from one evaluation to the next: with
-averaged parameters (optimizer.average) it no longer does. Speakers also differ in how long they are silent before and
-after a digit: an answer from the outputs that a gate lets through (model.pooling) and up to a quarter of a second of
-silence, at even odds, around recordings (task.silence) raise the mean over all six speakers, each held out in turn,
-from 82.3 to 84.4 after 800 steps: one gains 19 points, one loses 7. Playing recordings through random impulse responses
-as well (task.colour) makes it 85.1. Silence around every recording, and no gate, had 80.8. On three speakers, dropping
-recurrent weights or larger changes of speed gained nothing; before, and without averages, hearing each frame's change
-(model.delta_frames) gained five points; fewer mel bands, cepstra with changes, a floor relative to the loudest frame,
-and larger changes of speed, noise and dropout gained less or nothing.
+    test accuracy, %   GRU    LSTM   Elman
+    standard           99.1   99.0   96.3
+    loso               85.0   84.8
 """
 
 from ml_collections import ConfigDict

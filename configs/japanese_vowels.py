@@ -2,10 +2,12 @@
 
     python -m experiments.train --config=configs/japanese_vowels.py --workdir=runs/japanese_vowels
 
-Trained on all 270 training utterances for a number of steps that was chosen, as the width and the noise were, with
-`:held_out`, which keeps 45 of them for validation. Other cells with as many parameters: `:final-lstm`, `:final-elman`,
-and the same for held_out. Test accuracy, mean of three seeds: GRU 98.6 %, LSTM 98.3 %, Elman 98.3 %; 0.8 to 0.9
-minutes each on one busy core.
+Variants: final trains on the validation utterances too; held_out does not. Each with -lstm or -elman for as many
+parameters.
+Cost: 0.9 minutes on one CPU core.
+
+    test accuracy, %   GRU    LSTM   Elman
+    final              98.6   98.3   98.3
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,13 @@
-"""Character-level language modelling of the Penn Treebank, with at most 3,000,000 parameters.
+"""Character-level language modeling of the Penn Treebank, with at most 3,000,000 parameters.
 
     python -m experiments.train --config=configs/ptb_char.py --workdir=runs/ptb_char
     python -m experiments.sample --workdir=runs/ptb_char --prompt="the "
 
-Other cells with as many parameters: `:full-lstm`, `:full-elman`. Test 1.368 bits a character (validation 1.403, best
-at the last step: no overfitting yet); 114 minutes on a busy core, about 90 on one with nothing else to do. LSTM 1.380,
-Elman 1.578: three minutes each on one H100, beside other trainings.
+Variants: full, also with -lstm or -elman for as many parameters.
+Cost: 114 minutes on one busy CPU core.
+
+    test bits per character   GRU     LSTM    Elman
+    full                      1.368   1.380   1.578
 """
 
 from ml_collections import ConfigDict

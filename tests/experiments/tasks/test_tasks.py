@@ -33,9 +33,16 @@ def make(request):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_of_a_config_resolves_and_states_its_values_in_their_own_types(name):
+def test_a_config_starts_with_its_command_and_cost(name):
+    docstring = load(name).__doc__
+    assert len(docstring.splitlines()) <= 13
+    assert f"python -m experiments.train --config=configs/{name}.py" in docstring
+    assert "Cost: " in docstring
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_of_a_config_resolves_and_states_values_of_their_own_types(name):
     module = load(name)
-    assert "python -m experiments.train" in module.__doc__
     for variant in module.VARIANTS:
         stated = module.get_config(variant).to_dict()
         resolved = resolve(stated).to_dict()

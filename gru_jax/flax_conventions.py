@@ -25,6 +25,8 @@ OURS = {
     "hidden_size": ("hidden_features", "features"),
     "units": ("hidden_features", "features"),
     "input_size": ("in_features",),
+    "nonlinearity": ("activation",),
+    "activation_fn": ("activation",),
     "kernel_init": ("W_init",),
     "recurrent_kernel_init": ("U_init",),
     "bias_init": ("b_init",),

@@ -210,10 +210,11 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other attributes those of
-    `Recurrent`.
+    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other attributes those
+    of `Recurrent`.
     """
 
+    activation: str = "tanh"
     _: KW_ONLY
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
@@ -221,7 +222,7 @@ class Elman(Recurrent):
 
     @nn.nowrap
     def equations(self) -> Cell:
-        return cells.Elman(W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+        return cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
 
 
 class RecurrentCell(nn.RNNCellBase):
@@ -329,16 +330,17 @@ class LSTMCell(RecurrentCell):
 
 
 class ElmanCell(RecurrentCell):
-    """An Elman cell; the equations, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`."""
+    """An Elman cell; the equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`."""
 
     _: KW_ONLY
+    activation: str = "tanh"
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
 
     @nn.nowrap
     def equations(self) -> Cell:
-        return cells.Elman(W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+        return cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
 
 
 def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, inputs: Array) -> Params:

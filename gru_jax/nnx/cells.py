@@ -152,7 +152,7 @@ class LSTMCell(RecurrentCell):
 
 
 class ElmanCell(RecurrentCell):
-    """An Elman cell; the equations, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`."""
+    """An Elman cell; the equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`."""
 
     @explained
     def __init__(
@@ -160,6 +160,7 @@ class ElmanCell(RecurrentCell):
         in_features: int,
         hidden_features: int,
         *,
+        activation: str = "tanh",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
@@ -168,6 +169,6 @@ class ElmanCell(RecurrentCell):
         b_init: str | Initializer = "zeros",
         rngs: nnx.Rngs,
     ):
-        cell = cells.Elman(W_init=W_init, U_init=U_init, b_init=b_init)
+        cell = cells.Elman(activation, W_init=W_init, U_init=U_init, b_init=b_init)
         options: dict[str, Any] = {"matmul_dtype": matmul_dtype, "dtype": dtype, "param_dtype": param_dtype}
         super().__init__(cell, in_features, hidden_features, **options, rngs=rngs)

@@ -322,8 +322,8 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other arguments those of
-    `Recurrent`.
+    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other arguments those
+    of `Recurrent`.
     """
 
     @explained
@@ -334,6 +334,7 @@ class Elman(Recurrent):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        activation: str = "tanh",
         *,
         merge: str = "concat",
         weight_dropout: float = 0.0,
@@ -349,7 +350,7 @@ class Elman(Recurrent):
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            cells.Elman(W_init=W_init, U_init=U_init, b_init=b_init),
+            cells.Elman(activation, W_init=W_init, U_init=U_init, b_init=b_init),
             in_features,
             hidden_features,
             num_layers,

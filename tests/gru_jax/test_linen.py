@@ -24,12 +24,14 @@ LAYERS = {
     "gru after": (modules.GRU(H, reset="after"), gru_jax.GRU(reset="after")),
     "lstm": (modules.LSTM(H, forget_bias=0.5), gru_jax.LSTM(0.5)),
     "elman": (modules.Elman(H), gru_jax.Elman()),
+    "elman relu": (modules.Elman(H, activation="relu"), gru_jax.Elman("relu")),
 }
 CELLS = {
     "gru": (modules.GRUCell(H), gru_jax.GRU()),
     "gru after": (modules.GRUCell(H, reset="after"), gru_jax.GRU(reset="after")),
     "lstm": (modules.LSTMCell(H, forget_bias=0.5), gru_jax.LSTM(0.5)),
     "elman": (modules.ElmanCell(H), gru_jax.Elman()),
+    "elman relu": (modules.ElmanCell(H, activation="relu"), gru_jax.Elman("relu")),
 }
 
 DTYPES = [(None, "bfloat16", "float32"), (None, "float32", "float32"), ("bfloat16", "float32", "bfloat16")]
@@ -332,6 +334,7 @@ def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
     ("call", "error"),
     [
         (lambda layer, _: modules.GRU(H, kernel_init=nn.initializers.zeros), "GRU: expected W_init=, got kernel_init="),
+        (lambda layer, _: modules.Elman(H, nonlinearity="relu"), "Elman: expected activation=, got nonlinearity="),
         (lambda layer, _: modules.LSTM(H, bias_init=0), "LSTM: expected b_init=, got bias_init="),
         (lambda layer, _: modules.Elman(hidden_size=H), "Elman: expected features=, got hidden_size="),
         (lambda layer, _: modules.GRU(H, rngs=0), "GRU: expected rngs= of init or apply, got rngs="),

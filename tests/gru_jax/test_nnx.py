@@ -27,6 +27,7 @@ MODULES = {
     "gru after": (lambda rngs: modules.GRU(I, H, reset="after", rngs=rngs), gru_jax.GRU(reset="after")),
     "lstm": (lambda rngs: modules.LSTM(I, H, forget_bias=0.5, rngs=rngs), gru_jax.LSTM(0.5)),
     "elman": (lambda rngs: modules.Elman(I, H, rngs=rngs), gru_jax.Elman()),
+    "elman relu": (lambda rngs: modules.Elman(I, H, activation="relu", rngs=rngs), gru_jax.Elman("relu")),
     "any cell": (lambda rngs: modules.Recurrent(gru_jax.LSTM(), I, H, rngs=rngs), gru_jax.LSTM()),
 }
 
@@ -328,6 +329,16 @@ def test_a_state_restored_without_a_target(tmp_path):
     close(other(XS), layer(XS))
 
 
+def test_variables_have_the_paths_of_checkpoints():
+    """Runs that were trained with an earlier version are restored by these names."""
+    layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", rngs=nnx.Rngs(0))
+    paths = {path for path, _ in nnx.to_flat_state(nnx.state(layer))}
+    fields = ("W", "U", "b", "b_hn")
+    assert paths == {("layers", layer, direction, f) for layer in "01" for direction in "01" for f in fields}
+    cell = modules.LSTMCell(I, H, rngs=nnx.Rngs(0))
+    assert {path for path, _ in nnx.to_flat_state(nnx.state(cell))} == {("weights", name) for name in ("W", "U", "b")}
+
+
 def test_weight_decay_by_name():
     """One step of decay alone takes a tenth of every matrix and nothing of a bias."""
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", b_init="uniform", rngs=nnx.Rngs(0))
@@ -368,8 +379,8 @@ def test_arguments_by_position():
     assert modules.LSTM(I, H, 2, False, 0.1, 0.5, rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
         gru_jax.LSTM(0.5), 2, dropout=0.1
     )
-    assert modules.Elman(I, H, 2, True, 0.1, rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
-        gru_jax.Elman(), 2, True, dropout=0.1
+    assert modules.Elman(I, H, 2, True, 0.1, "relu", rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
+        gru_jax.Elman("relu"), 2, True, dropout=0.1
     )
 
 

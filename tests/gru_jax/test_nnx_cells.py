@@ -25,6 +25,7 @@ CELLS = {
     "gru after": (lambda rngs: modules.GRUCell(I, H, reset="after", rngs=rngs), gru_jax.GRU(reset="after")),
     "lstm": (lambda rngs: modules.LSTMCell(I, H, forget_bias=0.5, rngs=rngs), gru_jax.LSTM(0.5)),
     "elman": (lambda rngs: modules.ElmanCell(I, H, rngs=rngs), gru_jax.Elman()),
+    "elman relu": (lambda rngs: modules.ElmanCell(I, H, activation="relu", rngs=rngs), gru_jax.Elman("relu")),
     "any cell": (lambda rngs: modules.RecurrentCell(gru_jax.LSTM(), I, H, rngs=rngs), gru_jax.LSTM()),
 }
 

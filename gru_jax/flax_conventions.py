@@ -15,7 +15,8 @@ import numpy as np
 from gru_jax import arguments
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
-from gru_jax.types import DType, PyTree, State
+from gru_jax.cells.precision import computing_dtype
+from gru_jax.types import Array, DType, Params, PyTree, State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -96,23 +97,25 @@ def computation_dtype(module: Any, dtype: DType | None) -> DType | None:
     return dtype
 
 
-def promote(dtype: DType | None, *trees: PyTree) -> tuple[Any, ...]:
+def promote(dtype: DType | None, params: Params, inputs: Array, *states: Any) -> tuple[Any, ...]:
     """Casts arrays to the dtype of the computation, as `flax.nnx.nn.dtypes.promote_dtype` does.
 
     Args:
-      dtype: the dtype; None for the one that all of the arrays promote to.
-      *trees: parameters, inputs, states. Whatever is no floating-point array is left for `unroll` to refuse.
+      dtype: the dtype; None for the one that parameters and inputs promote to.
+      params: parameters.
+      inputs: whatever is no floating-point array is left for `unroll` to refuse.
+      *states: states or None. One in float32 stays so beside 16 bits.
 
     Returns:
-      The trees.
+      params, inputs and states.
     """
-    trees = jax.tree.map(lambda leaf: jnp.asarray(leaf) if _is_floating(leaf) else leaf, trees)
+    params, inputs, states = _cast((params, inputs, states), None)
     if dtype is None:
-        dtypes = {leaf.dtype for leaf in jax.tree.leaves(trees) if _is_floating(leaf)}
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, inputs)) if _is_floating(leaf)}
         if any(found.itemsize < 2 for found in dtypes):
-            return trees  # which JAX does not promote
+            return params, inputs, *states  # JAX promotes no 8 bits.
         dtype = jnp.result_type(*dtypes)
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if _is_floating(leaf) else leaf, trees)
+    return *_cast((params, inputs), dtype), *_cast(states, dtype, but=computing_dtype(dtype))
 
 
 def state_of_carry(cell: Cell, carry: Any) -> State:
@@ -130,6 +133,18 @@ def state_of_carry(cell: Cell, carry: Any) -> State:
 def carry_like(state: State, carry: Any) -> Any:
     """Returns a state in the form that the carry before had."""
     return (state.c, state.h) if isinstance(state, LSTMState) and not isinstance(carry, LSTMState) else state
+
+
+def _cast(tree: PyTree, dtype: DType | None, but: DType | None = None) -> Any:
+    """Makes the floating-point arrays JAX's own, and casts those to a dtype that are not in `but`."""
+
+    def cast(leaf: Any) -> Any:
+        if not _is_floating(leaf):
+            return leaf
+        array = jnp.asarray(leaf)
+        return array if dtype is None or array.dtype == but else array.astype(dtype)
+
+    return jax.tree.map(cast, tree)
 
 
 def _is_floating(leaf: Any) -> bool:

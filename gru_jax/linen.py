@@ -46,8 +46,8 @@ class Recurrent(nn.Module):
       weight_dropout: the rate at which recurrent weights are dropped unless deterministic, the same ones at all steps.
       backend: see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of outputs and states; None for what the inputs, the initial state and
-        the parameters promote to, as in every layer of Flax.
+      dtype: the dtype of the computation, hence of outputs and states; None for what inputs and parameters promote to,
+        as in every layer of Flax. A state that is given in float32 stays so beside 16 bits.
       param_dtype: the dtype of the parameters.
       deterministic: whether nothing is dropped; None if every call says so.
       return_state: whether a call returns (ys, state), or ys alone, e.g. within `nn.Sequential`. The name is Keras', as
@@ -109,6 +109,7 @@ class Recurrent(nn.Module):
         *,
         lengths: Array | None = None,
         resets: Array | None = None,
+        reset_state: State | None = None,
         reverse: bool = False,
         time_major: bool = False,
         memory: str = "auto",
@@ -122,7 +123,8 @@ class Recurrent(nn.Module):
           xs: (..., T, I).
           h0: the initial state; None for zeros.
           lengths: see `gru_jax.unroll`, as for all down to block_length.
-          resets: (..., T) booleans.
+          resets: (..., T) booleans that mark the first steps of episodes.
+          reset_state: the state that an episode starts from; None for zeros.
           reverse: whether to run from the last step to the first.
           time_major: whether time is the first axis.
           memory: what is kept for the backward pass.
@@ -140,7 +142,7 @@ class Recurrent(nn.Module):
         if stack.drops:
             arguments.boolean(f"{title(self)}: deterministic", deterministic)
         key = self.make_rng("dropout") if stack.drops and not deterministic else None
-        params, xs, h0 = promote(computation_dtype(self, self.dtype), params, xs, h0)
+        params, xs, h0, reset_state = promote(computation_dtype(self, self.dtype), params, xs, h0, reset_state)
         ys, state = unroll(
             stack,
             params,
@@ -148,6 +150,7 @@ class Recurrent(nn.Module):
             h0,
             lengths=lengths,
             resets=resets,
+            reset_state=reset_state,
             reverse=reverse,
             time_major=time_major,
             backend=self.backend,
@@ -210,8 +213,8 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other attributes those
-    of `Recurrent`.
+    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other attributes
+    those of `Recurrent`.
     """
 
     activation: str = "tanh"
@@ -234,7 +237,8 @@ class RecurrentCell(nn.RNNCellBase):
     Attributes:
       features: H.
       matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of the state; None for what inputs, carry and parameters promote to.
+      dtype: the dtype of the computation, hence of the state; None for what inputs and parameters promote to. A carry
+        in float32 stays so beside 16 bits.
       param_dtype: the dtype of the parameters.
     """
 
@@ -270,7 +274,7 @@ class RecurrentCell(nn.RNNCellBase):
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
         cell = self.equations()
         params, before = _own_parameters(self, cell, inputs), state_of_carry(cell, carry)
-        params, before, inputs = promote(computation_dtype(self, self.dtype), params, before, inputs)
+        params, inputs, before = promote(computation_dtype(self, self.dtype), params, inputs, before)
         state = streaming_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
         return carry_like(state, carry), cell.output(state)
 

@@ -25,7 +25,8 @@ class RecurrentCell(nnx.RNNCellBase):
       in_features: I.
       hidden_features: H.
       matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of the state; None for what inputs, carry and parameters promote to.
+      dtype: the dtype of the computation, hence of the state; None for what inputs and parameters promote to. A carry
+        in float32 stays so beside 16 bits.
       param_dtype: the dtype of the parameters.
       rngs: draws the parameters from the stream `params`.
     """
@@ -59,7 +60,7 @@ class RecurrentCell(nnx.RNNCellBase):
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
         """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
         before = state_of_carry(self.cell, carry)
-        params, before, inputs = promote(self.dtype, values(self.weights), before, inputs)
+        params, inputs, before = promote(self.dtype, values(self.weights), inputs, before)
         state = streaming_step(
             self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs"
         )

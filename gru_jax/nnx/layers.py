@@ -35,8 +35,8 @@ class Recurrent(nnx.Module):
       weight_dropout: the rate at which recurrent weights are dropped in training mode, the same ones at all steps.
       backend: see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of outputs and states; None for what the inputs, the initial state and
-        the parameters promote to, as in every layer of Flax.
+      dtype: the dtype of the computation, hence of outputs and states; None for what inputs and parameters promote to,
+        as in every layer of Flax. A state that is given in float32 stays so beside 16 bits.
       param_dtype: the dtype of the parameters.
       deterministic: whether nothing is dropped; None if every call says so.
       return_state: whether a call returns (ys, state), or ys alone, e.g. within `nnx.Sequential`. The name is Keras',
@@ -130,6 +130,7 @@ class Recurrent(nnx.Module):
         *,
         lengths: Array | None = None,
         resets: Array | None = None,
+        reset_state: State | None = None,
         reverse: bool = False,
         time_major: bool = False,
         memory: str = "auto",
@@ -144,7 +145,8 @@ class Recurrent(nnx.Module):
           xs: (..., T, I).
           h0: the initial state, as returned or from `initial_state`; None for zeros.
           lengths: see `gru_jax.unroll`, as for all down to block_length.
-          resets: (..., T) booleans.
+          resets: (..., T) booleans that mark the first steps of episodes.
+          reset_state: the state that an episode starts from; None for zeros.
           reverse: whether to run from the last step to the first.
           time_major: whether time is the first axis.
           memory: what is kept for the backward pass.
@@ -161,7 +163,7 @@ class Recurrent(nnx.Module):
           ValueError, TypeError: where an argument does not fit, or no stream is there to drop with.
         """
         key = self._key(deterministic, rngs)
-        params, xs, h0 = promote(self.dtype, values(self._variables()), xs, h0)
+        params, xs, h0, reset_state = promote(self.dtype, values(self._variables()), xs, h0, reset_state)
         ys, state = unroll(
             self.cell,
             params,
@@ -169,6 +171,7 @@ class Recurrent(nnx.Module):
             h0,
             lengths=lengths,
             resets=resets,
+            reset_state=reset_state,
             reverse=reverse,
             time_major=time_major,
             backend=self.backend,

@@ -297,6 +297,16 @@ def test_outputs_alone_go_through_sequential():
     assert isinstance(both[1][0][0], gru_jax.LSTMState)
 
 
+def test_packed_episodes_are_those_alone_in_both_directions():
+    layer = modules.LSTM(H, bidirectional=True)
+    variables = layer.init(jax.random.key(0), XS)
+    fresh = jax.tree.map(lambda a: a + 0.4, layer.initial_state((B,)))
+    resets = jnp.zeros((B, T), bool).at[:, 4].set(True)
+    packed, _ = layer.apply(variables, XS, fresh, resets=resets, reset_state=fresh)
+    alone = [layer.apply(variables, xs, fresh)[0] for xs in (XS[:, :4], XS[:, 4:])]
+    close(packed, jnp.concatenate(alone, axis=1))
+
+
 @pytest.mark.parametrize(("dtype", "inputs", "computed"), DTYPES)
 def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, computed):
     theirs, _ = nn.Dense(H, dtype=dtype).init_with_output(jax.random.key(0), XS.astype(inputs))

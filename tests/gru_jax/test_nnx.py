@@ -88,6 +88,42 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, ys))} == {jnp.dtype(computed)}
 
 
+def test_a_state_in_float32_stays_so_beside_16_bits():
+    """As the carry of Flax's own cells does."""
+    layer = modules.LSTM(I, H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    h0 = jax.tree.map(lambda a: a.astype(jnp.float32) + 0.3, layer.initial_state((B,)))
+    ys, state = layer(XS, h0)
+    assert ys.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+    params, xs = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (layer.parameters(), XS))
+    close((ys, state), unroll(layer.cell, params, xs, h0))
+    (ys, state), expected = (
+        layer(XS, jax.tree.map(lambda a: a.astype(jnp.float16), h0)),
+        unroll(layer.cell, params, xs, h0),
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves((ys, state))} == {jnp.dtype("bfloat16")}
+    np.testing.assert_allclose(ys.astype("float32"), expected[0].astype("float32"), atol=0.02)
+
+
+def test_chunks_with_a_carried_state_are_one_pass():
+    """A mark begins an episode from zeros or `reset_state`, whatever was carried."""
+    layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
+    resets = jnp.arange(T)[None] == jnp.array([[1], [4], [3]])
+    for reset_state in (None, jax.tree.map(lambda a: a + 0.4, layer.initial_state((B,)))):
+        ys, state = layer(XS, resets=resets, reset_state=reset_state)
+        first, middle = layer(XS[:, :3], resets=resets[:, :3], reset_state=reset_state)
+        second, last = layer(XS[:, 3:], middle, resets=resets[:, 3:], reset_state=reset_state)
+        close((jnp.concatenate([first, second], axis=1), last), (ys, state))
+        alone, _ = layer(XS[1:2, 4:], None if reset_state is None else jax.tree.map(lambda a: a[1:2], reset_state))
+        close(ys[1:2, 4:], alone)
+
+
+def test_packed_episodes_are_those_alone_in_both_directions():
+    layer = modules.GRU(I, H, bidirectional=True, rngs=nnx.Rngs(0))
+    packed = layer(XS, resets=jnp.zeros((B, T), bool).at[:, 4].set(True))[0]
+    close(packed, jnp.concatenate([layer(XS[:, :4])[0], layer(XS[:, 4:])[0]], axis=1))
+
+
 def test_arrays_of_numpy_are_taken_in_double_precision():
     layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
     close(layer(np.asarray(XS, np.float64)), layer(XS))

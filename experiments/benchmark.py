@@ -16,9 +16,10 @@ from absl import flags
 from experiments.benchmarks import layer, long, loop_overhead, results, streaming_step, training_step
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import installed
-from experiments.benchmarks.settings import BenchmarkError, Settings, Sizes
+from experiments.benchmarks.settings import Settings, Sizes
 from experiments.runner import cli
 from experiments.runner.devices import available_cores, request_cpu_devices
+from experiments.schema import UserError
 
 
 class Suite(NamedTuple):
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     suite = SUITES[SUITE.value]
     shapes = tuple(map(Sizes.parse, SHAPES.value)) if SHAPES.value else None
     if RECORD.value and (QUICK.value or shapes):
-        raise BenchmarkError("--record: expected a suite at its own sizes, got --quick or --shapes")
+        raise UserError("--record: expected a suite at its own sizes, got --quick or --shapes")
     seconds = suite.seconds if SECONDS.value is None else SECONDS.value
     devices = DEVICES.value or available_cores()
     request_cpu_devices(devices, devices)

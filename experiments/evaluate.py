@@ -15,8 +15,8 @@ from experiments import tasks
 from experiments.runner import cli, devices, logging, loop
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.optimizer import evaluated
-from experiments.runner.run_folder import RunFolder, RunFolderError
-from experiments.schema import ConfigError
+from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 from experiments.tasks.base import SPLITS, Split
 
 WORKDIR = cli.define_workdir("The run's folder.")
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     kind = tasks.find(config.task.name)
     if DATA_FILE.value:
         if not kind.user_path(config.task):
-            raise ConfigError(f"--data_file: expected a run on a file of your own, got one of {config.task.name!r}")
+            raise UserError(f"--data_file: expected a run on a file of your own, got one of {config.task.name!r}")
         config = dataclasses.replace(config, task=kind.with_user_path(config.task, DATA_FILE.value))
     task = kind(config.task, DATA_DIR.value, folder.path)
     task.check_data(folder.path, "--data_file")
@@ -44,12 +44,10 @@ def main(arguments: Sequence[str]) -> None:
     mesh = devices.make_mesh(task.batch_size)
     run = loop.load(config, task, folder, mesh)
     if run.progress.step == 0:
-        raise RunFolderError(f"{folder.path} holds no checkpoint yet")
+        raise UserError(f"{folder.path} holds no checkpoint yet")
     best = PARAMETERS.value == "best"
     if best and run.progress.best_value is None:
-        raise RunFolderError(
-            f"{folder.path} holds no evaluated parameters yet; --parameters=latest scores the last ones"
-        )
+        raise UserError(f"{folder.path} holds no evaluated parameters yet; --parameters=latest scores the last ones")
     params, step = (run.best, run.progress.best_step) if best else (evaluated(run.state), run.progress.step)
     split = cast(Split, SPLIT.value)
     metrics = Evaluator(task, run.graph, mesh)(params, split)

@@ -2,16 +2,14 @@
 
 import importlib.util
 
+from experiments.schema import UserError
+
 EXTRAS = {
     "music": ("mido", "scipy"),
     "speech": ("jiwer", "scipy"),
     "tensorboard": ("tensorboardX",),
     "translation": ("sacrebleu", "sentencepiece"),
 }
-
-
-class MissingExtraError(ImportError):
-    """A package of an extra is not installed. The message is one line with the command that installs it."""
 
 
 def require(extra: str) -> None:
@@ -21,8 +19,8 @@ def require(extra: str) -> None:
       extra: a key of `EXTRAS`.
 
     Raises:
-      MissingExtraError: one of them is missing.
+      UserError: one of them is missing.
     """
     for package in EXTRAS[extra]:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(f"{extra} needs {package}: pip install 'gru_jax[{extra}]'", name=package)
+            raise UserError(f"{extra} needs {package}: pip install 'gru_jax[{extra}]'")

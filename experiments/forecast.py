@@ -22,8 +22,8 @@ from experiments import files
 from experiments.figures import png, verbatim
 from experiments.runner import cli, run
 from experiments.runner.logging import table
-from experiments.schema import ConfigError, nearest
-from experiments.tasks.forecasting.series import Scaling, Series, SeriesError, read_csv
+from experiments.schema import UserError, nearest
+from experiments.tasks.forecasting.series import Scaling, Series, read_csv
 from experiments.tasks.forecasting.task import Forecasting, forecast
 
 WORKDIR = cli.define_workdir("The run's folder.")
@@ -111,12 +111,12 @@ def choose_series(task: Forecasting, path: str | None, column: str | None, date_
     else:
         own_path = task.config.csv_file
         if own_path and not pathlib.Path(own_path).exists():
-            raise ConfigError(f"--csv: expected the series to forecast, for the run's own, {own_path}, is not there")
+            raise UserError(f"--csv: expected the series to forecast, for the run's own, {own_path}, is not there")
         series = task.series
     shown = column or series.columns[0]
     if shown not in series.columns:
         near = nearest(shown, series.columns)
-        raise ConfigError(f"--column: expected one of {', '.join(series.columns)}{near}, got {shown!r}")
+        raise UserError(f"--column: expected one of {', '.join(series.columns)}{near}, got {shown!r}")
     return series, shown
 
 
@@ -140,13 +140,13 @@ def make_forecast(
     forecast. With `own_file` it is what the run's own file holds now, and scaled as in training in any case.
 
     Raises:
-      SeriesError: the series is shorter than the window that the run reads.
+      UserError: the series is shorter than the window that the run reads.
     """
     T, K = task.config.window, task.config.horizon
     origin = len(series.values) - (K if backtest else 0)
     if origin < T:
         held = f", before the {K} that --backtest holds out" if backtest else ""
-        raise SeriesError(f"--csv: expected at least {T} rows, the run's window{held}, got {max(origin, 0)}")
+        raise UserError(f"--csv: expected at least {T} rows, the run's window{held}, got {max(origin, 0)}")
     own = own_file or task.newer_rows(series) is not None
     scaling = task.scaling if own else Scaling.standard(series.values[:origin])
     window = scaling.forward(series.values[origin - T : origin])

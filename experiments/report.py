@@ -13,7 +13,7 @@ from experiments import files
 from experiments.reporting import document, picture
 from experiments.reporting.document import Report
 from experiments.runner import cli
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -56,14 +56,14 @@ def check(root: pathlib.Path) -> None:
     """Compares the documents and pictures of a checkout with its records.
 
     Raises:
-      ConfigError: one of them is not what `write` would make; the line says where it differs.
+      UserError: one of them is not what `write` would make; the line says where it differs.
     """
     report = Report.read(root / document.RESULTS)
     for path, text in texts(root, report).items():
         expected, found = text.splitlines(), path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         if found != expected:
             line = next((n for n, (one, other) in enumerate(zip(found, expected, strict=False), 1) if one != other), 0)
-            raise ConfigError(
+            raise UserError(
                 f"{path.relative_to(root)}: expected what the records say, got another line "
                 f"{line or min(len(found), len(expected)) + 1}; run python -m experiments.report"
             )
@@ -72,7 +72,7 @@ def check(root: pathlib.Path) -> None:
     for name, content in drawn.items():
         path = root / name
         if picture.digest(content) not in (path.read_text(encoding="utf-8") if path.exists() else ""):
-            raise ConfigError(
+            raise UserError(
                 f"{name}: expected what the records say, got another picture; run python -m experiments.report"
             )
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from experiments import files
 from experiments.runner import cli, run
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.music import compose
 from experiments.tasks.music.model import Polyphony
 from experiments.tasks.music.task import OPENING_STEPS, Music
@@ -96,11 +96,11 @@ def generate(
       key: consumed.
     """
     if not prompt:
-        raise ConfigError("--prompt: expected at least one character, got none")
+        raise UserError("--prompt: expected at least one character, got none")
     try:
         codes = vocabulary.encode(prompt)
     except ValueError as error:
-        raise ConfigError(f"--prompt: {error}") from None
+        raise UserError(f"--prompt: {error}") from None
     step, state = make_step(model, temperature), model.initial_state(1)
     code = jnp.asarray(codes[:1])
     for place in range(len(codes) - 1 + length):

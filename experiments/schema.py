@@ -24,8 +24,8 @@ from typing import Annotated, Any, Literal, TypeVar
 ConfigType = TypeVar("ConfigType", bound="Checked")
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message is one line that names the key."""
+class UserError(Exception):
+    """An error whose message is all that the user needs, on one line: commands print it without a traceback."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Checked:
 def require(name: str, condition: bool, expected: str, value: Any) -> None:
     """Raises the one line of a refused value unless `condition` holds."""
     if not condition:
-        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+        raise UserError(f"{name}: expected {expected}, got {value!r}")
 
 
 def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
@@ -86,16 +86,16 @@ def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
       path: where the mapping stands in the whole config, for messages: "model".
 
     Raises:
-      ConfigError: an unknown key, a wrong type, a value out of range; one line.
+      UserError: an unknown key, a wrong type, a value out of range; one line.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, got {values!r}")
+        raise UserError(f"{path}: expected a mapping of keys to values, got {values!r}")
     known = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
     refuse_unknown(values, known, path)
     try:
         return config_type(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}.{error}") from None
+    except UserError as error:
+        raise UserError(f"{path}.{error}") from None
 
 
 def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
@@ -104,7 +104,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -
     for key in values:
         if key not in known:
             name = f"{path}.{key}" if path else str(key)
-            raise ConfigError(f"{name}: unknown key{nearest(str(key), known)}; known are {', '.join(known)}")
+            raise UserError(f"{name}: unknown key{nearest(str(key), known)}; known are {', '.join(known)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

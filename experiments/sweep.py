@@ -26,7 +26,7 @@ from experiments.runner import cli, devices, environment, logging, loop, run, sw
 from experiments.runner.interruption import Interrupted, Interruption
 from experiments.runner.memory import refuse_too_large
 from experiments.runner.sweep import Member, Point
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.base import Task
 
 CONFIG = cli.define_config()
@@ -50,13 +50,13 @@ def main(arguments: Sequence[str]) -> int:
     del arguments
     config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
-        raise ConfigError("--workdir: expected the sweep's folder, such as runs/cells, got nothing")
+        raise UserError("--workdir: expected the sweep's folder, such as runs/cells, got nothing")
     workdir = pathlib.Path(WORKDIR.value)
     points = sweep.points(config.to_dict(), GRID.value, SEEDS.value, workdir, overrides)
     chosen = points
     if INDEX.value is not None:
         if not 0 <= INDEX.value < len(points):
-            raise ConfigError(f"--index: expected from 0 to {len(points) - 1}, got {INDEX.value}")
+            raise UserError(f"--index: expected from 0 to {len(points) - 1}, got {INDEX.value}")
         chosen = [points[INDEX.value]]
     jax.config.update("jax_num_cpu_devices", DEVICES.value or devices.available_cores())
     failures: Failures = {}
@@ -169,7 +169,7 @@ def reported(failures: Failures, members: Sequence[Member]):
     except (Interrupted, sweep.ShapesDifferError, BrokenPipeError):
         raise
     except Exception as error:
-        if not isinstance(error, cli.REFUSALS):
+        if not isinstance(error, UserError):
             traceback.print_exception(error, file=sys.stderr)
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         for member in members:

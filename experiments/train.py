@@ -21,7 +21,7 @@ from experiments.runner import cli, devices, logging, processes
 from experiments.runner.config import ExperimentConfig, catalogue
 from experiments.runner.run import prepare, run
 from experiments.runner.run_folder import RunFolder
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
-        raise ConfigError("--workdir: expected the run's folder, such as runs/digits, got nothing")
+        raise UserError("--workdir: expected the run's folder, such as runs/digits, got nothing")
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     if any(value is not None for value in place) and not MULTIHOST.value:
-        raise ConfigError("--coordinator, --num_processes, --process_id: expected --multihost beside them")
+        raise UserError("--coordinator, --num_processes, --process_id: expected --multihost beside them")
     cluster = processes.Cluster(*place)
-    with processes.joined(cluster, cli.REFUSALS) if MULTIHOST.value else contextlib.nullcontext():
+    with processes.joined(cluster) if MULTIHOST.value else contextlib.nullcontext():
         train(config, RunFolder(pathlib.Path(WORKDIR.value)), {"config": config_file, "overrides": overrides})
 
 

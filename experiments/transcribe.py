@@ -19,10 +19,10 @@ import numpy as np
 from absl import flags
 
 from experiments.runner import cli, run
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.speech import an4, ctc, fsdd
 from experiments.tasks.speech.an4 import LEAST_LOG_PROB, An4, spelled
-from experiments.tasks.speech.features import AudioError, MelCepstra, read_cepstra
+from experiments.tasks.speech.features import MelCepstra, read_cepstra
 from experiments.tasks.speech.fsdd import FRONT, Fsdd
 from experiments.tasks.speech.recognizer import DigitRecogniser
 from experiments.tasks.speech.streaming import StreamingRecogniser
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     """Loads the run, then answers for one file after the other."""
     names = arguments[1:]
     if not names:
-        raise ConfigError("expected at least one file of speech, or the name of a recording of the data set, got none")
+        raise UserError("expected at least one file of speech, or the name of a recording of the data set, got none")
     task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))
     for name in names:
         lines = text_lines(task, model, name) if isinstance(task, An4) else digit_lines(model, name)
@@ -73,7 +73,7 @@ def cepstra(path: str) -> np.ndarray:
     waveform = read_wav(path, front.sample_rate)
     if len(waveform) < front.window:
         least = math.ceil(1000 * front.window / front.sample_rate)
-        raise AudioError(f"{path}: expected at least {least} ms of sound, got {len(waveform)} samples")
+        raise UserError(f"{path}: expected at least {least} ms of sound, got {len(waveform)} samples")
     return front(waveform)
 
 
@@ -92,7 +92,7 @@ def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:
     probabilities = recogniser.probabilities()
     if probabilities is None:
         least = 1000 * FRONT.window // FRONT.sample_rate
-        raise AudioError(f"{name}: expected at least {least} ms of sound, got {len(waveform)} samples")
+        raise UserError(f"{name}: expected at least {least} ms of sound, got {len(waveform)} samples")
     yield f"{name}  {likeliest(probabilities, ALTERNATIVES.value)}"
     if known:
         yield f"{name}  {DIGITS[known.digit]}  (said)"

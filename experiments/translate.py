@@ -13,7 +13,7 @@ from absl import flags
 from experiments import files
 from experiments.figures import heat_map
 from experiments.runner import cli, run
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.text.corpus import decode
 from experiments.tasks.translation.multi30k import Multi30k
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints the translation of each argument or, where there are none, of each line of standard input."""
     task, model = run.load_trained(WORKDIR.value, None, (Multi30k,))
     if HEAT_MAPS.value and model.attention is None:
-        raise ConfigError("--heat_maps: expected a run with attention, got one without")
+        raise UserError("--heat_maps: expected a run with attention, got one without")
     words = [cli.given(word) for word in arguments[1:]]
     lines = words or input_lines(sys.stdin.buffer.read())
     translations = task.translate(model, lines, BEAM_WIDTH.value or task.config.beam_width) if lines else []

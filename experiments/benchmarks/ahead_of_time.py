@@ -21,8 +21,9 @@ from absl import flags
 from jax.experimental import topologies
 
 import gru_jax
-from experiments.benchmarks.settings import BenchmarkError, Precision, Sizes, Work, mean_square
+from experiments.benchmarks.settings import Precision, Sizes, Work, mean_square
 from experiments.runner import cli
+from experiments.schema import UserError
 
 # libtpu reads these when it is loaded: it must not look for a TPU, nor claim one for this process alone.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -229,11 +230,11 @@ def find_device(platform: str) -> Any:
     """Returns a device description of the platform, for which programs can be compiled.
 
     Raises:
-      BenchmarkError: if the compiler is not installed.
+      UserError: if the compiler is not installed.
     """
     if not any(importlib.util.find_spec(package) for package in PACKAGES[platform]):
         extra = "pip install gru_jax[aot]" if platform == "tpu" else "pip install 'jax[cuda12]'"
-        raise BenchmarkError(
+        raise UserError(
             f"--platform: expected an installed compiler, {' or '.join(PACKAGES[platform])}, got none; {extra}"
         )
     if platform == "tpu":
@@ -270,7 +271,7 @@ def compile_layer(layer: Layer, platform: str, device: Any, sizes: Sizes = SIZES
         executable = jax.jit(function).lower(*described).compile()
     text, memory = executable.as_text(), executable.memory_analysis()
     if text is None or memory is None:
-        raise BenchmarkError(f"--platform: expected a compiler that returns the text of programs, got {platform}")
+        raise UserError(f"--platform: expected a compiler that returns the text of programs, got {platform}")
     return Compiled(parse(text), memory.temp_size_in_bytes)
 
 

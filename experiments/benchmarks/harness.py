@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 import gru_jax
-from experiments.benchmarks.settings import BenchmarkError, Precision, Sizes
+from experiments.benchmarks.settings import Precision, Sizes
+from experiments.schema import UserError
 
 # Programs.
 
@@ -136,13 +137,13 @@ def check(program: Program, reference: Outcome) -> float:
     """Returns the distance of a program's outcome from the reference.
 
     Raises:
-      BenchmarkError: if the distance is too large; the message names the program and the array.
+      UserError: if the distance is too large; the message names the program and the array.
     """
     error, array = distance(program.outcome(), reference)
     rounded = program.precision == "float32" and jax.default_backend() == "gpu"
     allowed = TOLERANCES["tensorfloat32" if rounded else program.precision]
     if not error <= allowed:
-        raise BenchmarkError(
+        raise UserError(
             f"{program.name}: expected {array} within {allowed:g} of the reference, relative to its norm, got "
             f"{error:.2g}; the program computes another function and is not timed"
         )
@@ -345,7 +346,7 @@ def measure(
       seconds, min_rounds, warm_up: see `interleave`.
 
     Raises:
-      BenchmarkError: if a candidate computes something else; nothing is timed.
+      UserError: if a candidate computes something else; nothing is timed.
     """
     distances = [check(candidate.program, candidate.reference) for candidate in candidates]
     timings = interleave([candidate.program.call for candidate in candidates], seconds, min_rounds, warm_up)

@@ -19,8 +19,9 @@ from jax.sharding import PartitionSpec as P
 
 import gru_jax
 from experiments.benchmarks.harness import Outcome, Program, compile_program, gradients, outputs
-from experiments.benchmarks.settings import BenchmarkError, Precision, Problem, mean_square
+from experiments.benchmarks.settings import Precision, Problem, mean_square
 from experiments.runner.devices import DATA, available_cores, make_mesh
+from experiments.schema import UserError
 
 OURS, SCAN = "gru_jax", "gru_jax scan"
 """Our layer with its defaults, and with the backend "scan", which differentiates `lax.scan`."""
@@ -84,12 +85,12 @@ def torch_device() -> str:
     """Returns "cuda" if JAX runs on a GPU, else "cpu", so that both are measured on the same device.
 
     Raises:
-      BenchmarkError: if JAX runs on a GPU and this build of PyTorch does not support it.
+      UserError: if JAX runs on a GPU and this build of PyTorch does not support it.
     """
     if jax.default_backend() != "gpu":
         return "cpu"
     if not importlib.import_module("torch").cuda.is_available():
-        raise BenchmarkError("torch: expected a build with GPU support, since JAX runs on a GPU, got one without")
+        raise UserError("torch: expected a build with GPU support, since JAX runs on a GPU, got one without")
     return "cuda"
 
 
@@ -251,7 +252,7 @@ class Keras(JaxPeer):
         os.environ["KERAS_BACKEND"] = "jax"
         keras = importlib.import_module("keras")
         if keras.backend.backend() != "jax":
-            raise BenchmarkError(f'keras: expected the backend "jax", got {keras.backend.backend()!r}')
+            raise UserError(f'keras: expected the backend "jax", got {keras.backend.backend()!r}')
         self.interop = importlib.import_module("gru_jax.interop.keras")
         B, T, I, H = problem.sizes
         self.layer = keras.layers.GRU(H, return_sequences=True, reset_after=problem.reset == "after")
@@ -366,14 +367,14 @@ def installed(names: Sequence[str] | None) -> tuple[str, ...]:
       names: the peers to compare with; if None, all that are installed.
 
     Raises:
-      BenchmarkError: if a peer is unknown or is not installed.
+      UserError: if a peer is unknown or is not installed.
     """
     present = [name for name, peer in PEERS.items() if importlib.util.find_spec(peer.package) is not None]
     if names is None:
         return tuple(present)
     for name in names:
         if name not in PEERS:
-            raise BenchmarkError(f"--peers: expected any of {', '.join(PEERS)}, got {name!r}")
+            raise UserError(f"--peers: expected any of {', '.join(PEERS)}, got {name!r}")
         if name not in present:
-            raise BenchmarkError(f"--peers: expected installed libraries, got {name}; pip install 'gru_jax[peers]'")
+            raise UserError(f"--peers: expected installed libraries, got {name}; pip install 'gru_jax[peers]'")
     return tuple(names)

@@ -14,10 +14,10 @@ from tabulate import tabulate
 from experiments import files
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import OURS, SCAN
-from experiments.benchmarks.settings import BenchmarkError
 from experiments.figures import png
 from experiments.runner import environment
 from experiments.runner.devices import available_cores
+from experiments.schema import UserError
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 """The folder of the recorded results, from which docs/results/speed.md is made."""
@@ -102,7 +102,7 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
     """Reads results by name: "layer", "layer_gpu". Returns None if there is no such file.
 
     Raises:
-      BenchmarkError: if the file does not have the format that `write` produces.
+      UserError: if the file does not have the format that `write` produces.
     """
     path = folder / f"{name}.json"
     if not path.exists():
@@ -113,7 +113,7 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
         suite: str = value["suite"]
         return Results(RENAMED.get(suite, suite), value["environment"], rows)
     except (KeyError, TypeError, ValueError) as error:
-        raise BenchmarkError(f"{path}: expected the results of a benchmark, got {error!r}") from error
+        raise UserError(f"{path}: expected the results of a benchmark, got {error!r}") from error
 
 
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:

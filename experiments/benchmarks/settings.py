@@ -9,17 +9,13 @@ import jax
 import numpy as np
 
 import gru_jax
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 Work: TypeAlias = Literal["forward", "gradient", "step", "training step"]
 """What is timed: the outputs, the gradients of `mean(ys**2)` in all parameters, one step, or one training step."""
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 """The dtype of the matrix products' operands."""
-
-
-class BenchmarkError(ConfigError):
-    """An invalid flag, a missing library, or a program that computes a wrong result; the message is one line."""
 
 
 class Sizes(NamedTuple):
@@ -34,7 +30,7 @@ class Sizes(NamedTuple):
     def parse(cls, text: str) -> "Sizes":
         """Parses "32,100,64,128"."""
         if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){3}", text):
-            raise BenchmarkError(f"--shapes: expected B,T,I,H, four positive integers, got {text!r}")
+            raise UserError(f"--shapes: expected B,T,I,H, four positive integers, got {text!r}")
         return cls(*map(int, text.split(",")))
 
     def __str__(self) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 import gru_jax
 from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Program, measure
 from experiments.benchmarks.libraries import OURS
-from experiments.benchmarks.settings import BenchmarkError, Problem, Settings, Sizes, make_problem
+from experiments.benchmarks.settings import Problem, Settings, Sizes, make_problem
 from experiments.runner.devices import available_cores
+from experiments.schema import UserError
 
 SHAPES = tuple(Sizes(1, 1, H, H) for H in (128, 256, 512, 1024))
 BURST = 100
@@ -25,7 +26,7 @@ Step = Callable[[Any], Any]
 def run(settings: Settings) -> list[Measurement]:
     """Measures every width with reset="after"; each step waits for its result, as a streaming program does."""
     if jax.default_backend() != "cpu":
-        raise BenchmarkError(f"--suite=streaming_step: expected a CPU, got {jax.default_backend()}")
+        raise UserError(f"--suite=streaming_step: expected a CPU, got {jax.default_backend()}")
     rows = []
     for sizes in settings.shapes or SHAPES:
         settings.say(f"streaming_step {sizes}: reset=after")

@@ -24,6 +24,7 @@ import pooch
 from tqdm import tqdm
 
 from experiments.data.registry import REGISTRY, Dataset, Digest, File
+from experiments.schema import UserError
 
 if TYPE_CHECKING:
     import requests
@@ -31,22 +32,6 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _STALE_AFTER_S = 24 * 3600.0
 _HEADERS = {"User-Agent": "gru_jax", "Accept-Encoding": "identity"}
-
-
-class DataError(Exception):
-    """A data file cannot be used. The message is one line that says which file and what to do."""
-
-
-class UnknownFileError(DataError, ValueError):
-    """The registry has no such data set or file, or the name would leave its folder."""
-
-
-class ChecksumError(DataError):
-    """The bytes are not those that the registry records."""
-
-
-class DownloadError(DataError):
-    """The file is missing, and cannot be downloaded or written."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +76,8 @@ def fetch(
       retry: time limits and retries of a download.
 
     Raises:
-      UnknownFileError: there is no such data set or file, or the name leaves its folder.
-      ChecksumError: the bytes, on disk or downloaded, are not those that the registry records.
-      DownloadError: the file is missing, and cannot be downloaded or written.
+      UserError: the data set or file is unknown, its bytes are not the recorded ones, or it is missing and cannot be
+        downloaded or written.
 
     Example:
       >>> text = fetch("tiny_shakespeare", "input.txt").read_text(encoding="utf-8")
@@ -103,17 +87,17 @@ def fetch(
     folder = (Path(named).expanduser() if named else user_cache()).resolve()
     path = folder / dataset / file
     if not path.resolve().is_relative_to(folder / dataset):
-        raise UnknownFileError(f"data file {path} is refused: it is a link to {path.resolve()}, outside its folder")
+        raise UserError(f"data file {path} is refused: it is a link to {path.resolve()}, outside its folder")
     if path.exists():
         try:
             if is_intact(path, entry):
                 return path
             found = pooch.file_hash(path)
         except OSError as fault:
-            raise DataError(f"cannot read {path}: {fault.strerror or fault}") from None
+            raise UserError(f"cannot read {path}: {fault.strerror or fault}") from None
         what = f"{path} is not the recorded file: sha256 {entry.stored.sha256} expected, got {found}"
         if named:
-            raise ChecksumError(f"{what}; delete it to have it downloaded again")
+            raise UserError(f"{what}; delete it to have it downloaded again")
         warnings.warn(f"{what}; downloading it again", stacklevel=2)
     _download(dataset, entry, path, retry)
     return path
@@ -201,12 +185,12 @@ def _look_up(dataset: str, file: str, registry: Mapping[str, Dataset]) -> File:
     for argument, name in (("dataset", dataset), ("file", file)):
         steps = PurePosixPath(name).parts
         if not steps or steps[0] == "/" or ".." in steps or any(mark in name for mark in "\\:\0"):
-            raise UnknownFileError(f"{argument} must be a plain name inside the data folder, got {name!r}")
+            raise UserError(f"{argument} must be a plain name inside the data folder, got {name!r}")
     if dataset not in registry:
-        raise UnknownFileError(f"dataset must be one of {', '.join(sorted(registry))}, got {dataset!r}")
+        raise UserError(f"dataset must be one of {', '.join(sorted(registry))}, got {dataset!r}")
     files = registry[dataset].files
     if file not in files:
-        raise UnknownFileError(f"file must be one of {', '.join(sorted(files))} in {dataset}, got {file!r}")
+        raise UserError(f"file must be one of {', '.join(sorted(files))} in {dataset}, got {file!r}")
     return files[file]
 
 
@@ -220,9 +204,9 @@ def _download(dataset: str, entry: File, path: Path, retry: RetryPolicy) -> None
     if entry.by_hand:
         advice = f"{entry.by_hand}; {advice}"
     if not entry.urls:
-        raise DownloadError(f"{label} is not at {path}, and no public address serves it: {advice}")
+        raise UserError(f"{label} is not at {path}, and no public address serves it: {advice}")
     _remove_stale(path)
-    faults: list[DataError] = []
+    faults: list[UserError] = []
     for url in entry.urls:
         fault = _try_address(url, entry, path, label, retry)
         if fault is None:
@@ -232,11 +216,11 @@ def _download(dataset: str, entry: File, path: Path, retry: RetryPolicy) -> None
     raise type(faults[-1])(f"{label} could not be downloaded: {reasons}; {advice}")
 
 
-def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) -> DataError | None:
+def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) -> UserError | None:
     """Downloads from one address, with retries; returns what went wrong, or None once the file is at `path`."""
     import requests  # slow to import, and seldom needed
 
-    fault: DataError | None = None
+    fault: UserError | None = None
     for attempt in range(retry.attempts):
         if attempt:
             time.sleep(retry.backoff_s * 2 ** (attempt - 1))
@@ -244,18 +228,18 @@ def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPoli
             with _temporary_beside(path) as part:
                 _transfer(url, part, entry, label, retry)
                 if not _matches(part, entry):
-                    return ChecksumError(f"other bytes than recorded (sha256 {pooch.file_hash(part)})")
+                    return UserError(f"other bytes than recorded (sha256 {pooch.file_hash(part)})")
                 part.replace(path)
             return None
-        except DownloadError as error:
+        except UserError as error:
             return error
         except requests.RequestException as error:
-            fault = DownloadError(_reason(error))
+            fault = UserError(_reason(error))
             status = None if error.response is None else error.response.status_code
             if status is not None and status < 500 and status not in (408, 429):
                 return fault
         except OSError as error:  # requests has wrapped those of the network
-            return DownloadError(f"cannot write {error.filename or path}: {error.strerror or error}")
+            return UserError(f"cannot write {error.filename or path}: {error.strerror or error}")
     return fault
 
 
@@ -277,7 +261,7 @@ def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy)
                 if not announced.isdecimal():
                     del answer.headers["Content-Length"]  # pooch would fail to parse it
                 elif answer.ok and int(announced) > limit:
-                    raise DownloadError(f"the answer has {int(announced):,} bytes, at most {limit:,} were expected")
+                    raise UserError(f"the answer has {int(announced):,} bytes, at most {limit:,} were expected")
 
             request: dict[str, Any] = {
                 "timeout": retry.timeout_s,
@@ -302,7 +286,7 @@ class _GuardedFile:
 
         self.received += len(block)
         if self.received > self.limit:
-            raise DownloadError(f"the answer has more than the expected {self.limit:,} bytes")
+            raise UserError(f"the answer has more than the expected {self.limit:,} bytes")
         self.file.write(block)
         elapsed = time.monotonic() - self.started
         if elapsed > self.retry.timeout_s and self.received < self.retry.min_bytes_per_s * elapsed:

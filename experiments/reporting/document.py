@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from experiments.reporting import picture, published, records, speed, tables
 from experiments.reporting.published import Published, Row
 from experiments.reporting.records import Group
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 RESULTS = "experiments/results"
 PAGES_FOLDER = "docs/results"
@@ -90,7 +90,7 @@ class Report:
         """Reads everything from the folder of the results.
 
         Raises:
-          ConfigError: a file is not what it should be; one line.
+          UserError: a file is not what it should be; one line.
         """
         groups = records.grouped(records.read(folder))
         found = published.read(folder)
@@ -98,7 +98,7 @@ class Report:
             known = [page.name for page in PAGES]
             if row.page not in known:
                 expected = ", ".join(known)
-                raise ConfigError(f"published.toml: [rows.{name}] page: expected one of {expected}, got {row.page!r}")
+                raise UserError(f"published.toml: [rows.{name}] page: expected one of {expected}, got {row.page!r}")
         scores = _trivial_scores(folder / "studies" / "trivial_baselines.json")
         return cls(
             Published({**found.rows, **_rows_without_figures(groups, found)}, found.sources), groups, scores, folder
@@ -195,11 +195,11 @@ def readme(before: str, report: Report) -> str:
       report: what the table is made from.
 
     Raises:
-      ConfigError: the README does not have exactly one place for the table.
+      UserError: the README does not have exactly one place for the table.
     """
     begin, end = MARKS
     if before.count(begin) != 1 or before.partition(begin)[2].count(end) != 1:
-        raise ConfigError(f"README.md: expected one {begin.strip()}, and then one {end.strip()}, around its table")
+        raise UserError(f"README.md: expected one {begin.strip()}, and then one {end.strip()}, around its table")
     head, _, rest = before.partition(begin)
     rows = [row for row in report.begun if row.readme]
     made = f"{tables.overview(rows, report.groups, report.scores, commands=True)}\n\n{tables.LEGEND}"
@@ -239,7 +239,7 @@ def _trivial_scores(file: pathlib.Path) -> dict[str, float]:
             str(name): float(score) for name, score in json.loads(file.read_text(encoding="utf-8"))["scores"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{file}: expected the scores of trivial baselines, got {error!r}") from None
+        raise UserError(f"{file}: expected the scores of trivial baselines, got {error!r}") from None
 
 
 def _rows_without_figures(groups: Sequence[Group], found: Published) -> dict[str, Row]:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from experiments.schema import Checked, ConfigError, build, require
+from experiments.schema import Checked, UserError, build, require
 
 CheckedType = TypeVar("CheckedType", bound=Checked)
 
@@ -269,7 +269,7 @@ def read(folder: pathlib.Path) -> Published:
       folder: of the results.
 
     Raises:
-      ConfigError: an unknown key, a missing one, a value that is not accepted; one line with file, table and key.
+      UserError: an unknown key, a missing one, a value that is not accepted; one line with file, table and key.
     """
     file, text = _load(folder / "published.toml", {"sources", "rows"})
     sources = {name: _make(Source, table, f"{file}: [sources.{name}]") for name, table in text["sources"].items()}
@@ -278,13 +278,13 @@ def read(folder: pathlib.Path) -> Published:
     for name, table in text["rows"].items():
         where = f"{file}: [rows.{name}]"
         if "target" in table:
-            raise ConfigError(f"{where} target: expected in targets.toml, got it here")
+            raise UserError(f"{where} target: expected in targets.toml, got it here")
         target = targets["rows"].get(name)
         figures = _parts(Figure, table, "figures", where)
         for index, figure in enumerate(figures):
             if figure.source not in sources:
                 known = ", ".join(sources)
-                raise ConfigError(f"{where} figures[{index}].source: expected one of {known}, got {figure.source!r}")
+                raise UserError(f"{where} figures[{index}].source: expected one of {known}, got {figure.source!r}")
         parts = {
             "figures": figures,
             "trivial": _parts(Trivial, table, "trivial", where),
@@ -293,7 +293,7 @@ def read(folder: pathlib.Path) -> Published:
         rows[name] = _make(Row, {**table, **parts}, where)
     for name in targets["rows"]:
         if name not in rows:
-            raise ConfigError(f"{targets_file}: [rows.{name}]: expected the name of a row of published.toml")
+            raise UserError(f"{targets_file}: [rows.{name}]: expected the name of a row of published.toml")
     return Published(rows, sources)
 
 
@@ -301,7 +301,7 @@ def read_speed_targets(folder: pathlib.Path) -> SpeedTargets:
     """Reads the table [speed] of targets.toml.
 
     Raises:
-      ConfigError: as `read`.
+      UserError: as `read`.
     """
     file, text = _load(folder / "targets.toml", {"rows", "speed"})
     table = dict(text["speed"])
@@ -322,9 +322,9 @@ def _load(path: pathlib.Path, tables: set[str]) -> tuple[str, dict[str, Any]]:
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: expected TOML, got {error}") from None
+        raise UserError(f"{path.name}: expected TOML, got {error}") from None
     if set(text) != tables:
-        raise ConfigError(f"{path.name}: expected the tables {', '.join(sorted(tables))}, got {', '.join(text)}")
+        raise UserError(f"{path.name}: expected the tables {', '.join(sorted(tables))}, got {', '.join(text)}")
     return path.name, text
 
 
@@ -332,19 +332,19 @@ def _parts(kind: type[CheckedType], table: Mapping[str, Any], key: str, where: s
     """Builds the list of tables under a key of a table."""
     value = table.get(key, [])
     if not isinstance(value, list):
-        raise ConfigError(f"{where} {key}: expected a list of tables, got {value!r}")
+        raise UserError(f"{where} {key}: expected a list of tables, got {value!r}")
     return tuple(_make(kind, part, f"{where} {key}[{index}]") for index, part in enumerate(value))
 
 
 def _make(kind: type[CheckedType], values: Any, where: str) -> CheckedType:
     """Builds a checked dataclass from a TOML table; every message begins with where the table stands."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected a table, got {values!r}")
+        raise UserError(f"{where}: expected a table, got {values!r}")
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
-            raise ConfigError(f"{where} {field.name}: expected a value, got none")
+            raise UserError(f"{where} {field.name}: expected a value, got none")
     try:
         return build(kind, values, "")
-    except ConfigError as error:
-        raise ConfigError(f"{where} {str(error).removeprefix('.')}") from None
+    except UserError as error:
+        raise UserError(f"{where} {str(error).removeprefix('.')}") from None

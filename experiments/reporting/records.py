@@ -6,7 +6,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 KEYS = {"task", "config", "overrides", "cell", "parameters", "seed", "split", "metric", "value", "steps", "minutes"} | {
     "machine",
@@ -113,7 +113,7 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Reads every record, file by file, each file in its order.
 
     Raises:
-      ConfigError: a line is no record; it is named.
+      UserError: a line is no record; it is named.
     """
     records = []
     for path in sorted(folder.glob("*.jsonl")):
@@ -124,9 +124,9 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
                 record = None
             if not isinstance(record, dict) or KEYS - set(record):
                 missing, text = KEYS - set(record or ()), line[:60].decode(errors="replace")
-                raise ConfigError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
+                raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
             if record["split"] != "test":
-                raise ConfigError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
+                raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
             records.append(record)
     return records
 

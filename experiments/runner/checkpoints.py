@@ -25,16 +25,13 @@ import orbax.checkpoint as ocp
 
 from experiments import files
 from experiments.runner import processes
+from experiments.schema import UserError
 
 KEPT = 2
 NONE, ALL_DAMAGED = -1, -2
 """In the place of a step: there is no checkpoint, or no whole one."""
 PLAIN = re.compile(r"[\w/.,=+@ -]*", re.ASCII)
 """Paths that mean the same to orbax, which globs them, to TensorStore, and to the file system."""
-
-
-class CheckpointError(Exception):
-    """There are checkpoints but none that can be used, or one cannot be written; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Checkpoints:
           progress: goes with them.
 
         Raises:
-          CheckpointError: it cannot be written. The earlier ones are as they were.
+          UserError: it cannot be written. The earlier ones are as they were.
         """
         temporary = self.folder / f".step_{progress.step}.tmp"
         final = self.folder / f"step_{progress.step}"
@@ -101,7 +98,7 @@ class Checkpoints:
             raise
         except Exception as error:  # orbax and TensorStore raise errors of many kinds where a disk is full
             shutil.rmtree(temporary, ignore_errors=True)
-            raise CheckpointError(
+            raise UserError(
                 f"the checkpoint of step {progress.step} cannot be written to {self.folder}: {_reason(error)}; "
                 "the earlier ones are unharmed"
             ) from error
@@ -146,12 +143,12 @@ class Checkpoints:
           warning that names it.
 
         Raises:
-          CheckpointError: there are checkpoints, and all are damaged.
+          UserError: there are checkpoints, and all are damaged.
         """
         step, faults = self._newest_whole() if processes.is_first() else (NONE, [])
         step = processes.of_first(step)
         if step == ALL_DAMAGED:
-            raise CheckpointError(f"no checkpoint can be used: {'; '.join(faults) or 'the first process says which'}")
+            raise UserError(f"no checkpoint can be used: {'; '.join(faults) or 'the first process says which'}")
         return None if step == NONE else self._read(self.folder / f"step_{step}", template)
 
     def _newest_whole(self) -> tuple[int, list[str]]:
@@ -171,7 +168,7 @@ class Checkpoints:
         """Reads a whole checkpoint.
 
         Raises:
-          CheckpointError: it holds other arrays than `template`.
+          UserError: it holds other arrays than `template`.
         """
         values = json.loads((path / "progress.json").read_bytes())
         values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
@@ -180,7 +177,7 @@ class Checkpoints:
             with plain(self.folder) as base, ocp.StandardCheckpointer() as reader:
                 arrays = reader.restore(base / path.name / "arrays", abstract)
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} does not hold this run's arrays: {_reason(error)}") from error
+            raise UserError(f"{path} does not hold this run's arrays: {_reason(error)}") from error
         return arrays, Progress(**values)
 
 

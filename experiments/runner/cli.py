@@ -15,35 +15,13 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.data.fetch import DataError
-from experiments.extras import MissingExtraError
-from experiments.runner.checkpoints import CheckpointError
 from experiments.runner.config import ExperimentConfig, resolve
-from experiments.runner.devices import DeviceError
 from experiments.runner.interruption import Interrupted, die_of_signals
-from experiments.runner.logging import MetricsError
-from experiments.runner.loop import NonFiniteError
-from experiments.runner.processes import ProcessError
-from experiments.runner.run_folder import LockError, RunFolderError
-from experiments.schema import ConfigError, refuse_unknown
+from experiments.schema import UserError, refuse_unknown
 
 flags.disclaim_key_flags()  # --config belongs to the entry point that defines it, so that its --help shows it
 
 SAVED = pathlib.Path(__file__).resolve().parents[2] / "configs" / "saved.py"
-REFUSALS = (
-    ConfigError,
-    DataError,
-    RunFolderError,
-    LockError,
-    CheckpointError,
-    MetricsError,
-    DeviceError,
-    MissingExtraError,
-    NonFiniteError,
-    ProcessError,
-)
-"""Errors whose message is all that a person needs."""
-
 CLOSED_PIPE = 128 + signal.SIGPIPE
 """Exit status where the reader of the output went away, as a shell reports that signal."""
 
@@ -82,7 +60,7 @@ def run(main: Callable[[Sequence[str]], int | None], takes_words: bool = False) 
         die_of_signals()
         try:
             return main(arguments)
-        except REFUSALS as error:
+        except UserError as error:
             print(f"error: {one_line(str(error))}", file=sys.stderr)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
@@ -163,7 +141,7 @@ def define_data_dir() -> flags.FlagHolder[str | None]:
 def config_of(flag: flags.FlagHolder) -> tuple[ExperimentConfig, str, list[str]]:
     """Returns what the command line asks for: the configuration, the config file as named, and its overrides."""
     if flag.value is None:
-        raise ConfigError("--config: expected a config file such as configs/digits.py, got nothing")
+        raise UserError("--config: expected a config file such as configs/digits.py, got nothing")
     parsed = flags.FLAGS[flag.name]
     named = config_flags.get_config_filename(parsed).removeprefix(f"{SAVED}:")
     overrides = [f"{key}={value}" for key, value in config_flags.get_override_values(parsed).items()]
@@ -230,7 +208,7 @@ def _config_file(value: str) -> str:
 def _refuse_unknown_section(name: str) -> None:
     try:
         refuse_unknown({name: None}, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
-    except ConfigError as error:
+    except UserError as error:
         _refuse(error)
 
 

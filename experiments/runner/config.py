@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from experiments import schema, tasks
-from experiments.schema import Checked, ConfigError, Count, Fraction, Natural, NonNegative, Positive, Rate, require
+from experiments.schema import Checked, Count, Fraction, Natural, NonNegative, Positive, Rate, UserError, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +116,13 @@ def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
       values: a dict or ConfigDict; what it leaves out has the default of its dataclass.
 
     Raises:
-      ConfigError: an unknown key (with the nearest valid one), a wrong type, a value that cannot be; one line.
+      UserError: an unknown key (with the nearest valid one), a wrong type, a value that cannot be; one line.
     """
     values = _plain(values)
     schema.refuse_unknown(values, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
     task = values.get("task")
     if not isinstance(task, Mapping) or "name" not in task:
-        raise ConfigError(f"task.name: expected one of {', '.join(tasks.TASKS)}, got nothing")
+        raise UserError(f"task.name: expected one of {', '.join(tasks.TASKS)}, got nothing")
     task_type = tasks.find(task["name"])
     seed = values.get("seed", 0)
     require("seed", type(seed) is int and 0 <= seed < 2**32, "an integer from 0 to 2**32 - 1", seed)

@@ -18,15 +18,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments.schema import UserError
+
 DATA, MODEL = "data", "model"
 """The mesh axes: over the one a batch's rows are spread, over the other wide matrices are cut."""
 
 NARROWEST = 64
 """The least that a device gets of a dimension that is cut: narrower pieces are not worth the talk between devices."""
-
-
-class DeviceError(ValueError):
-    """The devices asked for cannot be had; the message is one line."""
 
 
 def request_cpu_devices(batch_size: int, count: int | None, model_parallel: int = 1) -> None:
@@ -59,7 +57,7 @@ def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1
       accumulate: in how many parts, one after the other, a batch is read.
 
     Raises:
-      DeviceError: fewer devices than asked for, or a number that does not divide the batch.
+      UserError: fewer devices than asked for, or a number that does not divide the batch.
     """
     of_process: dict[int, list[Any]] = collections.defaultdict(list)
     for device in jax.devices():
@@ -67,10 +65,10 @@ def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1
     present, processes = min(map(len, of_process.values())), len(of_process)
     everywhere = f" in each of {processes} processes" if processes > 1 else ""
     if not 1 <= model_parallel <= present:
-        raise DeviceError(f"model_parallel: expected from 1 to {present}, the devices present, got {model_parallel}")
+        raise UserError(f"model_parallel: expected from 1 to {present}, the devices present, got {model_parallel}")
     parts = f" in {accumulate} parts" if accumulate > 1 else ""
     if batch_size % (processes * accumulate):
-        raise DeviceError(
+        raise UserError(
             f"task.batch_size: expected a multiple of {processes * accumulate}, to be read{parts}{everywhere}, "
             f"got {batch_size}"
         )
@@ -78,11 +76,11 @@ def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1
     if count is None:
         count = model_parallel * largest_divisor(rows, present // model_parallel)
     if not 1 <= count <= present:
-        raise DeviceError(f"devices: expected from 1 to {present}, the devices present{everywhere}, got {count}")
+        raise UserError(f"devices: expected from 1 to {present}, the devices present{everywhere}, got {count}")
     if count % model_parallel:
-        raise DeviceError(f"devices: expected a multiple of model_parallel={model_parallel}, got {count}")
+        raise UserError(f"devices: expected a multiple of model_parallel={model_parallel}, got {count}")
     if rows % (count // model_parallel):
-        raise DeviceError(
+        raise UserError(
             f"devices: expected a number that divides the batch size {batch_size}{parts}{everywhere}, got {count}"
         )
     chosen = np.array([devices[:count] for _, devices in sorted(of_process.items())])

@@ -23,10 +23,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from experiments import extras, files
-
-
-class MetricsError(ValueError):
-    """A metrics file holds what is no row; the message is one line that says where."""
+from experiments.schema import UserError
 
 
 class MetricsFile:
@@ -66,7 +63,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the rows of a metrics file; a last line that was torn by a crash is left out.
 
     Raises:
-      MetricsError: another line is no row.
+      UserError: another line is no row.
     """
     if not path.exists():
         return []
@@ -77,7 +74,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             rows.append({**row, "step": int(row["step"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise MetricsError(f"{path}:{number}: expected a row of metrics in JSON, got {line[:60]!r}") from error
+            raise UserError(f"{path}:{number}: expected a row of metrics in JSON, got {line[:60]!r}") from error
     return rows
 
 

@@ -27,6 +27,7 @@ from experiments.runner.logging import Display, MetricsFile
 from experiments.runner.optimizer import evaluated, learning_rate, make_optimizer
 from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import TrainState, initial_state, make_train_step, place
+from experiments.schema import UserError
 from experiments.tasks.base import Batch, Sums, Task
 
 RowWriter = Callable[[int, str, Mapping[str, float]], None]
@@ -263,7 +264,7 @@ def judged(progress: Progress, value: float, task: Task, settings: TrainConfig) 
     return dataclasses.replace(progress, stale=stale, finished=reached or 0 < settings.patience <= stale)
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(UserError):
     """Loss or gradient is no longer a number; the message is one line."""
 
 

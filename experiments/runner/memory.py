@@ -18,7 +18,7 @@ def refuse_too_large(task: Task, model_config: Any, mesh: Mesh) -> None:
     """Raises where parameters, gradient and optimizer alone are more than the memory of all devices.
 
     Raises:
-      ConfigError: in one line, with the number of parameters.
+      UserError: in one line, with the number of parameters.
     """
     model = nnx.eval_shape(lambda: task.model(model_config, nnx.Rngs(0)))
     count, memory = parameter_count(nnx.state(model)), memory_of(mesh)

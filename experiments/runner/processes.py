@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from experiments.runner.config import ExperimentConfig
 from experiments.runner.interruption import Interrupted
 from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 
 HEARTBEAT = 30
 """Seconds without a sign of life after which a process is taken for dead, and the others end."""
@@ -30,10 +31,6 @@ MEETING = 300
 """Seconds that processes wait for each other at the start, and wherever one has work that the others have not."""
 PARTING = 10
 """Seconds that a process which fails waits for the others to fail with it."""
-
-
-class ProcessError(RuntimeError):
-    """Processes that do not find each other, or have lost one; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +50,17 @@ class Cluster:
     def __post_init__(self):
         given = [value is not None for value in (self.coordinator, self.num_processes, self.process_id)]
         if any(given) and not all(given):
-            raise ProcessError(
+            raise UserError(
                 "--coordinator, --num_processes, --process_id: expected all three, or none where SLURM, Open MPI or "
                 f"Kubernetes started the processes, got {sum(given)}"
             )
         count, number = self.num_processes, self.process_id
         if count is not None and number is not None and not 0 <= number < count:
-            raise ProcessError(f"--process_id: expected from 0 to {count - 1}, got {number}")
+            raise UserError(f"--process_id: expected from 0 to {count - 1}, got {number}")
 
 
 @contextlib.contextmanager
-def joined(cluster: Cluster, refusals: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+def joined(cluster: Cluster) -> Iterator[None]:
     """Joins the other processes, and leaves together with them.
 
     Must be entered before JAX starts its backend. What all processes raise is raised. Where this process fails alone,
@@ -72,10 +69,9 @@ def joined(cluster: Cluster, refusals: tuple[type[BaseException], ...] = ()) -> 
 
     Args:
       cluster: what this process is told of the others.
-      refusals: errors whose message is all that a person needs; of others the traceback is shown.
 
     Raises:
-      ProcessError: there is nobody to join.
+      UserError: there is nobody to join.
     """
     try:
         jax.distributed.initialize(
@@ -87,12 +83,12 @@ def joined(cluster: Cluster, refusals: tuple[type[BaseException], ...] = ()) -> 
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except ValueError as error:
-        raise ProcessError(
+        raise UserError(
             "--multihost: expected SLURM, Open MPI or Kubernetes to have started this process, or --coordinator, "
             f"--num_processes and --process_id ({_first_line(error)})"
         ) from None
     except RuntimeError as error:
-        raise ProcessError(f"--multihost: the processes did not meet: {_first_line(error)}") from None
+        raise UserError(f"--multihost: the processes did not meet: {_first_line(error)}") from None
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -101,7 +97,7 @@ def joined(cluster: Cluster, refusals: tuple[type[BaseException], ...] = ()) -> 
         try:
             wait_for_all("parting", PARTING)
         except jax.errors.JaxRuntimeError:
-            if not isinstance(error, refusals):
+            if not isinstance(error, UserError):
                 traceback.print_exception(error)
             _end(f"{_name()} failed, and the others with it: {_first_line(error)}")
         jax.distributed.shutdown()
@@ -134,7 +130,7 @@ def own_folder(folder: RunFolder, config: ExperimentConfig) -> Iterator[RunFolde
     as is what they print.
 
     Raises:
-      ProcessError: the first process could not claim it.
+      UserError: the first process could not claim it.
     """
     with contextlib.ExitStack() as stack:
         if is_first():
@@ -152,7 +148,7 @@ def own_folder(folder: RunFolder, config: ExperimentConfig) -> Iterator[RunFolde
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             yield RunFolder(pathlib.Path(scratch), shared=folder.path)
         else:
-            raise ProcessError(f"{_name()}: the first process refused {folder.path}, and says why")
+            raise UserError(f"{_name()}: the first process refused {folder.path}, and says why")
 
 
 class Preemption:

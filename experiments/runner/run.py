@@ -18,9 +18,9 @@ from experiments.runner.evaluation import Evaluator
 from experiments.runner.interruption import Interruption
 from experiments.runner.logging import Display, EventFiles, read_rows
 from experiments.runner.memory import refuse_too_large
-from experiments.runner.run_folder import RunFolder, RunFolderError
+from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import parameter_count
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.base import Task
 
 
@@ -34,8 +34,7 @@ def prepare(config: ExperimentConfig, task: Task, device_count: int | None, mode
       model_parallel: over how many devices wide matrices are cut.
 
     Raises:
-      DeviceError: there are no such devices.
-      ConfigError: the task has no such model, or it is more than their memory.
+      UserError: there are no such devices; the task has no such model, or it is more than their memory.
     """
     mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
     refuse_too_large(task, config.model, mesh)
@@ -138,19 +137,18 @@ def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ..
       kinds: the tasks whose runs the command takes.
 
     Raises:
-      ConfigError: the run is of another task.
-      RunFolderError: there is no run, or it has no evaluated parameters yet.
+      UserError: the run is of another task; there is no run, or it has no evaluated parameters yet.
     """
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.load_config()
     kind = tasks.find(config.task.name)
     if not issubclass(kind, kinds):
         wanted = " or ".join(repr(known.Config.name) for known in kinds)
-        raise ConfigError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
+        raise UserError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
     task = kind(config.task, data_dir, folder.path)
     with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
         folder.record(task)
     run = loop.load(config, task, folder, devices.make_mesh(1))
     if run.progress.best_value is None:
-        raise RunFolderError(f"{folder.path} holds no evaluated parameters yet")
+        raise UserError(f"{folder.path} holds no evaluated parameters yet")
     return task, nnx.merge(run.graph, run.best)

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments import files, tasks
 from experiments.runner.config import ExperimentConfig, differences, resolve
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.base import ARTIFACTS, Task
 
 SUMMARY = (
@@ -27,10 +27,6 @@ SUMMARY = (
 
 NAMES = {dict: "object", list: "array"}
 """What JSON calls them."""
-
-
-class RunFolderError(Exception):
-    """A folder that cannot be used as asked; the message is one line that says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +91,8 @@ class RunFolder:
         """Makes the folder this configuration's, or finds that it already is, and keeps other processes out.
 
         Raises:
-          RunFolderError: it belongs to another configuration (the line says what differs), holds other things, or
-            cannot be written.
-          LockError: another process trains in it.
+          UserError: it belongs to another configuration (the line says what differs), holds other things, or
+            cannot be written; another process trains in it.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -109,7 +104,7 @@ class RunFolder:
                     files.write_json(self.config, config.to_dict())
             except OSError as error:
                 reason = error.strerror or error
-                raise RunFolderError(f"{self.path} cannot be used as a run folder: {reason}") from None
+                raise UserError(f"{self.path} cannot be used as a run folder: {reason}") from None
             yield
 
     def refuse_others(self, config: ExperimentConfig) -> None:
@@ -130,11 +125,11 @@ class RunFolder:
                 saved = dataclasses.replace(saved, train=settings)
             differing = differences(saved.to_dict(), config.to_dict())
             if differing:
-                raise RunFolderError(f"{self.path} holds a run of another configuration: {'; '.join(differing)}")
+                raise UserError(f"{self.path} holds a run of another configuration: {'; '.join(differing)}")
         elif self.path.exists() and any(
             entry.name != "lock" and entry.suffix != ".tmp" for entry in self.path.iterdir()
         ):
-            raise RunFolderError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
+            raise UserError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
 
     def record(self, task: Task) -> None:
         """Writes what a task has learned from its data, unless it is there.
@@ -153,14 +148,14 @@ class RunFolder:
         try:
             return _read(self.config, dict)
         except OSError as error:
-            raise RunFolderError(f"{self.path} is no run folder: {error.strerror}: {self.config}") from None
+            raise UserError(f"{self.path} is no run folder: {error.strerror}: {self.config}") from None
 
     def load_config(self) -> ExperimentConfig:
         """Returns the run's configuration; a key that came later than the run has its default."""
         try:
             return resolve(self.read_config())
-        except ConfigError as error:
-            raise RunFolderError(f"{self.config} is not of this version: {error}") from None
+        except UserError as error:
+            raise UserError(f"{self.config} is not of this version: {error}") from None
 
     def read_summary(self) -> dict[str, Any] | None:
         """Returns summary.json, or None for an unfinished run."""
@@ -170,7 +165,7 @@ class RunFolder:
             return None
         missing = [name for name in SUMMARY if name not in summary]
         if missing:
-            raise RunFolderError(f"{self.summary} is damaged: it lacks {', '.join(missing)}")
+            raise UserError(f"{self.summary} is damaged: it lacks {', '.join(missing)}")
         return summary
 
     def read_environment(self) -> list[dict[str, Any]]:
@@ -185,19 +180,15 @@ def _read(path: pathlib.Path, kind: type) -> Any:
     """Returns a JSON file's contents.
 
     Raises:
-      RunFolderError: it is not one, or holds something of another type.
+      UserError: it is not one, or holds something of another type.
     """
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(value, kind):
-        raise RunFolderError(f"{path} is damaged: expected a JSON {NAMES[kind]}, got {json.dumps(value)[:40]}")
+        raise UserError(f"{path} is damaged: expected a JSON {NAMES[kind]}, got {json.dumps(value)[:40]}")
     return value
-
-
-class LockError(Exception):
-    """Another process holds the lock; the message is one line that says which."""
 
 
 @contextlib.contextmanager
@@ -208,7 +199,7 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     not pass the system's lock on: a file that names another host is refused, and stays for a person to remove.
 
     Raises:
-      LockError: another process holds it, or may.
+      UserError: another process holds it, or may.
       OSError: the file cannot be made.
     """
     handle = _take(path)
@@ -230,7 +221,7 @@ def _take(path: pathlib.Path) -> int:
             owner = _owner(handle)
             here = platform.node()
             if owner is not None and owner["host"] != here:
-                raise LockError(
+                raise UserError(
                     f"{path} says that process {owner['pid']} on {owner['host']} is at work here, which {here} cannot "
                     "check; if it is gone, delete that file"
                 )
@@ -241,7 +232,7 @@ def _take(path: pathlib.Path) -> int:
             owner = _owner(handle)
             os.close(handle)
             who = "another process" if owner is None else f"process {owner['pid']} on {owner['host']}"
-            raise LockError(f"{path.parent} is in use: {who} is at work there") from None
+            raise UserError(f"{path.parent} is in use: {who} is at work there") from None
         except BaseException:
             os.close(handle)
             raise

@@ -34,7 +34,7 @@ from experiments.runner.loop import NonFiniteError, Run, Training
 from experiments.runner.optimizer import learning_rate, make_optimizer
 from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import TrainState, make_group_step, place, stream
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.base import Batch, Scoring, Task
 
 
@@ -78,20 +78,20 @@ def points(
       overrides: those of the command line, to be recorded beside the grid's.
 
     Raises:
-      ConfigError: a key or a value that cannot be, before anything is run; one line.
+      UserError: a key or a value that cannot be, before anything is run; one line.
     """
     axes = [parsed(entry) for entry in grid]
     keys = [key for key, _ in axes]
     for key in keys:
         if keys.count(key) > 1 or key == "seed":
             reason = "once" if keys.count(key) > 1 else "--seeds in its place"
-            raise ConfigError(f"--grid: expected {key} {reason}, got {' '.join(grid)}")
+            raise UserError(f"--grid: expected {key} {reason}, got {' '.join(grid)}")
     found = []
     for combination in itertools.product(*(texts for _, texts in axes)):
         settings = [f"{key}={text}" for key, text in zip(keys, combination, strict=True)]
         name = ",".join(settings).replace("/", "_") or "base"
         if any(name == point.name for point in found):
-            raise ConfigError(f"--grid: expected values that differ in more than / and _, got {name!r} twice")
+            raise UserError(f"--grid: expected values that differ in more than / and _, got {name!r} twice")
         base = copy.deepcopy(dict(values))
         for key, text in zip(keys, combination, strict=True):
             put(base, key, value_of(text))
@@ -116,7 +116,7 @@ def parsed(entry: str) -> tuple[str, list[str]]:
         else:
             texts[-1] += character
     if not equals or not key or "" in texts or len(set(texts)) < len(texts):
-        raise ConfigError(f"--grid: expected key=value,value with values that differ, got {entry!r}")
+        raise UserError(f"--grid: expected key=value,value with values that differ, got {entry!r}")
     return key, texts
 
 
@@ -134,7 +134,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--grid: expected a key of the configuration, got {key!r}")
+            raise UserError(f"--grid: expected a key of the configuration, got {key!r}")
     values[last] = value
 
 

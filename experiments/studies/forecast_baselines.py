@@ -22,7 +22,7 @@ from sklearn.linear_model import Ridge
 from experiments import tasks
 from experiments.runner import cli, environment, logging
 from experiments.runner.evaluation import add_sums
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.base import Split
 from experiments.tasks.forecasting.task import Forecasting
 
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
     config, config_file, overrides = cli.config_of(CONFIG)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
     if not isinstance(task, Forecasting):
-        raise ConfigError(f"task.name: expected 'forecasting', got {config.task.name!r}")
+        raise UserError(f"task.name: expected 'forecasting', got {config.task.name!r}")
     for result in compare(task, {"config": config_file, "overrides": overrides, "seed": config.seed}):
         if RECORD.value:
             print(f"recorded in {logging.record(result, task.scoring.reported)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.figures import svg, verbatim
 from experiments.reporting import tables
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ def by_length(
 def edges_of(values: Sequence[str]) -> list[int]:
     """Reads `--edges`; one line where they are no increasing numbers."""
     if not all(value.strip().isdigit() for value in values):
-        raise ConfigError(f"--edges: expected numbers of words, got {','.join(values)!r}")
+        raise UserError(f"--edges: expected numbers of words, got {','.join(values)!r}")
     edges = [int(value) for value in values]
     if any(one >= other for one, other in itertools.pairwise([0, *edges])):
-        raise ConfigError(f"--edges: expected numbers above 0 that increase, got {','.join(values)!r}")
+        raise UserError(f"--edges: expected numbers above 0 that increase, got {','.join(values)!r}")
     return edges
 
 

@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments import files
 from experiments.runner import environment, logging
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 flags.disclaim_key_flags()  # the flags belong to the study that defines them, so that its --help shows them
 
@@ -41,7 +41,7 @@ def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str 
       The measurements, with the "command", "machine" and "commit" that they come from.
 
     Raises:
-      ConfigError: --render, and there is no such file, or it is damaged.
+      UserError: --render, and there is no such file, or it is damaged.
     """
     folder = pathlib.Path(flags.FLAGS.folder)
     if flags.FLAGS.render:
@@ -74,11 +74,11 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """Returns what `measured` has written.
 
     Raises:
-      ConfigError: the file is not there or damaged.
+      UserError: the file is not there or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: expected the results of a study, got no file") from None
+        raise UserError(f"{path}: expected the results of a study, got no file") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: expected the results of a study, got damaged JSON: {error}") from None
+        raise UserError(f"{path}: expected the results of a study, got damaged JSON: {error}") from None

@@ -19,7 +19,7 @@ from absl import flags
 from experiments.reporting.tables import origin
 from experiments.runner import cli, run
 from experiments.runner.run_folder import RunFolder
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.studies import results
 from experiments.studies.length_groups import Group, by_length, edges_of, plot, table
 from experiments.tasks.base import SPLITS, Split
@@ -55,10 +55,10 @@ def measure() -> dict[str, Any]:
     """Returns the groups of each run that --workdir names."""
     split, edges = cast(Split, SPLIT.value), edges_of(EDGES.value)
     if not WORKDIR.value:
-        raise ConfigError("--workdir: expected the folders of runs, such as runs/multi30k, got nothing")
+        raise UserError("--workdir: expected the folders of runs, such as runs/multi30k, got nothing")
     runs = [(workdir, *run.load_trained(workdir, DATA_DIR.value, (Multi30k,))) for workdir in WORKDIR.value]
     if len({(task.languages, task.config.lowercase) for _, task, _ in runs}) > 1:
-        raise ConfigError("--workdir: expected runs of one direction and case, got several")
+        raise UserError("--workdir: expected runs of one direction and case, got several")
     metric = sacrebleu_metrics(runs[0][1].config.lowercase)["bleu"]
     columns = {}
     for workdir, task, model in runs:

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from experiments.schema import ConfigError, nearest
+from experiments.schema import UserError, nearest
 
 if TYPE_CHECKING:
     from experiments.tasks.base import Task
@@ -36,9 +36,9 @@ def find(name: Any) -> "type[Task]":
       name: a key of `TASKS`.
 
     Raises:
-      ConfigError: there is no task of that name.
+      UserError: there is no task of that name.
     """
     if not isinstance(name, str) or name not in TASKS:
         near = nearest(name, TASKS) if isinstance(name, str) else ""
-        raise ConfigError(f"task.name: expected one of {', '.join(map(repr, TASKS))}{near}, got {name!r}")
+        raise UserError(f"task.name: expected one of {', '.join(map(repr, TASKS))}{near}, got {name!r}")
     return pkgutil.resolve_name(f"{__name__}.{TASKS[name]}")

@@ -17,9 +17,8 @@ from flax import nnx
 
 from experiments import extras, files
 from experiments.data.batching import every_example_once
-from experiments.data.fetch import DataError
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import Checked
+from experiments.schema import Checked, UserError
 
 Batch: TypeAlias = dict[str, np.ndarray]
 """Arrays whose first axis is the batch axis, so that a batch can be sharded over devices."""
@@ -104,9 +103,8 @@ class Task(abc.ABC):
           folder: the run folder. If it holds artifacts, data are loaded only when first needed.
 
         Raises:
-          MissingExtraError: a package of `extra` is not installed.
-          ConfigError: the configuration does not fit the data.
-          DataError: the data or the artifacts cannot be read.
+          UserError: a package of `extra` is not installed, the data or the artifacts cannot be read, or the data do not
+            fit `config`.
         """
         if self.extra:
             extras.require(self.extra)
@@ -201,14 +199,14 @@ class Task(abc.ABC):
         """Reads the artifacts of a run folder. Returns False if there are none.
 
         Raises:
-          DataError: the file is damaged.
+          UserError: the file is damaged.
         """
         content = read_artifacts(folder)
         if content is None:
             return False
         missing = [name for name in self.artifact_names if name not in content["artifacts"]]
         if missing:
-            raise DataError(f"{folder / ARTIFACTS} is damaged: it lacks {', '.join(missing)}")
+            raise UserError(f"{folder / ARTIFACTS} is damaged: it lacks {', '.join(missing)}")
         self.artifacts = content["artifacts"]
         self.recorded = Fingerprint(**content["data"])
         return True
@@ -221,7 +219,7 @@ class Task(abc.ABC):
           option: the flag that tells the command where the user's file is.
 
         Raises:
-          DataError: they differ, or the user's file is missing.
+          UserError: they differ, or the user's file is missing.
         """
         content = read_artifacts(folder)
         if content is None:
@@ -229,14 +227,14 @@ class Task(abc.ABC):
         recorded = Fingerprint(**content["data"])
         path = self.user_path(self.config)
         if path and not os.path.exists(path):
-            raise DataError(
+            raise UserError(
                 f"{path}: no such file; {folder} was trained on {recorded}. If it was moved, give its new path with "
                 f"{option}"
             )
         found = self.fingerprint()
         if found is None or found.sha256 != recorded.sha256:
             way = f"give the path of the recorded file with {option}" if path else "use the recorded version"
-            raise DataError(
+            raise UserError(
                 f"{folder}: expected the data that it was trained on, {recorded}, got {found}; {way}, or train in "
                 "another folder"
             )
@@ -272,7 +270,7 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
     """Returns "data" and "artifacts" of a run folder's artifacts.json; None if there is no such file.
 
     Raises:
-      DataError: the file is damaged.
+      UserError: the file is damaged.
     """
     path = folder / ARTIFACTS
     try:
@@ -282,5 +280,5 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
     return content

@@ -8,7 +8,8 @@ import pytest
 
 from experiments.benchmarks import ahead_of_time
 from experiments.benchmarks.ahead_of_time import SIZES, Layer, compile_layer, find_device, layers
-from experiments.benchmarks.settings import BenchmarkError, Sizes
+from experiments.benchmarks.settings import Sizes
+from experiments.schema import UserError
 
 pytestmark = pytest.mark.aot
 
@@ -21,7 +22,7 @@ BLOCK = 32
 def device():
     try:
         return find_device("tpu")
-    except BenchmarkError as error:
+    except UserError as error:
         pytest.skip(str(error))
 
 

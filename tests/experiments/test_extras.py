@@ -7,9 +7,10 @@ import tomllib
 
 import pytest
 
-from experiments.extras import EXTRAS, MissingExtraError
+from experiments.extras import EXTRAS
 from experiments.runner.config import load, resolve
 from experiments.runner.logging import EventFiles
+from experiments.schema import UserError
 from experiments.tasks import find
 from experiments.tasks.music import task
 from experiments.tasks.speech.wav import read_wav
@@ -73,7 +74,7 @@ def build_task(name: str) -> None:
 )
 def test_missing_package_is_named_before_any_data_are_read(extra, package, use, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError) as caught:
+    with pytest.raises(UserError) as caught:
         use(tmp_path)
     assert str(caught.value) == f"{extra} needs {package}: pip install 'gru_jax[{extra}]'"
 

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from experiments.forecast import choose_series, describe, differences, draw, make_forecast, write_csv
-from experiments.schema import ConfigError
-from experiments.tasks.forecasting.series import Scaling, SeriesError, read_csv
+from experiments.schema import UserError
+from experiments.tasks.forecasting.series import Scaling, read_csv
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -98,9 +98,7 @@ def test_a_forecast_needs_no_data_but_the_series(tmp_path, values):
     made = make_forecast(later, model, *choose_series(later, write(tmp_path / "o.csv", values), None, "date"), False)
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
     np.testing.assert_allclose(made.median, expected, rtol=1e-5)
-    with pytest.raises(
-        ConfigError, match=r"^--csv: expected the series to forecast, for the run's own, .*own.csv, is "
-    ):
+    with pytest.raises(UserError, match=r"^--csv: expected the series to forecast, for the run's own, .*own.csv, is "):
         choose_series(later, None, None, "date")
 
 
@@ -150,9 +148,9 @@ def test_a_run_of_several_variables_needs_them_all_and_shows_one(tmp_path, value
     made = make_forecast(task, model, series, column, backtest=False)
     # Squares of about 20: the forecast is of the variable shown, in its own units.
     assert 100 < made.median.mean() < 2000
-    with pytest.raises(ConfigError, match=r"--column: expected one of a, b, got 'c'"):
+    with pytest.raises(UserError, match=r"--column: expected one of a, b, got 'c'"):
         choose_series(task, path, "c", "date")
-    with pytest.raises(SeriesError, match=r"one.csv:1: expected a column 'b' in the header, got date, a"):
+    with pytest.raises(UserError, match=r"one.csv:1: expected a column 'b' in the header, got date, a"):
         choose_series(task, write(tmp_path / "one.csv", values, ("a",)), "a", "date")
 
 
@@ -208,10 +206,10 @@ def test_refuses_a_series_shorter_than_the_window(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")
     make_forecast(task, model, series, column, backtest=False)
-    with pytest.raises(SeriesError, match=r"--csv: expected at least 6 rows, the run's window, before the 4 .* got 4"):
+    with pytest.raises(UserError, match=r"--csv: expected at least 6 rows, the run's window, before the 4 .* got 4"):
         make_forecast(task, model, series, column, backtest=True)
     series, column = choose_series(task, write(tmp_path / "shorter.csv", values[:5]), None, "date")
-    with pytest.raises(SeriesError, match=r"^--csv: expected at least 6 rows, the run's window, got 5$"):
+    with pytest.raises(UserError, match=r"^--csv: expected at least 6 rows, the run's window, got 5$"):
         make_forecast(task, model, series, column, backtest=False)
 
 

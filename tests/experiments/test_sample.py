@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from experiments import sample
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.text.corpus import Vocabulary
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
 
@@ -54,5 +54,5 @@ def test_a_prompt_is_gone_on_from_and_one_of_other_characters_is_refused(model):
     assert text.startswith("caé")
     assert len(text) == 23
     for stranger in ("x", "\udcff"):
-        with pytest.raises(ConfigError, match=r"--prompt: .* got '(x|\\udcff)' in line 1, column 2"):
+        with pytest.raises(UserError, match=r"--prompt: .* got '(x|\\udcff)' in line 1, column 2"):
             next(sample.generate(model, vocabulary, f"a{stranger}", 1, 1.0, jax.random.key(0)))

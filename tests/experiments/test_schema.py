@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from experiments.schema import Checked, ConfigError, Count, Positive, Range, Rate, build, require
+from experiments.schema import Checked, Count, Positive, Range, Rate, UserError, build, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("values", "message"), REFUSED)
 def test_refuses_in_one_line(values, message):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         build(Example, values, "here")
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
@@ -59,7 +59,7 @@ def test_refuses_in_one_line(values, message):
 
 @pytest.mark.parametrize("values", [3, None, "size", [("size", 3)]])
 def test_refuses_what_is_no_mapping(values):
-    with pytest.raises(ConfigError, match=r"^here: expected a mapping of keys to values"):
+    with pytest.raises(UserError, match=r"^here: expected a mapping of keys to values"):
         build(Example, values, "here")
 
 
@@ -70,5 +70,5 @@ def test_keeps_defaults_and_converts_what_is_exact():
 
 
 def test_holds_for_direct_construction_too():
-    with pytest.raises(ConfigError, match=r"^size: expected an integer at least 1, got 0$"):
+    with pytest.raises(UserError, match=r"^size: expected an integer at least 1, got 0$"):
         Example(size=0)

@@ -10,9 +10,10 @@ from flax import nnx
 from scipy.io import wavfile
 
 from experiments import transcribe
+from experiments.schema import UserError
 from experiments.tasks.speech import fsdd
 from experiments.tasks.speech.an4 import An4, An4Config
-from experiments.tasks.speech.features import AudioError, MelCepstra
+from experiments.tasks.speech.features import MelCepstra
 from experiments.tasks.speech.fsdd import FRONT
 from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
 from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig
@@ -98,10 +99,10 @@ def test_a_text_from_a_waveform_is_that_of_its_cepstra(letters, tmp_path):
 
 def test_what_cannot_be_heard_is_refused(digits, letters, tmp_path):
     task, model = letters
-    with pytest.raises(AudioError, match=r"none.wav: expected a readable file"):
+    with pytest.raises(UserError, match=r"none.wav: expected a readable file"):
         list(transcribe.digit_lines(digits, str(tmp_path / "none.wav")))
     wavfile.write(tmp_path / "short.wav", 8000, np.zeros(150, np.int16))
-    with pytest.raises(AudioError, match=r"short.wav: expected at least 25 ms of sound, got 150 samples"):
+    with pytest.raises(UserError, match=r"short.wav: expected at least 25 ms of sound, got 150 samples"):
         list(transcribe.digit_lines(digits, str(tmp_path / "short.wav")))
-    with pytest.raises(AudioError, match=r"short.wav: expected at least 26 ms of sound, got 300 samples"):
+    with pytest.raises(UserError, match=r"short.wav: expected at least 26 ms of sound, got 300 samples"):
         list(transcribe.text_lines(task, model, str(tmp_path / "short.wav")))

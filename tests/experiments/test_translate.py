@@ -8,7 +8,7 @@ from flax import nnx
 
 from experiments import translate
 from experiments.figures import heat_map
-from experiments.tasks.text.corpus import TextError
+from experiments.schema import UserError
 from experiments.tasks.translation.model import EncoderDecoderConfig
 from experiments.tasks.translation.multi30k import Multi30k, Multi30kConfig, Translation
 from experiments.tasks.translation.subwords import END, Subwords
@@ -73,5 +73,5 @@ def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
 def test_standard_input_is_utf_8_cut_at_line_ends_alone():
     data = "\ufeffzwei Männer\r\nein\u2028See\x0b\x85 am\n\nHerd".encode()
     assert translate.input_lines(data) == ["zwei Männer", "ein\u2028See\x0b\x85 am", "", "Herd"]
-    with pytest.raises(TextError, match=r"standard input:2: expected UTF-8 text, got byte 0xff \(byte 3 of the line"):
+    with pytest.raises(UserError, match=r"standard input:2: expected UTF-8 text, got byte 0xff \(byte 3 of the line"):
         translate.input_lines(b"ein See\nam\xff")

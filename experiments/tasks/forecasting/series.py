@@ -15,16 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.fetch import DataError
-from experiments.schema import nearest
+from experiments.schema import UserError, nearest
 from experiments.tasks.forecasting.dates import DateError, Dates, read_dates
-from experiments.tasks.text.corpus import TextError, decode
+from experiments.tasks.text.corpus import decode
 
 MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
-
-
-class SeriesError(DataError, ValueError):
-    """A file that holds no usable series; the message is one line that begins with file and line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,43 +99,43 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
         are only counted. Where there is no column "date", a first one without a name holds the dates, or counts rows.
 
     Raises:
-      SeriesError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
+      UserError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
     """
     rows = _rows(path)
     try:
         line, header = next(rows)
     except StopIteration:
-        raise SeriesError(f"{path}: expected a header and rows of numbers, got an empty file") from None
+        raise UserError(f"{path}: expected a header and rows of numbers, got an empty file") from None
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise SeriesError(f"{path}:{line}: expected cells separated by commas, got {header[0]!r}")
+        raise UserError(f"{path}:{line}: expected cells separated by commas, got {header[0]!r}")
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
-        raise SeriesError(f"{path}:{line}: expected each column once, got {twice!r} twice")
+        raise UserError(f"{path}:{line}: expected each column once, got {twice!r} twice")
     date_place = _date_place(header, date_column)
     for name in (date_column, *columns) if date_place is None else columns:
         if name and name not in header:
-            raise SeriesError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
+            raise UserError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
     columns = tuple(columns) or tuple(name for place, name in enumerate(header) if name and place != date_place)
     if not columns:
-        raise SeriesError(f"{path}:{line}: expected a column of numbers, got {', '.join(map(repr, header))} alone")
+        raise UserError(f"{path}:{line}: expected a column of numbers, got {', '.join(map(repr, header))} alone")
     places = [header.index(name) for name in columns]
     lines, dates, values = [], [], []
     for line, cells in rows:
         if len(cells) != len(header):
-            raise SeriesError(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(cells)}")
+            raise UserError(f"{path}:{line}: expected {len(header)} cells as in the header, got {len(cells)}")
         lines.append(line)
         values.append([_number(cells[p], f"{path}:{line}", header[p]) for p in places])
         if date_place is not None:
             dates.append(cells[date_place])
     if len(values) < 2:
-        raise SeriesError(f"{path}: expected at least 2 rows of numbers, got {len(values)}")
+        raise UserError(f"{path}: expected at least 2 rows of numbers, got {len(values)}")
     if date_place is None or (header[date_place] == "" and _counts(dates)):
         return Series(np.array(values), columns)
     try:
         return Series(np.array(values), columns, read_dates(dates))
     except DateError as error:
         name = header[date_place] or date_column
-        raise SeriesError(f"{path}:{lines[error.row]}: column {name!r}: {error}") from None
+        raise UserError(f"{path}:{lines[error.row]}: column {name!r}: {error}") from None
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
@@ -148,7 +143,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         values = np.loadtxt(file, delimiter=",", ndmin=2)
     if values.shape[1] != len(columns):
-        raise SeriesError(f"{path}: expected {len(columns)} columns, got {values.shape[1]}")
+        raise UserError(f"{path}: expected {len(columns)} columns, got {values.shape[1]}")
     return Series(values, tuple(columns))
 
 
@@ -157,18 +152,14 @@ def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise SeriesError(f"{path}: expected a readable CSV file ({error.strerror})") from None
-    try:
-        text = decode(data, os.fspath(path))
-    except TextError as error:
-        raise SeriesError(str(error)) from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        raise UserError(f"{path}: expected a readable CSV file ({error.strerror})") from None
+    reader = csv.reader(io.StringIO(decode(data, os.fspath(path)), newline=""), strict=True)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise SeriesError(f"{path}:{reader.line_num}: expected a row of CSV ({error})") from None
+        raise UserError(f"{path}:{reader.line_num}: expected a row of CSV ({error})") from None
 
 
 def _date_place(header: Sequence[str], name: str) -> int | None:
@@ -190,11 +181,11 @@ def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
 
 def _number(cell: str, where: str, column: str) -> float:
     if cell.lower() in MISSING:
-        raise SeriesError(f"{where}: missing value in column {column!r} (got {cell!r}); fill it in")
+        raise UserError(f"{where}: missing value in column {column!r} (got {cell!r}); fill it in")
     try:
         value = float(cell)
     except ValueError:
-        raise SeriesError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
+        raise UserError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
     if not math.isfinite(value):
-        raise SeriesError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
+        raise UserError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
     return value

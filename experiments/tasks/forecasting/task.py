@@ -33,7 +33,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import Checked, ConfigError, Count, Rate, nearest, require
+from experiments.schema import Checked, Count, Rate, UserError, nearest, require
 from experiments.tasks.base import (
     SPLITS,
     Batch,
@@ -47,7 +47,7 @@ from experiments.tasks.base import (
     read_artifacts,
 )
 from experiments.tasks.forecasting.model import Forecaster, ForecasterConfig
-from experiments.tasks.forecasting.series import Scaling, Series, SeriesError, read_csv, read_table, windows
+from experiments.tasks.forecasting.series import Scaling, Series, read_csv, read_table, windows
 
 CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
 ETT_ROWS = (8640, 11520, 14400)
@@ -110,7 +110,7 @@ class Forecasting(Task):
         for split in SPLITS:
             if len(self._origins(split, ends)) == 0:
                 needed = f"task.window={config.window} and task.horizon={config.horizon}"
-                raise ConfigError(f"{needed}: expected to fit into the {split} split, got {rows} rows in all")
+                raise UserError(f"{needed}: expected to fit into the {split} split, got {rows} rows in all")
         count = len(self._origins("train", ends))
         require(
             "task.batch_size", config.batch_size <= count, f"at most the {count} training windows", config.batch_size
@@ -282,10 +282,11 @@ def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
         near = nearest(config.column, CURRENCIES)
         require("task.column", known, f"one of {', '.join(CURRENCIES)}{near}", config.column)
         return Series(series.values[:, [CURRENCIES.index(config.column)]], columns)
+    path = fetch("ett", {"etth1": "ETTh1.csv", "etth2": "ETTh2.csv"}[config.dataset], data_dir)
     try:
-        return read_csv(fetch("ett", {"etth1": "ETTh1.csv", "etth2": "ETTh2.csv"}[config.dataset], data_dir), columns)
-    except SeriesError as error:
-        raise ConfigError(f"task.column: {error}") from None
+        return read_csv(path, columns)
+    except UserError as error:
+        raise UserError(f"task.column: {error}") from None
 
 
 def fingerprint_of(series: Series, rows: int, name: str) -> Fingerprint:

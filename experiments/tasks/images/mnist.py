@@ -24,9 +24,9 @@ from flax import nnx
 
 from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
-from experiments.data.fetch import DataError, fetch
+from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import Checked, Count, require
+from experiments.schema import Checked, Count, UserError, require
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
@@ -37,16 +37,16 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a gzipped file of unsigned bytes.
 
     Raises:
-      DataError: it is no such file, or holds more or less than its header says.
+      UserError: it is no such file, or holds more or less than its header says.
     """
     content = gzip.decompress(Path(path).read_bytes())
     zero, kind, rank = struct.unpack(">HBB", content[:4])
     if zero != 0 or kind != UNSIGNED_BYTES:
-        raise DataError(f"{path}: expected an IDX file of unsigned bytes, got one that begins with {content[:4].hex()}")
+        raise UserError(f"{path}: expected an IDX file of unsigned bytes, got one that begins with {content[:4].hex()}")
     shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
     numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     if numbers.size != np.prod(shape):
-        raise DataError(f"{path}: expected {np.prod(shape)} numbers of shape {shape}, got {numbers.size}")
+        raise UserError(f"{path}: expected {np.prod(shape)} numbers of shape {shape}, got {numbers.size}")
     return numbers.reshape(shape)
 
 

@@ -67,7 +67,7 @@ def load(data_dir: str | None) -> Mapping[str, tuple[Utterance, ...]]:
     """Returns the utterances of "train", "validation" and "test".
 
     Raises:
-      DataError: the file is not there, or is another one; the line says where it comes from.
+      UserError: the file is not there, or is another one; the line says where it comes from.
     """
     return _read(fetch("an4_mfcc", "an4_mfcc.npz", data_dir))
 

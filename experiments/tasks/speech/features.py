@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.fetch import DataError
+from experiments.schema import UserError
 
 
 def mel(frequency: np.ndarray | float) -> np.ndarray:
@@ -110,18 +110,18 @@ def read_cepstra(path: str | os.PathLike[str], coefficients: int) -> np.ndarray:
       (T, C) float32.
 
     Raises:
-      AudioError: the file cannot be read, or is no feature file with that many coefficients.
+      UserError: the file cannot be read, or is no feature file with that many coefficients.
     """
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise AudioError(f"{path}: expected a readable file ({error.strerror})") from None
+        raise UserError(f"{path}: expected a readable file ({error.strerror})") from None
     for order in (">", "<"):
         if len(content) > 4 and np.frombuffer(content, f"{order}i4", 1)[0] == len(content) // 4 - 1:
             numbers = np.frombuffer(content[4:], f"{order}f4").astype(np.float32)
             if len(content) % 4 == 0 and len(numbers) % coefficients == 0 and np.isfinite(numbers).all():
                 return numbers.reshape(-1, coefficients)
-    raise AudioError(
+    raise UserError(
         f"{path}: expected a Sphinx feature file with {coefficients} cepstra a frame "
         f"(a 32-bit count, then as many 32-bit floats), got {len(content)} bytes of something else"
     )
@@ -211,7 +211,3 @@ class MelCepstra:
         bands = np.arange(self.bands)[:, None]
         cosines = np.cos(np.pi * np.arange(self.coefficients) * (bands + 0.5) / self.bands) / self.bands
         return np.where(bands == 0, 0.5, 1.0) * cosines
-
-
-class AudioError(DataError):
-    """A file of speech that cannot be used; the message is one line."""

@@ -31,9 +31,9 @@ from flax import nnx
 
 from experiments.data import fingerprint
 from experiments.data.batching import Buckets, bucket_edges, pad
-from experiments.data.fetch import DataError, fetch
+from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import Count, NonNegative, Range, require
+from experiments.schema import Count, NonNegative, Range, UserError, require
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import class_metrics, class_sums
 from experiments.tasks.speech.augmentation import disturbed
@@ -85,7 +85,7 @@ def _recording(name: str, content: bytes) -> Recording:
     with wave.open(io.BytesIO(content)) as file:
         form = (file.getframerate(), file.getnchannels(), file.getsampwidth())
         if form != (SAMPLE_RATE, 1, 2):
-            raise DataError(f"recordings/{name}.wav: expected 8 kHz, one channel, two bytes a sample, got {form}")
+            raise UserError(f"recordings/{name}.wav: expected 8 kHz, one channel, two bytes a sample, got {form}")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
     return Recording(name, int(digit), speaker, int(index), samples)
 

@@ -27,9 +27,9 @@ from flax import nnx
 
 from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch, pad
-from experiments.data.fetch import DataError, fetch
+from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import Count, NonNegative
+from experiments.schema import Count, NonNegative, UserError
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
@@ -41,7 +41,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:
       the sequences, float32 (T, I) each, and their labels.
 
     Raises:
-      DataError: a line that is no sequence, or of other channels than the first; it is named.
+      UserError: a line that is no sequence, or of other channels than the first; it is named.
     """
     sequences, labels, data = [], [], False
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -52,17 +52,17 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:
             try:
                 sequence = np.array([channel.split(",") for channel in channels], np.float32).T
             except ValueError:
-                raise DataError(
+                raise UserError(
                     f"{path}:{number}: expected channels of as many numbers each, got {line[:40]!r}"
                 ) from None
             if sequence.ndim != 2 or (sequences and sequence.shape[1] != sequences[0].shape[1]):
-                raise DataError(f"{path}:{number}: expected as many channels as in the first line of data")
+                raise UserError(f"{path}:{number}: expected as many channels as in the first line of data")
             if not np.isfinite(sequence).all():
-                raise DataError(f"{path}:{number}: expected finite numbers, got a missing or infinite one")
+                raise UserError(f"{path}:{number}: expected finite numbers, got a missing or infinite one")
             sequences.append(sequence)
             labels.append(label)
     if not sequences:
-        raise DataError(f"{path}: expected sequences after a line @data, got none")
+        raise UserError(f"{path}: expected sequences after a line @data, got none")
     return sequences, labels
 
 

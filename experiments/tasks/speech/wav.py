@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from experiments import extras
-from experiments.tasks.speech.features import AudioError
+from experiments.schema import UserError
 
 UNKNOWN_SIZE = 0x7FFFF000
 """From here on a size stands for one that the program which wrote the file did not know."""
@@ -30,7 +30,7 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
       (N,) float32 in [-1, 1].
 
     Raises:
-      AudioError: the file cannot be read, is no WAV file, or holds no samples or some that are not finite.
+      UserError: the file cannot be read, is no WAV file, or holds no samples or some that are not finite.
     """
     extras.require("speech")
     from scipy.io import wavfile
@@ -42,16 +42,16 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # Chunks that say nothing about the samples.
             rate, samples = wavfile.read(io.BytesIO(content))
     except OSError as error:
-        raise AudioError(f"{path}: expected a readable file ({error.strerror})") from None
+        raise UserError(f"{path}: expected a readable file ({error.strerror})") from None
     except Exception as error:  # scipy trusts a damaged header, and fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise AudioError(f"{path}: expected a WAV file ({reason})") from None
+        raise UserError(f"{path}: expected a WAV file ({reason})") from None
     if rate <= 0:
-        raise AudioError(f"{path}: expected a positive sample rate, got {rate}")
+        raise UserError(f"{path}: expected a positive sample rate, got {rate}")
     if samples.size == 0:
-        raise AudioError(f"{path}: expected at least one sample, got none")
+        raise UserError(f"{path}: expected at least one sample, got none")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
+        raise UserError(f"{path}: expected finite samples, got NaN or infinity")
     waveform = scaled(samples)
     if waveform.ndim == 2:
         waveform = waveform.mean(axis=1)

@@ -25,7 +25,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import Stream, endless_windows
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
-from experiments.schema import ConfigError, Count
+from experiments.schema import Count, UserError
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, mean
 from experiments.tasks.text.corpus import Vocabulary, read_text
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
@@ -103,7 +103,7 @@ class CharLM(Task):
         return held_out if self.scoring.selects else np.concatenate((held_out, self.splits["validation"]))
 
     def _see_that_it_fits(self, parts: Mapping[Split, str]) -> None:
-        """Raises `ConfigError` where a split is too short for the configuration."""
+        """Raises `UserError` where a split is too short for the configuration."""
         characters = sum(len(part) for part in parts.values())
         needed = {
             "task.length": (self.config.length, len(parts["train"]) - 1),
@@ -112,7 +112,7 @@ class CharLM(Task):
         }
         for key, (value, most) in needed.items():
             if value > most:
-                raise ConfigError(f"{key}: expected at most {most}, for a text of {characters} characters, got {value}")
+                raise UserError(f"{key}: expected at most {most}, for a text of {characters} characters, got {value}")
 
     @property
     def result_name(self) -> str:
@@ -172,9 +172,9 @@ def own_text(path: str) -> str:
     try:
         text = read_text(path)
     except OSError as error:
-        raise ConfigError(f"task.text_file: expected a readable file, got {path!r} ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"task.text_file: {error}") from None
+        raise UserError(f"task.text_file: expected a readable file, got {path!r} ({error.strerror})") from None
+    except UserError as error:
+        raise UserError(f"task.text_file: {error}") from None
     if len(text) < 100:
-        raise ConfigError(f"task.text_file: expected at least 100 characters, got {len(text)} in {path}")
+        raise UserError(f"task.text_file: expected at least 100 characters, got {len(text)} in {path}")
     return text

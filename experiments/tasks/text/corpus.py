@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data.fetch import DataError
+from experiments.schema import UserError
 
 MARKS = {
     "UTF-32": codecs.BOM_UTF32_LE,
@@ -19,15 +19,11 @@ MARKS = {
 """What files of other encodings begin with."""
 
 
-class TextError(DataError, ValueError):
-    """Bytes that are no UTF-8 text; the message is one line that says where the first bad one is."""
-
-
 def read_text(path: str | os.PathLike[str]) -> str:
     """Reads a UTF-8 file as it is, less a byte order mark: no line ending is changed, no bad byte is skipped.
 
     Raises:
-      TextError: naming the file, line and byte of the first bad one.
+      UserError: naming the file, line and byte of the first bad one.
     """
     return decode(Path(path).read_bytes(), os.fspath(path))
 
@@ -40,18 +36,18 @@ def decode(data: bytes, source: str) -> str:
       source: its name in messages.
 
     Raises:
-      TextError: naming the source, and the line and byte of the first bad one.
+      UserError: naming the source, and the line and byte of the first bad one.
     """
     for encoding, mark in MARKS.items():
         if data.startswith(mark):
-            raise TextError(f"{source}: expected UTF-8 text, got {encoding}, as its byte order mark says: convert it")
+            raise UserError(f"{source}: expected UTF-8 text, got {encoding}, as its byte order mark says: convert it")
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as fault:
         start = fault.start
         line = data.count(b"\n", 0, start) + 1
         column = start - (data.rfind(b"\n", 0, start) + 1) + 1
-        raise TextError(
+        raise UserError(
             f"{source}:{line}: expected UTF-8 text, got byte 0x{data[start]:02x} (byte {column} of the line, "
             f"offset {start} of all)"
         ) from None

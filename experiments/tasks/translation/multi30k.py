@@ -24,7 +24,7 @@ from experiments.data.batching import Buckets, every_example_once, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.files import write_bytes
-from experiments.schema import Checked, ConfigError, Count, Natural, NonNegative, Rate
+from experiments.schema import Checked, Count, Natural, NonNegative, Rate, UserError
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
 from experiments.tasks.translation.beam import beam_search, greedy_search
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
@@ -326,7 +326,7 @@ def learnt_subwords(lines: tuple[str, ...], size: int) -> Subwords:
     try:
         return Subwords.train(lines, size)
     except ValueError as error:
-        raise ConfigError(f"task.vocabulary_{error}") from None
+        raise UserError(f"task.vocabulary_{error}") from None
 
 
 def sacrebleu_metrics(lowercase: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from experiments.benchmarks import results
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.results import Results, draw, table
-from experiments.benchmarks.settings import BenchmarkError
+from experiments.schema import UserError
 
 ROW = Measurement(
     32, 100, 64, 128, "gradient", "after", "gru_jax", "float32", 1, "auto", "mean(ys**2)",
@@ -53,7 +53,7 @@ def test_recorded_results_are_read_under_the_name_of_their_file(path):
 
 def test_error_names_a_damaged_file(tmp_path):
     (tmp_path / "layer.json").write_text(json.dumps({"suite": "layer", "measurements": [{}]}))
-    with pytest.raises(BenchmarkError, match=r"layer\.json: expected the results of a benchmark"):
+    with pytest.raises(UserError, match=r"layer\.json: expected the results of a benchmark"):
         results.read(tmp_path, "layer")
 
 

@@ -10,7 +10,8 @@ import pytest
 from experiments.benchmarks import layer, long, streaming_step
 from experiments.benchmarks.harness import distance
 from experiments.benchmarks.libraries import installed
-from experiments.benchmarks.settings import BenchmarkError, Settings, Sizes, make_problem
+from experiments.benchmarks.settings import Settings, Sizes, make_problem
+from experiments.schema import UserError
 
 SIZES = Sizes(4, 5, 3, 6)
 
@@ -65,10 +66,10 @@ def test_all_biases_of_a_problem_are_nonzero():
 
 
 def test_unknown_peers_and_invalid_shapes_raise():
-    with pytest.raises(BenchmarkError, match=r"--peers: expected any of torch, .* got 'tensorflow'"):
+    with pytest.raises(UserError, match=r"--peers: expected any of torch, .* got 'tensorflow'"):
         installed(["tensorflow"])
     for text in ("1,2,3", "1,2,3,0", "a,b,c,d"):
-        with pytest.raises(BenchmarkError, match="--shapes: expected B,T,I,H"):
+        with pytest.raises(UserError, match="--shapes: expected B,T,I,H"):
             Sizes.parse(text)
 
 

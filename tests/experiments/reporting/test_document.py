@@ -13,7 +13,7 @@ from experiments import report
 from experiments.reporting import document, records, tables
 from experiments.reporting.document import Report
 from experiments.reporting.published import Published
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from tests.experiments.reporting.test_tables import ROW, SOURCES, group
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -75,7 +75,7 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         (results / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / document.RESULTS / name, results / name)
     readme = pathlib.Path(shutil.copy(ROOT / "README.md", tmp_path))
-    with pytest.raises(ConfigError, match=r"^RESULTS.md: expected what the records say, got another line 1;"):
+    with pytest.raises(UserError, match=r"^RESULTS.md: expected what the records say, got another line 1;"):
         report.check(tmp_path)
     report.write(tmp_path)
     report.check(tmp_path)
@@ -83,16 +83,16 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         path = tmp_path / name
         line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "| JSB Chorales" in text)
         path.write_text(path.read_text().replace("| JSB Chorales", "| JSB chorales"))
-        with pytest.raises(ConfigError, match=rf"^{name}: expected what the records say, got another line {line};"):
+        with pytest.raises(UserError, match=rf"^{name}: expected what the records say, got another line {line};"):
             report.check(tmp_path)
         report.write(tmp_path)
     line = readme.read_text().splitlines().index(document.MARKS[0].strip()) + 5
     readme.write_text(readme.read_text().replace("| JSB Chorales", "| JSB chorales"))
-    with pytest.raises(ConfigError, match=rf"^README.md: expected what the records say, got another line {line};"):
+    with pytest.raises(UserError, match=rf"^README.md: expected what the records say, got another line {line};"):
         report.check(tmp_path)
     report.write(tmp_path)
     (results / "overview.svg").write_text("<svg/>")
-    with pytest.raises(ConfigError, match=r"overview.svg: expected what the records say, got another picture"):
+    with pytest.raises(UserError, match=r"overview.svg: expected what the records say, got another picture"):
         report.check(tmp_path)
 
 
@@ -103,13 +103,13 @@ def test_a_page_that_is_not_there_and_damaged_scores_are_refused(tmp_path):
     scores = tmp_path / "studies" / "trivial_baselines.json"
     for text in ("{", "[]", "{}", '{"scores": {"jsb.frequency": "many"}}'):
         scores.write_text(text)
-        with pytest.raises(ConfigError, match=rf"^{scores}: expected the scores of trivial baselines, got [^\n]*$"):
+        with pytest.raises(UserError, match=rf"^{scores}: expected the scores of trivial baselines, got [^\n]*$"):
             Report.read(tmp_path)
     scores.unlink()
     file = tmp_path / "published.toml"
     file.write_text(file.read_text().replace('page = "music"', 'page = "musik"', 1))
     with pytest.raises(
-        ConfigError, match=r"^published.toml: \[rows.jsb\] page: expected one of synthetic, .* got 'musik'$"
+        UserError, match=r"^published.toml: \[rows.jsb\] page: expected one of synthetic, .* got 'musik'$"
     ):
         Report.read(tmp_path)
 
@@ -136,7 +136,7 @@ def test_the_table_of_the_readme_has_the_rows_that_are_chosen_and_nothing_around
     lines = [line for line in text.splitlines() if line.startswith("| Chorales")]
     assert [line.split(" | ")[-1] for line in lines] == ["`--config=configs/music.py:jsb` |"]
     for broken in ("# title", before.replace(document.MARKS[1], ""), before + before):
-        with pytest.raises(ConfigError, match=r"README.md: expected one <!-- results"):
+        with pytest.raises(UserError, match=r"README.md: expected one <!-- results"):
             document.readme(broken, found)
 
 

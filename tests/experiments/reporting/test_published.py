@@ -7,7 +7,7 @@ import pytest
 from experiments.reporting import published, records, tables
 from experiments.reporting.published import Figure, Row, Target
 from experiments.runner.config import load
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 RESULTS = pathlib.Path(__file__).parents[3] / "experiments" / "results"
 PUBLISHED = """
@@ -126,7 +126,7 @@ FIGURE = "published.toml: [rows.jsb] figures[0]"
 )
 def test_a_wrong_table_is_refused_in_one_line(tmp_path, old, new, message):
     assert old in PUBLISHED
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         published.read(folder(tmp_path, PUBLISHED.replace(old, new, 1)))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
@@ -144,7 +144,7 @@ def test_a_wrong_table_is_refused_in_one_line(tmp_path, old, new, message):
 def test_a_wrong_target_is_refused_in_one_line(tmp_path, old, new, message):
     folder(tmp_path, PUBLISHED, TARGETS.replace(old, new, 1))
     read = published.read if "rows" in message else published.read_speed_targets
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read(tmp_path)
     assert str(error.value).startswith(message)
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from experiments.reporting import records
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 
 RECORD = {
     "task": "jsb",
@@ -115,5 +115,5 @@ def test_other_overrides_or_another_config_make_another_group(tmp_path):
     ],
 )
 def test_what_is_no_record_is_named(tmp_path, line, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         records.read(written(tmp_path, {}, line))

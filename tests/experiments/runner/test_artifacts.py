@@ -12,13 +12,13 @@ import pytest
 from flax import nnx
 
 from experiments import sample
-from experiments.data.fetch import DataError
 from experiments.runner import devices, loop
 from experiments.runner.config import load, resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.logging import Display
 from experiments.runner.run import load_trained
-from experiments.runner.run_folder import RunFolder, RunFolderError
+from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 from experiments.tasks import find
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 from experiments.tasks.text.char_lm import CharLM
@@ -95,7 +95,7 @@ def test_a_moved_text_is_evaluated_where_it_is(whole, place):
     loss, recorded = loss_of(place / "run", place / "moved.txt")
     np.testing.assert_allclose(loss, recorded, rtol=1e-6)
     with pytest.raises(
-        DataError, match=r"gone.txt: no such file; .* If it was moved, give its new path with --data_file$"
+        UserError, match=r"gone.txt: no such file; .* If it was moved, give its new path with --data_file$"
     ):
         loss_of(place / "run", place / "gone.txt")
 
@@ -107,7 +107,7 @@ def test_another_text_is_refused_in_one_line(place, text):
     before = sampled(place / "run")
     recorded, found = r"song.txt, 680 characters \(sha256 \w+...\)", rf"song.txt, {len(text)} characters"
     with pytest.raises(
-        DataError, match=rf"^.*run: expected the data .*, {recorded}, got {found} .* with --data_file, .*$"
+        UserError, match=rf"^.*run: expected the data .*, {recorded}, got {found} .* with --data_file, .*$"
     ):
         loss_of(place / "run", path)
     assert sampled(place / "run") == before
@@ -120,12 +120,12 @@ def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place
         pass
     assert folder.load_config() == moved
     other = dataclasses.replace(moved, task=dataclasses.replace(moved.task, length=9))
-    with pytest.raises(RunFolderError, match=r"another configuration: task.length: 8, not 9$"):
+    with pytest.raises(UserError, match=r"another configuration: task.length: 8, not 9$"):
         folder.refuse_others(other)
-    with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
+    with pytest.raises(UserError, match=r"another configuration: task\.text_file: "):
         folder.refuse_others(dataclasses.replace(moved, task=CharLM.with_user_path(moved.task, "")))
     folder.artifacts.unlink()
-    with pytest.raises(RunFolderError, match=r"another configuration: task\.text_file: "):
+    with pytest.raises(UserError, match=r"another configuration: task\.text_file: "):
         folder.refuse_others(configuration(place / "song.txt"))
 
 
@@ -142,7 +142,7 @@ def test_a_run_of_an_earlier_version_learns_once_more_and_says_so(whole, place):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": {}, "artifacts": {}}', '{"data": null, "artifacts": []}'])
 def test_damaged_artifacts_are_named(place, text):
     (place / "run" / "artifacts.json").write_text(text)
-    with pytest.raises(DataError, match=r"^.*artifacts\.json is damaged: .*$"):
+    with pytest.raises(UserError, match=r"^.*artifacts\.json is damaged: .*$"):
         sampled(place / "run")
 
 
@@ -151,7 +151,7 @@ def test_artifacts_that_lack_something_are_named(place):
     content = json.loads(path.read_text())
     del content["artifacts"]["vocabulary"]
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"artifacts\.json is damaged: it lacks vocabulary$"):
+    with pytest.raises(UserError, match=r"artifacts\.json is damaged: it lacks vocabulary$"):
         sampled(place / "run")
 
 
@@ -191,7 +191,7 @@ def test_rows_that_came_later_do_not_move_the_splits(tmp_path):
             jax.tree.map(np.testing.assert_array_equal, one, other)
     values[3, 1] += 1e-9
     write_series(path, values)
-    with pytest.raises(DataError, match=r"trained on, own.csv, 60 rows of a, b \(sha256 .*, got own.csv, 60 rows"):
+    with pytest.raises(UserError, match=r"trained on, own.csv, 60 rows of a, b \(sha256 .*, got own.csv, 60 rows"):
         Forecasting(config, None, tmp_path).check_data(tmp_path, "--data_file")
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments import files
-from experiments.runner.checkpoints import CheckpointError, Checkpoints, Progress, digests
+from experiments.runner.checkpoints import Checkpoints, Progress, digests
+from experiments.schema import UserError
 
 TEMPLATE = {"W": jnp.zeros((3, 4)), "deep": ({"b": jnp.zeros(5)}, jnp.zeros((), jnp.int32))}
 
@@ -102,7 +103,7 @@ def test_no_usable_checkpoint_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)
     cut(tmp_path / "step_10" / "progress.json")
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be used: .*step_10 is damaged in progress.json"):
+    with pytest.raises(UserError, match=r"no checkpoint can be used: .*step_10 is damaged in progress.json"):
         checkpoints.restore(TEMPLATE)
 
 
@@ -143,7 +144,7 @@ def test_errors_in_writing_are_said_in_the_systems_words(monkeypatch, tmp_path):
 
     monkeypatch.setattr(checkpoints, "_write", fail)
     expected = rf"^the checkpoint of step 20 cannot be written to {tmp_path}: No space left on device; the earlier"
-    with pytest.raises(CheckpointError, match=expected):
+    with pytest.raises(UserError, match=expected):
         save(checkpoints, 20)
     assert_restores(checkpoints, 10)
 
@@ -162,7 +163,7 @@ leaves_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExcepti
 
 
 def assert_refuses_arrays(folder, template):
-    with pytest.raises(CheckpointError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
+    with pytest.raises(UserError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
         Checkpoints(folder).restore(template)
     gc.collect()
 

@@ -87,7 +87,7 @@ def test_a_run_is_read_in_any_locale(tmp_path):
 
 
 def test_a_refusal_is_one_line_whatever_it_quotes():
-    program = r"from experiments.schema import ConfigError; raise ConfigError('got a\nb\u2028c\x1b[31m \u00e4')"
+    program = r"from experiments.schema import UserError; raise UserError('got a\nb\u2028c\x1b[31m \u00e4')"
     status, _, stderr = run(program, PYTHONUTF8="1")
     assert (status, stderr.decode()) == (1, "error: got a\\nb\\u2028c\\x1b[31m ä\n")
 

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.runner.config import differences, load, resolve, with_variant
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks import TASKS
 from tests.experiments.config_files import NAMES
 
@@ -72,7 +72,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("values", "message"), REFUSED)
 def test_refuses_in_one_line(values, message):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         resolve(ConfigDict(values))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from experiments.runner import devices
+from experiments.schema import UserError
 
 
 @pytest.mark.parametrize(("number", "most", "expected"), [(64, 2, 2), (9, 2, 1), (12, 8, 6), (7, 8, 7), (1, 4, 1)])
@@ -42,5 +43,5 @@ def test_requests_what_is_asked_for_or_as_many_cores_as_divide_the_batch(
     ("count", "message"), [(9, "from 1 to 8"), (5, "divides the batch size 12"), (0, "from 1 to 8")]
 )
 def test_refuses_what_cannot_be(count, message):
-    with pytest.raises(devices.DeviceError, match=message):
+    with pytest.raises(UserError, match=message):
         devices.make_mesh(12, count)

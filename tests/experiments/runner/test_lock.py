@@ -10,7 +10,8 @@ import textwrap
 
 import pytest
 
-from experiments.runner.run_folder import LockError, locked
+from experiments.runner.run_folder import locked
+from experiments.schema import UserError
 
 HOLDER = textwrap.dedent(
     """
@@ -34,7 +35,7 @@ def holder(tmp_path):
 
 def test_another_process_is_refused_and_told_who_holds_it(tmp_path, holder):
     expected = f"is in use: process {holder.pid} on {platform.node()} is at work there"
-    with pytest.raises(LockError, match=expected), locked(tmp_path / "lock"):
+    with pytest.raises(UserError, match=expected), locked(tmp_path / "lock"):
         pass
     assert json.loads((tmp_path / "lock").read_text()) == {"pid": holder.pid, "host": platform.node()}
 
@@ -50,7 +51,7 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path, holder):
 
 def test_a_lock_of_another_host_is_refused_and_stays(tmp_path):
     (tmp_path / "lock").write_text('{"pid": 7, "host": "elsewhere"}')
-    with pytest.raises(LockError, match=r"process 7 on elsewhere .* if it is gone, delete that file"):
+    with pytest.raises(UserError, match=r"process 7 on elsewhere .* if it is gone, delete that file"):
         locked(tmp_path / "lock").__enter__()
     assert (tmp_path / "lock").exists()
 

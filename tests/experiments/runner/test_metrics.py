@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.runner.logging import MetricsFile, read_rows
+from experiments.schema import UserError
 
 
 def write(path, after, steps):
@@ -34,7 +35,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
 def test_a_damaged_line_is_an_error_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1}) + "\n{oops\n" + json.dumps({"step": 2}) + "\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl:2: expected a row of metrics in JSON"):
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: expected a row of metrics in JSON"):
         read_rows(path)
 
 

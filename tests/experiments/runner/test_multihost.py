@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments.runner.processes import HEARTBEAT, Cluster, ProcessError
+from experiments.runner.processes import HEARTBEAT, Cluster
+from experiments.schema import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
 TEXT = "So long as men can breathe, or eyes can see,\nSo long lives this, and this gives life to thee.\n" * 40
@@ -178,6 +179,6 @@ def test_what_the_first_process_refuses_ends_all_with_a_line_each(start, tmp_pat
     ],
 )
 def test_a_cluster_is_told_of_in_full_or_not_at_all(arguments, message):
-    with pytest.raises(ProcessError, match=message):
+    with pytest.raises(UserError, match=message):
         Cluster(*arguments)
     assert Cluster() == Cluster(None, None, None)

@@ -12,13 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.data.fetch import DataError
 from experiments.runner import devices
 from experiments.runner.config import load, resolve
 from experiments.runner.memory import refuse_too_large
 from experiments.runner.optimizer import learning_rate, make_optimizer
 from experiments.runner.step import initial_state, make_train_step, place
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks import find
 from tests.experiments.programs import SONG
 
@@ -116,7 +115,7 @@ def test_five_hundred_mutated_configs_are_run_or_refused_in_one_line(tmp_path_fa
             task = find(config.task.name)(config.task, None)
             mesh = devices.make_mesh(task.batch_size, count)
             refuse_too_large(task, config.model, mesh)
-        except (ConfigError, DataError, devices.DeviceError) as error:
+        except UserError as error:
             message = str(error)
             assert LINE.fullmatch(message), message
             outcomes["refused"] += 1

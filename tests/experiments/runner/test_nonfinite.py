@@ -14,6 +14,7 @@ from experiments.runner.config import resolve
 from experiments.runner.logging import Display, read_rows
 from experiments.runner.loop import NonFiniteError
 from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 from experiments.tasks.synthetic.adding import Adding
 
 VALUES = {
@@ -116,5 +117,5 @@ def test_a_folder_that_was_to_stop_may_go_on_and_skip(tmp_path):
     skipping = dataclasses.replace(config, train=dataclasses.replace(config.train, on_nonfinite="skip"))
     with folder.claimed(skipping):
         assert folder.load_config() == skipping
-    with pytest.raises(Exception, match=r"another configuration: train.on_nonfinite: 'skip', not 'stop'"):
+    with pytest.raises(UserError, match=r"another configuration: train.on_nonfinite: 'skip', not 'stop'"):
         folder.refuse_others(config)

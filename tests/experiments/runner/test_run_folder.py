@@ -3,7 +3,8 @@
 import pytest
 
 from experiments.runner import environment
-from experiments.runner.run_folder import SUMMARY, RunFolder, RunFolderError
+from experiments.runner.run_folder import SUMMARY, RunFolder
+from experiments.schema import UserError
 from tests.experiments.programs import programs, wait_until
 
 
@@ -18,16 +19,16 @@ from tests.experiments.programs import programs, wait_until
 @pytest.mark.parametrize("text", ["", '{"task": ', "3", "null"])
 def test_a_damaged_file_is_named(tmp_path, name, read, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(RunFolderError, match=rf"^.*{name} is damaged: .*$"):
+    with pytest.raises(UserError, match=rf"^.*{name} is damaged: .*$"):
         read(RunFolder(tmp_path))
 
 
 def test_an_object_is_no_array_and_the_other_way_round(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     (tmp_path / "environment.json").write_text("{}")
-    with pytest.raises(RunFolderError, match=r"expected a JSON object, got \[\]"):
+    with pytest.raises(UserError, match=r"expected a JSON object, got \[\]"):
         RunFolder(tmp_path).load_config()
-    with pytest.raises(RunFolderError, match=r"expected a JSON array, got \{\}"):
+    with pytest.raises(UserError, match=r"expected a JSON array, got \{\}"):
         environment.append(RunFolder(tmp_path), 0, {})
 
 
@@ -35,7 +36,7 @@ def test_a_summary_that_lacks_something_is_none(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_summary() is None
     folder.summary.write_text("{" + ", ".join(f'"{name}": 0' for name in SUMMARY[:-1]) + "}")
-    with pytest.raises(RunFolderError, match=r"summary\.json is damaged: it lacks commit"):
+    with pytest.raises(UserError, match=r"summary\.json is damaged: it lacks commit"):
         folder.read_summary()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.runner import sweep
 from experiments.runner.sweep import Row, parsed, points, value_of
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.synthetic.adding import Adding, AddingConfig
 from experiments.tasks.text.char_lm import CharLM, CharLMConfig
 
@@ -74,7 +74,7 @@ def test_commas_in_brackets_belong_to_a_value():
 )
 def test_refuses_in_one_line_before_anything_is_run(grid, message):
     values = {"task": {"name": "char_lm"}} if "text_file" in grid[0] else VALUES
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         points(values, grid, 1, FOLDER)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)

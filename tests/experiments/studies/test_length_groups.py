@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.studies.length_groups import by_length, edges_of, plot, table
 from experiments.tasks.translation.multi30k import sacrebleu_metrics
 
@@ -48,6 +48,6 @@ def test_the_table_has_a_row_a_group_and_the_plot_a_line_a_run():
     ],
 )
 def test_refuses_edges_that_are_none(values, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         edges_of(values)
     assert edges_of([" 4", "8"]) == [4, 8]

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.studies import results
 from tests.experiments.programs import programs
 
@@ -19,7 +19,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
     path = tmp_path / "efficiency.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=rf"^{path}: expected the results of a study, {told}$"):
+    with pytest.raises(UserError, match=rf"^{path}: expected the results of a study, {told}$"):
         results.read(path)
     path.write_text('{"seconds": 3}')
     assert results.read(path) == {"seconds": 3}

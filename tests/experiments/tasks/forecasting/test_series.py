@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.tasks.forecasting.series import Scaling, SeriesError, read_csv, read_table, windows
+from experiments.schema import UserError
+from experiments.tasks.forecasting.series import Scaling, read_csv, read_table, windows
 
 GOOD = """date,load,OT,note
 2016-07-01 00:00:00,1.5,30,a
@@ -63,7 +64,7 @@ def test_only_line_ends_outside_quotes_end_rows(tmp_path):
     np.testing.assert_array_equal(series.values, [[1], [2], [3]])
     named = read_csv(write(tmp_path, f'"a{SEPARATORS}b"\n1\n2\n'), date_column="")
     assert named.columns == (f"a{SEPARATORS}b",)
-    with pytest.raises(SeriesError, match=r"mine.csv:6: expected a number in column 'x', got 'z'"):
+    with pytest.raises(UserError, match=r"mine.csv:6: expected a number in column 'x', got 'z'"):
         read_csv(write(tmp_path, text.replace(",3,", ",z,").replace("\r2016", "\n2016")), ("x",))
 
 
@@ -155,20 +156,20 @@ def test_a_constant_loses_its_mean_alone():
 )
 def test_refuses_in_one_line_that_names_file_and_line(tmp_path, text, columns, message):
     path = write(tmp_path, text)
-    with pytest.raises(SeriesError, match=re.escape(f"{tmp_path}/{message}")) as caught:
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/{message}")) as caught:
         read_csv(path, columns)
     assert "\n" not in str(caught.value)
 
 
 def test_refuses_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(SeriesError, match=r"none.csv: expected a readable CSV file \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"none.csv: expected a readable CSV file \(No such file or directory\)"):
         read_csv(tmp_path / "none.csv")
 
 
 def test_reads_a_gzipped_table(tmp_path):
     path = write(tmp_path, gzip.compress(b"1,2\n3,4\n"), "table.txt.gz")
     np.testing.assert_array_equal(read_table(path, ("a", "b")).values, [[1, 2], [3, 4]])
-    with pytest.raises(SeriesError, match=r"expected 3 columns, got 2"):
+    with pytest.raises(UserError, match=r"expected 3 columns, got 2"):
         read_table(path, ("a", "b", "c"))
 
 

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.forecasting import task as forecasting_task
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig, pinball
 
@@ -173,13 +173,13 @@ def test_the_pinball_loss_is_least_at_the_quantile():
     ],
 )
 def test_refuses_settings_that_do_not_serve(tmp_path, values, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make(write(tmp_path, values), **options)
 
 
 def test_refuses_a_window_that_segments_do_not_fill(tmp_path, values):
     task = make(write(tmp_path, values))
-    with pytest.raises(ConfigError, match=r"model.segment: expected a divisor of task.window=7, got 2"):
+    with pytest.raises(UserError, match=r"model.segment: expected a divisor of task.window=7, got 2"):
         task.model(task.ModelConfig(segment=2), nnx.Rngs(0))
-    with pytest.raises(ConfigError, match=r"csv_file: expected a file with dataset=\"csv\""):
+    with pytest.raises(UserError, match=r"csv_file: expected a file with dataset=\"csv\""):
         ForecastingConfig(csv_file="mine.csv")

@@ -8,7 +8,7 @@ import gzip
 import numpy as np
 import pytest
 
-from experiments.data.fetch import DataError
+from experiments.schema import UserError
 from experiments.tasks.images import mnist
 from experiments.tasks.images.mnist import MNIST, ORDER, MNISTConfig
 
@@ -66,5 +66,5 @@ def test_by_hand(tmp_path):
     ],
 )
 def test_another_file_is_refused(tmp_path, content, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         mnist.read(written(tmp_path, content))

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.music.model import Polyphony, PolyphonyConfig, masks
 
 K = 4
@@ -83,5 +83,5 @@ def test_the_masks_by_hand():
 
 
 def test_units_between_keys_that_are_independent_are_refused():
-    with pytest.raises(ConfigError, match="chord_size"):
+    with pytest.raises(UserError, match="chord_size"):
         PolyphonyConfig(chord_size=5).check()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.fetch import DownloadError
+from experiments.schema import UserError
 from experiments.tasks.speech import an4
 from experiments.tasks.speech.an4 import VOCABULARY, An4, An4Config, spelled
 from experiments.tasks.speech.features import standardised, with_deltas
@@ -139,5 +139,5 @@ def test_utterances_keep_their_own_frames_and_text(data_file, data_dir):
 
 
 def test_where_the_corpus_is_missing_the_line_says_where_it_comes_from(tmp_path):
-    with pytest.raises(DownloadError, match=r"an4_mfcc.npz is not at .*http://www.speech.cs.cmu.edu/databases/an4/"):
+    with pytest.raises(UserError, match=r"an4_mfcc.npz is not at .*http://www.speech.cs.cmu.edu/databases/an4/"):
         an4.load(str(tmp_path))

@@ -5,7 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from experiments.tasks.speech.features import AudioError, deltas, read_cepstra, stacked, standardised, with_deltas
+from experiments.schema import UserError
+from experiments.tasks.speech.features import deltas, read_cepstra, stacked, standardised, with_deltas
 
 
 def ramp(T=9):
@@ -52,7 +53,7 @@ def test_feature_files_are_read_in_either_byte_order(tmp_path, order):
     read = read_cepstra(path, 13)
     np.testing.assert_array_equal(read, frames)
     assert read.dtype == np.float32
-    with pytest.raises(AudioError, match=r"one.mfc: expected a Sphinx feature file with 12 cepstra a frame"):
+    with pytest.raises(UserError, match=r"one.mfc: expected a Sphinx feature file with 12 cepstra a frame"):
         read_cepstra(path, 12)
 
 
@@ -60,10 +61,10 @@ def test_feature_files_are_read_in_either_byte_order(tmp_path, order):
 def test_other_files_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "other.mfc"
     path.write_bytes(content)
-    with pytest.raises(AudioError, match=rf"got {len(content)} bytes of something else$"):
+    with pytest.raises(UserError, match=rf"got {len(content)} bytes of something else$"):
         read_cepstra(path, 13)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(AudioError, match=r"none.mfc: expected a readable file \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"none.mfc: expected a readable file \(No such file or directory\)"):
         read_cepstra(tmp_path / "none.mfc", 13)

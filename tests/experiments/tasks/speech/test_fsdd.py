@@ -11,8 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments.data.fetch import DataError
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.speech import fsdd
 from experiments.tasks.speech.fsdd import BUCKETS, SPEAKERS, Fsdd, FsddConfig
 
@@ -54,7 +53,7 @@ def test_a_speaker_left_out_is_heard_in_the_test_alone(make):
 
 @pytest.mark.parametrize("options", [{"validation_speaker": "theo"}, {"speaker": "theo", "validation_speaker": "theo"}])
 def test_a_validation_speaker_is_another_one_than_the_one_left_out(options):
-    with pytest.raises(ConfigError, match="validation_speaker: expected another speaker than a named `speaker`"):
+    with pytest.raises(UserError, match="validation_speaker: expected another speaker than a named `speaker`"):
         FsddConfig(**options)
 
 
@@ -137,5 +136,5 @@ def test_members_are_known_by_their_folder_and_name(tmp_path, monkeypatch):
     np.testing.assert_allclose(second.samples, samples / 32768)
     archive(tmp_path / "b.tar.gz", rate=16000)
     monkeypatch.setattr(fsdd, "fetch", lambda *_: tmp_path / "b.tar.gz")
-    with pytest.raises(DataError, match=r"recordings/7_theo_3.wav: expected 8 kHz, .* got \(16000, 1, 2\)"):
+    with pytest.raises(UserError, match=r"recordings/7_theo_3.wav: expected 8 kHz, .* got \(16000, 1, 2\)"):
         fsdd.load(None)

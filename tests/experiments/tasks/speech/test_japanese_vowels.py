@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.data.fetch import DataError
+from experiments.schema import UserError
 from experiments.tasks.classifier import ClassifierConfig
 from experiments.tasks.speech import japanese_vowels
 from experiments.tasks.speech.japanese_vowels import JapaneseVowels, JapaneseVowelsConfig
@@ -78,5 +78,5 @@ def test_by_hand(tmp_path):
     ],
 )
 def test_what_is_no_sequence_is_named(tmp_path, lines, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         japanese_vowels.read(written(tmp_path, lines))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from experiments.tasks.speech.features import AudioError
+from experiments.schema import UserError
 from experiments.tasks.speech.wav import read_wav
 
 
@@ -96,27 +96,27 @@ def test_a_24_bit_file_that_is_cut_and_a_stream_of_unknown_size_are_read(tmp_pat
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_samples_that_are_not_finite_are_refused(tmp_path, value):
     wavfile.write(tmp_path / "a.wav", 8000, np.array([0.5, value], np.float32))
-    with pytest.raises(AudioError, match=r"a.wav: expected finite samples, got NaN or infinity"):
+    with pytest.raises(UserError, match=r"a.wav: expected finite samples, got NaN or infinity"):
         read_wav(tmp_path / "a.wav", 8000)
 
 
 def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
-    with pytest.raises(AudioError, match=r"none.wav: expected a readable file \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"none.wav: expected a readable file \(No such file or directory\)"):
         read_wav(tmp_path / "none.wav", 8000)
     (tmp_path / "text.wav").write_text("this is no sound")
-    with pytest.raises(AudioError, match=r"text.wav: expected a WAV file \(.*\)$"):
+    with pytest.raises(UserError, match=r"text.wav: expected a WAV file \(.*\)$"):
         read_wav(tmp_path / "text.wav", 8000)
     wavfile.write(tmp_path / "whole.wav", 8000, np.zeros(100, np.int16))
     warnings.simplefilter("ignore")  # of cut files
     whole = (tmp_path / "whole.wav").read_bytes()
     for number, place in product((0, 1, 255), range(4, 44)):  # every byte of the header
         (tmp_path / "hurt.wav").write_bytes(whole[:place] + bytes([number]) + whole[place + 1 :])
-        with contextlib.suppress(AudioError):
+        with contextlib.suppress(UserError):
             read_wav(tmp_path / "hurt.wav", 8000)
     for length in range(len(whole)):
         (tmp_path / "cut.wav").write_bytes(whole[:length])
-        with contextlib.suppress(AudioError):
+        with contextlib.suppress(UserError):
             read_wav(tmp_path / "cut.wav", 8000)
     wavfile.write(tmp_path / "empty.wav", 8000, np.zeros(0, np.int16))
-    with pytest.raises(AudioError, match=r"empty.wav: expected at least one sample, got none"):
+    with pytest.raises(UserError, match=r"empty.wav: expected at least one sample, got none"):
         read_wav(tmp_path / "empty.wav", 8000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.text.char_lm import CharLM, CharLMConfig
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
 
@@ -157,5 +157,5 @@ def test_refuses_a_text_that_does_not_serve(tmp_path, content, options, message)
     path = tmp_path / "none.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         make(str(path), **options)

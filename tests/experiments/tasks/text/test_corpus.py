@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from experiments.tasks.text.corpus import TextError, Vocabulary, read_text
+from experiments.schema import UserError
+from experiments.tasks.text.corpus import Vocabulary, read_text
 
 
 def test_symbols_are_numbered_by_code_point_over_all_texts():
@@ -73,7 +74,7 @@ def test_text_is_read_as_it_is(tmp_path):
 def test_bad_utf8_is_named_with_its_place(tmp_path, data, place):
     path = tmp_path / "text"
     path.write_bytes(data)
-    with pytest.raises(TextError) as caught:
+    with pytest.raises(UserError) as caught:
         read_text(path)
     line = data[: data.index(bytes([int(place[2:4], 16)]))].count(b"\n") + 1
     assert str(caught.value) == f"{path}:{line}: expected UTF-8 text, got byte {place}"
@@ -92,5 +93,5 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     assert read_text(path) == "ab\n"
     for encoding, name in (("utf-16", "UTF-16 .little endian."), ("utf-16-be", "UTF-16 .big"), ("utf-32", "UTF-32")):
         path.write_bytes("\ufeffab".encode(encoding) if encoding == "utf-16-be" else "ab".encode(encoding))
-        with pytest.raises(TextError, match=rf"text: expected UTF-8 text, got {name}"):
+        with pytest.raises(UserError, match=rf"text: expected UTF-8 text, got {name}"):
             read_text(path)

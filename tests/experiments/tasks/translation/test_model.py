@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
 
 B, S, T, V = 3, 5, 4, 11
@@ -78,5 +78,5 @@ def test_tied_weights_are_one_array():
 
 
 def test_refuses_an_attention_size_without_attention():
-    with pytest.raises(ConfigError, match='attention_size: expected the default for attention="none", got 7'):
+    with pytest.raises(UserError, match='attention_size: expected the default for attention="none", got 7'):
         EncoderDecoderConfig(attention="none", attention_size=7)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.schema import ConfigError
+from experiments.schema import UserError
 from experiments.tasks.translation.beam import beam_search
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
 from experiments.tasks.translation.multi30k import (
@@ -212,7 +212,7 @@ def test_a_batch_of_two_pairs_in_numbers():
 
 def test_refuses_a_vocabulary_larger_than_the_text_gives(folder):
     task = Multi30k(dataclasses.replace(SMALL, vocabulary_size=50_000), folder)
-    with pytest.raises(ConfigError, match=r"^task.vocabulary_size: expected one that the text allows, got 50000 \("):
+    with pytest.raises(UserError, match=r"^task.vocabulary_size: expected one that the text allows, got 50000 \("):
         task.model(EncoderDecoderConfig(), nnx.Rngs(0))
 
 

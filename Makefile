@@ -4,6 +4,7 @@
 # And:
 #   make lint         formatting, lint and types
 #   make format       rewrite the sources as `make lint` wants them
+#   make test-core    the core against the oracle once more, compiled as users compile it
 #   make test-slow    the rest: whole runs, several processes, killed trainings, full disks, broken files
 #   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
 #   make aot          ahead-of-time compilation for an accelerator that is not there
@@ -28,17 +29,20 @@ endif
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
 
-.PHONY: demo test test-slow test-peers aot test-newest test-install lint format clean
+.PHONY: demo test test-core test-slow test-peers aot test-newest test-install lint format clean
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 	@echo "RESULTS.md has every other task: what came out, published figures beside it, and the command that repeats it"
 
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
-# of small programs, so here the compiler optimises little; test-slow, but for mutated configs, and test-peers compile
-# as users do.
+# of small programs, so here the compiler optimises little; test-core, test-slow, but for mutated configs, and test-peers
+# compile as users do.
 test: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow" --ignore=tests/conformance tests
+
+test-core: $(VENV)/.with-test
+	JAX_PLATFORMS=cpu $(PYTEST) tests/gru_jax/cells tests/gru_jax/unroll/test_unroll.py
 
 test-slow: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu $(PYTEST) -m "(faults or slow) and not aot" --ignore=tests/conformance tests

@@ -5,10 +5,13 @@ Rectified Linear Units", 2015 (the ReLU).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
+from jax.tree_util import register_static
 
 from gru_jax import arguments
 from gru_jax.cells import initializers
@@ -21,6 +24,7 @@ from gru_jax.types import Array, DType, Initializer
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
+@partial(export.register_namedtuple_serialization, serialized_name="gru_jax.ElmanParams")
 class ElmanParams(NamedTuple):
     """The parameters of an Elman network.
 
@@ -35,6 +39,7 @@ class ElmanParams(NamedTuple):
     b: Any
 
 
+@register_static
 @dataclass(frozen=True)
 class Elman:
     """An Elman cell:

@@ -5,10 +5,13 @@ Translation", 2014.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
+from jax.tree_util import register_static
 
 from gru_jax import arguments
 from gru_jax.cells import initializers
@@ -20,6 +23,7 @@ from gru_jax.cells.streaming import streaming_step
 from gru_jax.types import Array, DType, Initializer
 
 
+@partial(export.register_namedtuple_serialization, serialized_name="gru_jax.GRUParams")
 class GRUParams(NamedTuple):
     """The parameters of a GRU. Columns are `[r | z | n]`.
 
@@ -47,6 +51,7 @@ class Coefficients(NamedTuple):
     r: Any  # for reset="before"
 
 
+@register_static
 @dataclass(frozen=True)
 class GRU:
     """A GRU cell:

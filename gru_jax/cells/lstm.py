@@ -4,10 +4,13 @@ References: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; Gers et 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
+from jax.tree_util import register_static
 
 from gru_jax import arguments
 from gru_jax.cells import initializers
@@ -19,6 +22,7 @@ from gru_jax.cells.streaming import streaming_step
 from gru_jax.types import Array, DType, Initializer
 
 
+@partial(export.register_namedtuple_serialization, serialized_name="gru_jax.LSTMParams")
 class LSTMParams(NamedTuple):
     """The parameters of an LSTM. Columns are `[i | f | g | o]`.
 
@@ -33,6 +37,7 @@ class LSTMParams(NamedTuple):
     b: Any
 
 
+@partial(export.register_namedtuple_serialization, serialized_name="gru_jax.LSTMState")
 class LSTMState(NamedTuple):
     """The state of an LSTM. Name its fields: Flax's carry is the plain tuple (c, h), in the other order.
 
@@ -56,6 +61,7 @@ class Coefficients(NamedTuple):
     f: Array
 
 
+@register_static
 @dataclass(frozen=True)
 class LSTM:
     """An LSTM cell:

@@ -4,9 +4,12 @@ Reference: Gers and Schmidhuber, "Recurrent Nets that Time and Count", 2000.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import export
+from jax.tree_util import register_static
 
 from gru_jax import arguments
 from gru_jax.cells import LSTM, LSTMParams, LSTMState
@@ -15,6 +18,7 @@ from gru_jax.cells.matmul import matmul
 from gru_jax.types import Array, DType
 
 
+@partial(export.register_namedtuple_serialization, serialized_name="gru_jax.PeepholeLSTMParams")
 class PeepholeLSTMParams(NamedTuple):
     """The parameters of an LSTM with peepholes. Columns are `[i | f | g | o]`.
 
@@ -31,6 +35,7 @@ class PeepholeLSTMParams(NamedTuple):
     P: Any
 
 
+@register_static
 @dataclass(frozen=True)
 class PeepholeLSTM:
     """An LSTM whose gates see the memory:

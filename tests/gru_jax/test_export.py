@@ -298,3 +298,41 @@ def test_an_initializer_that_is_a_function_is_left_out(tmp_path):
     read, params_read = load_weights(tmp_path / "lstm.safetensors")
     assert read == gru_jax.LSTM(0.5)
     assert_same_bits(params_read, params)
+
+
+SERIALIZED = """
+import sys
+import jax
+import numpy as np
+import gru_jax
+from gru_jax.interop.peephole_lstm import PeepholeLSTMParams
+
+program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+ones = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), program.in_avals)
+(gru, lstm, elman, peephole, xs), _ = jax.tree.unflatten(program.in_tree, ones)
+assert [type(a) for a in (gru, lstm, elman)] == [gru_jax.GRUParams, gru_jax.LSTMParams, gru_jax.ElmanParams]
+assert type(peephole) is PeepholeLSTMParams
+state = program.call(gru, lstm, elman, peephole, xs)
+assert type(state) is gru_jax.LSTMState, type(state)
+np.savez(sys.argv[2], h=state.h, c=state.c)
+"""
+
+
+def test_programs_of_named_tuples_are_serialized(tmp_path):
+    """Parameters in, a state out, into another process."""
+    cells = [CELLS[name] for name in ("gru_after", "lstm", "elman", "peephole_lstm")]
+
+    def state(*arguments):
+        *params, xs = arguments
+        h = sum(gru_jax.unroll(cell, p, xs)[0].mean(1) for cell, p in zip(cells, params, strict=True))
+        return gru_jax.unroll(cells[1], params[1], xs, gru_jax.LSTMState(h=h, c=2 * h))[1]
+
+    arguments = *(cell.init(jax.random.key(0), I, H) for cell in cells), jnp.ones((2, 5, I))
+    arguments = jax.tree.map(jnp.ones_like, arguments)
+    (tmp_path / "program").write_bytes(export.export(jax.jit(state))(*arguments).serialize())
+    command = [sys.executable, "-c", SERIALIZED, str(tmp_path / "program"), str(tmp_path / "state.npz")]
+    subprocess.run(command, check=True)
+    found = np.load(tmp_path / "state.npz")
+    expected = state(*arguments)
+    np.testing.assert_allclose(found["h"], expected.h, rtol=1e-5)
+    np.testing.assert_allclose(found["c"], expected.c, rtol=1e-5)

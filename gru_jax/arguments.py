@@ -21,6 +21,18 @@ def as_array(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
+def from_lists(name: str, value: Any, dtype: DType) -> Any:
+    """Returns a list or tuple of numbers, nested or not, as an array, of `dtype` where it is empty; else `value`."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    try:
+        known = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+        array = np.asarray(value) if known else jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected an array, or lists that make one, got {value!r}") from None
+    return array if array.size else array.astype(dtype)
+
+
 def floating(name: str, value: Any) -> Array:
     """Returns `value` as an array of floating-point numbers."""
     array = as_array(name, value)
@@ -60,6 +72,9 @@ def boolean(name: str, value: Any) -> None:
 
 
 def positive_int(name: str, value: Any) -> None:
+    if isinstance(value, Tracer):
+        way = "bind it with functools.partial or name it in jit's static_argnames"
+        raise TypeError(f"{name}: expected a positive integer, got a traced {value.dtype}: {way}")
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected a positive integer, got {value!r}")
     if value < 1:

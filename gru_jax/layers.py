@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import register_static
 
 from gru_jax import arguments
 from gru_jax.cells.base import Cell
@@ -21,6 +22,7 @@ MERGES: dict[str, Callable[[Array, Array], Array]] = {
 """How the outputs of two directions become one, in the words of Keras."""
 
 
+@register_static
 @dataclass(frozen=True)
 class Stack:
     """Layers of one kind of cell, each fed the outputs of the one below.

@@ -5,7 +5,9 @@ a sequence's length, and `Resets` in the direction of the run, each None where t
 else. Gates, states and sums are in float32 where the parameters have 16 bits.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,8 @@ def unroll(
     xs: Array,
     h0: State | None = None,
     *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
+    lengths: Array | Sequence[int] | None = None,
+    resets: Array | Sequence[Any] | None = None,
     reset_state: State | None = None,
     reverse: bool = False,
     time_major: bool = False,
@@ -46,18 +48,20 @@ def unroll(
     """Runs `cell` through time: `h_t = step(h_{t-1}, x_t)`.
 
     Args:
-      cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack` of them.
+      cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack` of them. `jax.jit(unroll)` takes it as it is; a class
+        of your own needs `jax.tree_util.register_static` for that, or `static_argnums=0`.
       params: what `cell.init` returned.
       xs: (..., T, I), inputs in the parameters' dtype, with any number of batch axes; (T, ..., I) if time_major.
       h0: the initial state, arrays (..., H) in the parameters' dtype, or in float32 beside 16-bit parameters; None for
         zeros.
-      lengths: (...,) integers from 0 to T. Past its length a sequence's outputs are zero and its state is held, so
-        that h_last is the state at its last real step. What xs holds there has no effect, not even on gradients.
-      resets: (..., T) booleans, (T, ...) if time_major. True marks the first step of an episode: nothing passes between
-        it and the step before. The state before that step is `reset_state`, whatever h0 was; h0 is the state before the
-        first step, where that is not marked. With reverse=True a mark at t cuts between the same two steps: going down,
-        the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Nor has one at or past a
-        sequence's length. So episodes packed into one sequence give what each gives alone.
+      lengths: (...,) integers from 0 to T, or a list of them. Past its length a sequence's outputs are zero and its
+        state is held, so that h_last is the state at its last real step. What xs holds there has no effect, not even
+        on gradients.
+      resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode:
+        nothing passes between it and the step before. The state before that step is `reset_state`, whatever h0 was; h0
+        is the state before the first step, where that is not marked. With reverse=True a mark at t cuts between the
+        same two steps: going down, the state is `reset_state` before step t - 1, and a mark at step 0 has no effect.
+        Nor has one at or past a sequence's length. So episodes packed into one sequence give what each gives alone.
       reset_state: the state that an episode starts from; None for zeros. It has the structure of h0, with arrays
         (..., H), or (..., T, H) for a state per mark, read where resets is true; (T, ..., H) if time_major.
       reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
@@ -73,7 +77,7 @@ def unroll(
         the recurrence twice. "auto" is "recompute" with narrower products, and on a CPU in several blocks with H up to
         128: there it is faster; else "save".
       block_length: the number of steps that the fused backend works on at once; None to choose it by size.
-      key: a PRNG key for a `Stack`'s dropout; None for no dropout. It is consumed.
+      key: a PRNG key for a `Stack`'s dropout; None for no dropout, or for a cell alone. It is consumed.
 
     Returns:
       ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. For a `Stack` that concatenates
@@ -101,6 +105,8 @@ def unroll(
         matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     if key is not None:
         arguments.prng_key("key", key)
+        if not isinstance(cell, Network):
+            raise ValueError(f"key: expected None for a cell alone, as only a Stack drops, got a key for {cell!r}")
 
     layout = f"(T, ..., {input_size})" if time_major else f"(..., T, {input_size})"
     xs = arguments.floating("xs", xs)
@@ -118,7 +124,8 @@ def unroll(
     if h0 is not None:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
     if lengths is not None:
-        given, lengths = lengths, arguments.as_array("lengths", lengths)
+        given = arguments.from_lists("lengths", lengths, jnp.int32)
+        lengths = arguments.as_array("lengths", given)
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
         arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
@@ -127,7 +134,7 @@ def unroll(
             lengths = jnp.clip(lengths, 0, T)  # What int32 does not hold would wrap.
         lengths = lengths.astype(jnp.int32)  # A narrower dtype might not count to T.
     if resets is not None:
-        resets = arguments.as_array("resets", resets)
+        resets = arguments.as_array("resets", arguments.from_lists("resets", resets, jnp.bool_))
         if resets.dtype != jnp.bool_:
             raise TypeError(f"resets: expected booleans, got {resets.dtype}")
         expected = (T, *batch_shape) if time_major else (*batch_shape, T)

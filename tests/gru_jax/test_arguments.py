@@ -1,13 +1,15 @@
 """Wrong calls: each raises one line that names the argument, what was expected and what came."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import LSTM, GRUParams, unroll
+from gru_jax import GRU, LSTM, GRUParams, Stack, unroll
 from gru_jax.cells import Cell
-from tests.gru_jax.wrong_calls import CALLS, CELL, PARAMS, XS, B, H, I, T
+from tests.gru_jax.wrong_calls import CALLS, CELL, KEY, PARAMS, STACK, XS, B, H, I, T
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,74 @@ def test_right_calls_in_unusual_clothes_pass():
     expected, _ = unroll(CELL, PARAMS, XS, lengths=jnp.array([3, 7]))
     np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
     assert LSTM(forget_bias=np.float32(1)).init(jax.random.PRNGKey(0), np.int32(I), H).U.shape == (H, 4 * H)
+
+
+@pytest.mark.parametrize(
+    "lengths", [[3, 7], (3, 7), [np.int8(3), np.uint16(7)], [jnp.array(3), 7]], ids=["list", "tuple", "NumPy", "JAX"]
+)
+def test_lengths_and_resets_in_lists(lengths):
+    resets = np.arange(T) % 3 == np.arange(B)[:, None]
+    expected, _ = unroll(CELL, PARAMS, XS, lengths=jnp.array([3, 7]), resets=resets)
+    assert not np.array_equal(expected, unroll(CELL, PARAMS, XS)[0])
+    ys, _ = unroll(CELL, PARAMS, XS, lengths=lengths, resets=resets.tolist())
+    np.testing.assert_array_equal(ys, expected)
+    ys, _ = jax.jit(unroll)(CELL, PARAMS, XS, lengths=list(lengths), resets=tuple(resets))
+    np.testing.assert_allclose(ys, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "line"),
+    [
+        ({"lengths": [3.0, 7.0]}, TypeError, "lengths: expected integers, got float32"),
+        ({"lengths": [True, False]}, TypeError, "lengths: expected integers, got bool"),
+        ({"lengths": ["3", "7"]}, TypeError, "lengths: expected an array of numbers, got one of <U1"),
+        ({"lengths": [3, None]}, TypeError, "lengths: expected an array of numbers, got one of object"),
+        (
+            {"lengths": [[3], [7, 1]]},
+            ValueError,
+            "lengths: expected an array, or lists that make one, got [[3], [7, 1]]",
+        ),
+        ({"lengths": [3]}, ValueError, "lengths: expected shape (2,), the batch axes of xs, got (1,)"),
+        ({"lengths": (3, 8)}, ValueError, "lengths: expected values from 0 to 7, got values from 3 to 8"),
+        ({"resets": [True] * T}, ValueError, "resets: expected shape (2, 7), the batch and time axes of xs, got (7,)"),
+        ({"resets": [[None] * T] * B}, TypeError, "resets: expected an array of numbers, got one of object"),
+        ({"key": KEY}, ValueError, f"key: expected None for a cell alone, as only a Stack drops, got a key for {CELL}"),
+    ],
+)
+def test_wrong_lists_and_a_key_for_a_cell_raise_one_line(options, error, line):
+    with pytest.raises(error) as caught:
+        unroll(CELL, PARAMS, XS, **options)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("transform", [jax.jit, lambda f: lambda *a: jax.eval_shape(f, *a)], ids=["jit", "eval_shape"])
+@pytest.mark.parametrize(("cell", "size"), [(CELL, "input_size"), (LSTM(), "input_size"), (STACK, "hidden_size")])
+def test_traced_sizes_raise_one_line_that_names_the_way(cell, size, transform):
+    with pytest.raises(TypeError) as caught:
+        transform(cell.init)(KEY, I, H)
+    way = "bind it with functools.partial or name it in jit's static_argnames"
+    assert str(caught.value) == f"init: {size}: expected a positive integer, got a traced int32: {way}"
+
+
+def test_an_empty_list_for_an_empty_batch():
+    assert unroll(CELL, PARAMS, XS[:0], lengths=[])[0].shape == (0, T, H)
+
+
+@pytest.mark.parametrize("cell", [CELL, STACK], ids=["GRU", "Stack"])
+def test_parameters_are_drawn_under_transformations_where_sizes_are_bound(cell):
+    expected = cell.init(KEY, I, H)
+    init = partial(cell.init, input_size=I, hidden_size=H)
+    for drawn in (jax.jit(init)(KEY), jax.jit(cell.init, static_argnums=(1, 2))(KEY, I, H)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), drawn, expected)
+    shapes = jax.eval_shape(init, KEY)
+    assert jax.tree.map(jnp.shape, expected) == jax.tree.map(lambda a: a.shape, shapes)
+
+
+def test_a_key_that_drops_nothing_is_taken_by_a_stack():
+    """So that one program runs stacks with and without dropout."""
+    stack = Stack(GRU())
+    params = stack.init(KEY, I, H)
+    np.testing.assert_array_equal(unroll(stack, params, XS, key=KEY)[0], unroll(stack, params, XS)[0])
 
 
 def test_parameters_of_eight_bits_are_refused():

@@ -218,7 +218,7 @@ CALLS = [
         "(1, 4)",
     ),
     # lengths and resets.
-    ("lengths a list", run(lengths=[3, 7]), TypeError, "lengths: expected an array", "list"),
+    ("lengths a dict", run(lengths={3: 7}), TypeError, "lengths: expected an array", "dict"),
     ("lengths a number", run(lengths=3), TypeError, "lengths: expected an array", "int"),
     ("lengths of floats", run(lengths=jnp.array([3.0, 7.0])), TypeError, "lengths: expected integers", "float32"),
     ("lengths of booleans", run(lengths=jnp.array([True, False])), TypeError, "lengths: expected integers", "bool"),
@@ -246,7 +246,7 @@ CALLS = [
         "from 1 to 9",
     ),
     ("resets of integers", run(resets=jnp.zeros((B, T), int)), TypeError, "resets: expected booleans", "int32"),
-    ("resets a list", run(resets=[[True] * T] * B), TypeError, "resets: expected an array", "list"),
+    ("resets a list of integers", run(resets=[[1] * T] * B), TypeError, "resets: expected booleans", "int32"),
     ("resets of one axis", run(resets=jnp.zeros(T, bool)), ValueError, "resets: expected shape (2, 7)", "(7,)"),
     (
         "resets not time-major",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, Stack, unroll
+from gru_jax import GRU, LSTM, Elman, Stack, unroll
 from tests.gru_jax.minimal_gated_unit import Minimal
 
 BACKENDS = ("scan", "fused")
@@ -102,6 +102,37 @@ def test_vmap_over_parameters_is_an_ensemble(backend):
         params = jax.tree.map(lambda a, member=member: a[member], ensemble)
         close(params, GRU().init(key, 2, 3))
         close(jax.tree.map(lambda a, member=member: a[member], gradients), one(params))
+
+
+@pytest.mark.parametrize(
+    "cell", [GRU("after"), LSTM(), Elman(), Stack(GRU(), 2)], ids=["GRU", "LSTM", "Elman", "Stack"]
+)
+def test_a_cell_is_an_argument_of_any_transformation(cell):
+    """It has no leaves: part of a program's structure, as its hash and equality are."""
+    params = cell.init(jax.random.key(0), 2, 3)
+    expected = unroll(cell, params, XS)
+    close(jax.jit(unroll)(cell, params, XS), expected)
+    close(jax.jit(unroll, static_argnums=0)(cell, params, XS), expected)
+    close(jax.vmap(unroll, in_axes=(None, None, 0))(cell, params, XS), expected)
+    doubled = jax.tree.map(lambda a: 2 * a, {"cell": cell, "params": params})
+    assert doubled["cell"] == cell
+    close(doubled["params"], jax.tree.map(lambda a: a + a, params))
+
+    def carry(cell_and_state, x):
+        cell, state = cell_and_state
+        return (cell, unroll(cell, params, x[None], state)[1]), None
+
+    (_, h_last), _ = jax.lax.scan(carry, (cell, cell.initial_state(3)), XS[0])
+    close(h_last, unroll(cell, params, XS[0])[1])
+
+
+def test_equal_cells_are_one_program_and_others_another():
+    compiled = jax.jit(lambda cell, params, xs: unroll(cell, params, xs))
+    for cell in (GRU(), GRU(reset="before")):
+        compiled(cell, GRU_PARAMS, XS)
+    assert compiled._cache_size() == 1
+    compiled(GRU("after"), GRU("after").init(jax.random.key(0), 2, 3), XS)
+    assert compiled._cache_size() == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,51 +1,41 @@
-"""The example that takes a GRU from PyTorch to ONNX Runtime: every hand-over keeps the numbers, at any batch size."""
+"""The notebook docs/notebooks/torch_to_onnx.py runs as a program, and every conversion keeps the logits."""
 
+import pathlib
+import runpy
+
+import jax
 import numpy as np
 import pytest
 
-from gru_jax.interop.onnx import from_model
-from gru_jax.interop.torch import from_state_dict
+NOTEBOOK = pathlib.Path(__file__).parents[2] / "docs" / "notebooks" / "torch_to_onnx.py"
 
 
-@pytest.fixture
-def example():
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """Runs the notebook in a temporary folder and returns its variables."""
     for package in ("torch", "onnx", "onnxruntime"):
         pytest.importorskip(package, reason=f"needs {package}: make test-peers")
-    from experiments import torch_to_onnx
+    import torch
 
-    torch_to_onnx.torch.set_num_threads(1)  # Its threads wait for each other where tests run side by side.
-    return torch_to_onnx
-
-
-def test_every_hand_over_agrees(example, tmp_path, capsys):
-    output = tmp_path / "digits.onnx"
-    differences = example.hand_over(torch_epochs=1, epochs=1, output=output)
-    assert max(differences) < 1e-5
-    names = [line[:24].strip() for line in capsys.readouterr().out.splitlines()]
-    assert names == [
-        "PyTorch, 1 epochs",
-        "the same weights here",
-        "1 epochs more, here",
-        "ONNX Runtime",
-        "back in PyTorch",
-    ]
-    cell, params = from_model(output)
-    head = (np.zeros((example.HIDDEN, 10), np.float32), np.arange(10, dtype=np.float32))
-    logits = example.run_in_onnxruntime(output, head, np.zeros((3, 8, 8), np.float32))
-    np.testing.assert_array_equal(logits, np.tile(head[1], (3, 1)))
-    ours = example.classify(cell, (params, head), np.zeros((3, 8, 8), np.float32))
-    np.testing.assert_array_equal(ours, logits)
+    torch.set_num_threads(1)  # Its threads wait for each other if tests run side by side.
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
+        folder = tmp_path_factory.mktemp("notebook")
+        patch.chdir(folder)
+        variables = runpy.run_path(str(NOTEBOOK))
+    assert (folder / variables["OUTPUT"]).is_file()
+    return variables
 
 
-def test_training_here_lowers_the_loss_of_weights_from_pytorch(example):
-    theirs = example.TorchClassifier()
-    cell, params = from_state_dict(theirs.state_dict(), prefix="rnn.")
-    head = tuple(parameter.detach().numpy().T for parameter in theirs.head.parameters())
-    xs, labels = next(example.batches(1, seed=2))
+@pytest.mark.parametrize("name", ["torch_difference", "onnx_difference", "return_difference"])
+def test_every_conversion_keeps_the_logits(notebook, name):
+    assert notebook[name] < 1e-5
 
-    def loss(params):
-        logits = np.asarray(example.classify(cell, params, xs), np.float64)
-        return float((np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(labels)), labels]).mean())
 
-    before = (params, head)
-    assert loss(example.go_on_training(cell, before, 1)) < 0.8 * loss(before)
+def test_training_in_jax_improves_the_weights_from_pytorch(notebook):
+    assert notebook["jax_accuracy"] > max(90, notebook["torch_accuracy"])
+
+
+def test_exported_model_accepts_any_batch_size(notebook):
+    images = notebook["test_xs"][:3]
+    expected = notebook["classify"](notebook["params"], images)
+    np.testing.assert_allclose(notebook["classify_in_onnxruntime"](images), expected, atol=1e-5)

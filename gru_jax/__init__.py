@@ -4,6 +4,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from gru_jax._stack import Stack, dropout
+from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import (
     GRU,
     LSTM,
@@ -16,10 +18,8 @@ from gru_jax.cells import (
     gru_step,
     lstm_step,
 )
-from gru_jax.dropout import dropout
-from gru_jax.layers import Stack
-from gru_jax.unroll import unroll
-from gru_jax.version import __version__
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gru_jax import export as export

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._precision import computing_dtype
+from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
-from gru_jax.cells.precision import computing_dtype
-from gru_jax.types import Array, DType, Params, PyTree, State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gru_jax import arguments, cells
+from gru_jax import _arguments as arguments
+from gru_jax import cells
+from gru_jax._stack import Stack
+from gru_jax._types import Array, DType, Initializer, Params, State
+from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import Cell
-from gru_jax.cells.streaming import streaming_step
+from gru_jax.cells.base import streaming_step
 from gru_jax.flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
-from gru_jax.layers import Stack
-from gru_jax.types import Array, DType, Initializer, Params, State
-from gru_jax.unroll import unroll
 
 DIRECTIONS = ("forward", "backward")
 

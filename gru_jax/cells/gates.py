@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax import lax
 
-from gru_jax.cells.matmul import matmul
-from gru_jax.types import Array, DType
+from gru_jax._types import Array, DType
 
 FEW_ROWS = 32
 """Up to so many rows one product with the weights of all gates is faster than one for each: to cut weights is to copy
@@ -45,3 +45,28 @@ def join_gates(arrays: Sequence[Array]) -> Array:
 def split_bias(b: Array, gates: int, like: Array) -> tuple[Array, ...]:
     """Cuts b (gates * H,) into `gates` biases, each of the shape of `like` (..., H)."""
     return tuple(jnp.broadcast_to(gate, like.shape) for gate in split_gates(b, gates))
+
+
+def matmul(x: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
+    """`x w`: x (..., K), w (K, N) -> (..., N), in x's dtype."""
+    return _dot(x, w, (((x.ndim - 1,), (0,)), ((), ())), matmul_dtype)
+
+
+def matmul_input_gradient(g: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
+    """`g wᵀ`: g (..., N), w (K, N) -> (..., K), the cotangent of x in `x w`."""
+    return _dot(g, w, (((g.ndim - 1,), (1,)), ((), ())), matmul_dtype)
+
+
+def matmul_weight_gradient(x: Array, g: Array, matmul_dtype: DType | None = None) -> Array:
+    """`xᵀ g` summed over all leading axes: x (..., K), g (..., N) -> (K, N), the cotangent of w in `x w`.
+
+    The leading axes are contracted as they are: a reshape to rows first costs a transposed copy on CPU.
+    """
+    leading = tuple(range(x.ndim - 1))
+    return _dot(x, g, ((leading, leading), ((), ())), matmul_dtype)
+
+
+def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
+    result = a.dtype
+    dtype = b.dtype if matmul_dtype is None else jnp.dtype(matmul_dtype)
+    return lax.dot_general(a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=result)

@@ -10,8 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gru_jax import arguments
-from gru_jax.types import Array, DType, Initializer
+from gru_jax import _arguments as arguments
+from gru_jax._types import Array, DType, Initializer
 
 W_INITIALIZERS = ("glorot", "orthogonal", "uniform")
 U_INITIALIZERS = ("orthogonal", "glorot", "uniform")

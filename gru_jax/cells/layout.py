@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from gru_jax.cells.matmul import matmul, matmul_input_gradient
-from gru_jax.types import Array, DType
+from gru_jax._types import Array, DType
+from gru_jax.cells.gates import matmul, matmul_input_gradient
 
 ONE_THREAD = {"narrow": 1_650_000, "wide": 2_100_000}
 """A product of at most so many multiplications runs on the thread that asks for it; a larger one wakes the others."""

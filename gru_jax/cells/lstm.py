@@ -12,14 +12,21 @@ import jax.numpy as jnp
 from jax import export
 from jax.tree_util import register_static
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.gates import join_gates, project_gates, sigmoid, split_bias, split_gates
+from gru_jax.cells.base import check_init, check_weights, streaming_step
+from gru_jax.cells.gates import (
+    join_gates,
+    matmul,
+    matmul_input_gradient,
+    matmul_weight_gradient,
+    project_gates,
+    sigmoid,
+    split_bias,
+    split_gates,
+)
 from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
-from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
-from gru_jax.cells.parameters import check_init, check_weights
-from gru_jax.cells.streaming import streaming_step
-from gru_jax.types import Array, DType, Initializer
 
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.LSTMParams")

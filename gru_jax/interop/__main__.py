@@ -17,10 +17,10 @@ from typing import Any
 import jax
 
 from gru_jax import export
+from gru_jax._stack import MERGES
+from gru_jax._types import Params
 from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.interop import onnx, torch
-from gru_jax.layers import MERGES
-from gru_jax.types import Params
 
 OURS, ONNX, TORCH = (".safetensors",), (".onnx",), (".pt", ".pth")
 READ_OPTIONS = {"prefix": TORCH + OURS, "nonlinearity": TORCH + OURS, "merge": ONNX}

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax._types import Params
 from gru_jax.cells import LSTM, Elman
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves
 from gru_jax.interop.network import require, require_one_cell, take_apart
 from gru_jax.interop.packages import needing
-from gru_jax.types import Params
 
 if TYPE_CHECKING:
     import equinox

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax._types import Params
 from gru_jax.cells import GRU, LSTM, Cell, Elman, ElmanParams, GRUParams, LSTMParams
 from gru_jax.interop.leaves import Leaves, as_numpy
-from gru_jax.types import Params
 
 OURS = {GRU: "rzn", LSTM: "ifgo", Elman: "h"}
 

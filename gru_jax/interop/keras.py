@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._stack import check_merge
+from gru_jax._types import Params
 from gru_jax.cells import Cell
 from gru_jax.cells.elman import ACTIVATIONS
 from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.leaves import Leaves
 from gru_jax.interop.network import put_together, required_activation, take_apart
-from gru_jax.layers import check_merge
-from gru_jax.types import Params
 
 GRU_GATES, ELMAN_GATES = GateLayout("zrn", negated="z"), GateLayout("h")
 LAYOUTS = (GRU_GATES, GateLayout("ifgo"), ELMAN_GATES)

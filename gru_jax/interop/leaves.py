@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
 
 SHOWN, LONGEST = 8, 600
 """How many names an error lists, and how many characters it has after the file's name."""

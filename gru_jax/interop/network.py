@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._stack import Stack
+from gru_jax._types import Params
 from gru_jax.cells import GRU, LSTM, Cell, Elman
 from gru_jax.cells.elman import ACTIVATIONS
-from gru_jax.layers import Stack
-from gru_jax.types import Params
 
 
 class Parts(NamedTuple):

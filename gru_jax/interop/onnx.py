@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._stack import MERGES, Stack, check_merge
+from gru_jax._types import Params
 from gru_jax.interop.files import written_whole
 from gru_jax.interop.leaves import in_short, naming
 from gru_jax.interop.network import put_together, take_apart
@@ -21,8 +23,6 @@ from gru_jax.interop.onnx_graph import Graph, sizes_to_try
 from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
 from gru_jax.interop.onnx_writer import write
 from gru_jax.interop.packages import needing
-from gru_jax.layers import MERGES, Stack, check_merge
-from gru_jax.types import Params
 
 if TYPE_CHECKING:
     import onnx

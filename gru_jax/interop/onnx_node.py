@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._stack import Stack
+from gru_jax._types import Array, Params
+from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, LSTMState
 from gru_jax.interop.gate_layout import GateLayout, Weights
 from gru_jax.interop.leaves import Leaves
 from gru_jax.interop.network import put_together
 from gru_jax.interop.peephole_lstm import PeepholeLSTM, with_peepholes
-from gru_jax.layers import Stack
-from gru_jax.types import Array, Params
-from gru_jax.unroll import unroll
 
 if TYPE_CHECKING:
     import onnx

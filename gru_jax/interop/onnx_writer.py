@@ -1,5 +1,6 @@
 """A network written as an ONNX model."""
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -9,7 +10,6 @@ from gru_jax.cells import GRU, LSTM, Elman
 from gru_jax.interop.network import Parts
 from gru_jax.interop.onnx_node import OPERATORS, weights_of
 from gru_jax.interop.packages import needing
-from gru_jax.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -81,8 +81,16 @@ def write(parts: Parts, lengths: bool, h0: bool, time_major: bool) -> "onnx.Mode
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="gru_jax",
-        producer_version=__version__,
+        producer_version=_installed_version(),
     )
+
+
+def _installed_version() -> str:
+    """Returns the version of gru_jax, "" where it runs from a folder without being installed."""
+    try:
+        return metadata.version("gru_jax")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _merge(node: Any, constant: Any, parts: Parts, Y: str, ys: str, H: int) -> str:

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from jax import export
 from jax.tree_util import register_static
 
-from gru_jax import arguments
+from gru_jax import _arguments as arguments
+from gru_jax._types import Array, DType
 from gru_jax.cells import LSTM, LSTMParams, LSTMState
-from gru_jax.cells.gates import sigmoid, split_bias, split_gates
-from gru_jax.cells.matmul import matmul
-from gru_jax.types import Array, DType
+from gru_jax.cells.gates import matmul, sigmoid, split_bias, split_gates
 
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.PeepholeLSTMParams")

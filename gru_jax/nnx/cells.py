@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax import cells
+from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
-from gru_jax.cells.streaming import streaming_step
+from gru_jax.cells.base import streaming_step
 from gru_jax.flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
 from gru_jax.nnx.variables import dtype_of, parameters_key, stream, values
-from gru_jax.types import Array, DType, Initializer, Params, State
 
 
 class RecurrentCell(nnx.RNNCellBase):

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gru_jax import arguments, cells
+from gru_jax import _arguments as arguments
+from gru_jax import cells
+from gru_jax._stack import Stack
+from gru_jax._types import Array, DType, Initializer, Params, State
+from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import Cell
 from gru_jax.flax_conventions import computation_dtype, explained, promote, title
-from gru_jax.layers import Stack
 from gru_jax.nnx.variables import dtype_of, is_variable, parameters_key, stream, values
-from gru_jax.types import Array, DType, Initializer, Params, State
-from gru_jax.unroll import unroll
 
 
 class Recurrent(nnx.Module):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from gru_jax.types import Array, DType, Params
+from gru_jax._types import Array, DType, Params
 
 
 def parameters_key(module: str, rngs: Any) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from gru_jax.unroll import BACKENDS
+from gru_jax._unroll.unroll import BACKENDS
 
 # Read when Keras is first imported.
 os.environ["KERAS_BACKEND"] = "jax"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, gru_step, lstm_step, unroll
-from gru_jax.cells.matmul import matmul, matmul_input_gradient, matmul_weight_gradient
+from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient
 from tests.gru_jax import oracle
 from tests.gru_jax.problems import CELLS, Problem, draw, library_params, library_state, oracle_answer, state_names
 

@@ -9,8 +9,8 @@ import pytest
 
 import gru_jax
 import gru_jax.interop
+from gru_jax._stack import MERGES
 from gru_jax.interop import equinox, flax, haiku, keras, onnx_node, torch
-from gru_jax.layers import MERGES
 
 I, H = 2, 5
 CELLS = {

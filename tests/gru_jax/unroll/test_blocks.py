@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gru_jax
-from gru_jax.unroll.blocks import INFERENCE_ARRAYS, choose_length, cut, join, scan_blocks
+from gru_jax._unroll.blocks import INFERENCE_ARRAYS, choose_length, cut, join, scan_blocks
 
 
 @pytest.mark.parametrize(("T", "length", "number", "rest"), [(6, 3, 2, 0), (7, 3, 2, 1), (5, 5, 1, 0), (4, 1, 4, 0)])

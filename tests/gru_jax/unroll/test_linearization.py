@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from gru_jax import GRU, unroll
-from gru_jax.unroll.linearization import call
+from gru_jax._unroll.linearization import call
 from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_state, library_state
 
 

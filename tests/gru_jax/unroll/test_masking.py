@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gru_jax import unroll
-from gru_jax.unroll.masking import Resets, enter, keep, leave, select
+from gru_jax._unroll.masking import Resets, enter, keep, leave, select
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 BACKENDS = {

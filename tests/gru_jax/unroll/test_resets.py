@@ -9,7 +9,7 @@ from flax import nnx
 import gru_jax
 from gru_jax import LSTM, Stack, linen, unroll
 from gru_jax import nnx as modules
-from gru_jax.unroll.masking import Resets, turn
+from gru_jax._unroll.masking import Resets, turn
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 T, I, H = 8, 3, 4

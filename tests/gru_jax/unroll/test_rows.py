@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gru_jax import GRU, LSTM, unroll
-from gru_jax.unroll.rows import in_rows
+from gru_jax._unroll.rows import in_rows
 
 
 @pytest.mark.parametrize(("platform", "seen"), [("cpu", (3, 2, 5)), ("tpu", (6, 5))])

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gru_jax import GRU, LSTM, Stack, unroll
-from gru_jax.unroll.varying import vary_alike, zeros_like
+from gru_jax._unroll.sharding import vary_alike, zeros_like
 
 CELLS = {"gru": GRU(), "stack": Stack(LSTM(), num_layers=2, bidirectional=True)}
 LENGTHS = np.array([5, 2, 0, 4, 1, 5, 3, 5], np.int32)

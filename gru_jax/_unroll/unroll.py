@@ -14,16 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from gru_jax import arguments
-from gru_jax.cells.base import Cell, Network
-from gru_jax.cells.precision import operand_dtype, round_like, widen
-from gru_jax.cells.streaming import check_state
-from gru_jax.types import Array, DType, Params, State
-from gru_jax.unroll.fused import MEMORY, fused
-from gru_jax.unroll.masking import Resets, turn
-from gru_jax.unroll.scan import scan
-from gru_jax.unroll.sharding import explicit_mesh, in_automatic_axes, spec
-from gru_jax.unroll.varying import vary_alike
+from gru_jax import _arguments as arguments
+from gru_jax._precision import operand_dtype, round_like, widen
+from gru_jax._types import Array, DType, Params, State
+from gru_jax._unroll.fused import MEMORY, fused
+from gru_jax._unroll.masking import Resets, turn
+from gru_jax._unroll.scan import scan
+from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
+from gru_jax.cells.base import Cell, Network, check_state
 
 BACKENDS = ("auto", "scan", "fused")
 

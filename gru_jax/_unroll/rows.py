@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from gru_jax.types import Array, PyTree
+from gru_jax._types import Array, PyTree
 
 
 def in_rows(function: Callable[..., PyTree], platform: str, *trees: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gru_jax.types import Array, DType
+from gru_jax._types import Array, DType
 
 
 def as_array(name: str, value: Any) -> Array:

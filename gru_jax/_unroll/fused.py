@@ -23,15 +23,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gru_jax._precision import widen
+from gru_jax._types import Array, DType, Params, PyTree, State
+from gru_jax._unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
+from gru_jax._unroll.generic_adjoint import Derived
+from gru_jax._unroll.linearization import call
+from gru_jax._unroll.masking import Resets, enter, keep, leave, select
+from gru_jax._unroll.rows import in_rows, to_rows
+from gru_jax._unroll.sharding import zeros_like
 from gru_jax.cells.base import Adjoint, Cell
-from gru_jax.cells.precision import widen
-from gru_jax.types import Array, DType, Params, PyTree, State
-from gru_jax.unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
-from gru_jax.unroll.derived import Derived
-from gru_jax.unroll.linearization import call
-from gru_jax.unroll.masking import Resets, enter, keep, leave, select
-from gru_jax.unroll.rows import in_rows, to_rows
-from gru_jax.unroll.varying import zeros_like
 
 MEMORY = ("auto", "save", "recompute", "checkpoint")
 

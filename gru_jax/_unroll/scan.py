@@ -5,11 +5,11 @@ from functools import partial
 import jax
 from jax import lax
 
+from gru_jax._precision import widen
+from gru_jax._types import Array, DType, Params, State
+from gru_jax._unroll.masking import Resets, enter, keep, leave
+from gru_jax._unroll.rows import in_rows
 from gru_jax.cells.base import Cell
-from gru_jax.cells.precision import widen
-from gru_jax.types import Array, DType, Params, State
-from gru_jax.unroll.masking import Resets, enter, keep, leave
-from gru_jax.unroll.rows import in_rows
 
 
 def scan(

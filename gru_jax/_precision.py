@@ -7,7 +7,7 @@ parameters, inputs and states are widened first and results rounded once, last; 
 import jax
 import jax.numpy as jnp
 
-from gru_jax.types import Array, DType, PyTree
+from gru_jax._types import Array, DType, PyTree
 
 
 def computing_dtype(dtype: DType) -> jnp.dtype:

@@ -16,7 +16,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from gru_jax.types import Array, PyTree
+from gru_jax._types import Array, PyTree
 
 Arrays: TypeAlias = Sequence[Array]
 

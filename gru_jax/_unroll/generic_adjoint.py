@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import jax
 
+from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax.cells.base import Cell, Drive
-from gru_jax.types import Array, DType, Params, PyTree, State
 
 
 @dataclass(frozen=True)

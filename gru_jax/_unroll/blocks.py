@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax.types import PyTree
+from gru_jax._types import PyTree
 
 
 class Blocks(NamedTuple):

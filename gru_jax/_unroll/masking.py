@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gru_jax.types import Array, PyTree, State
+from gru_jax._types import Array, PyTree, State
 
 
 def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:

@@ -24,10 +24,10 @@ from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
+from gru_jax.interop._arrays import Leaves, naming
 from gru_jax.interop.files import read_safetensors, written_whole
-from gru_jax.interop.leaves import Leaves, naming
+from gru_jax.interop.onnx._peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.interop.packages import needing
-from gru_jax.interop.peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.interop.torch import from_state_dict
 
 KINDS = {kind.__name__: kind for kind in (GRU, LSTM, Elman, PeepholeLSTM, Stack)}

@@ -12,8 +12,8 @@ import numpy as np
 
 from gru_jax._types import Params
 from gru_jax.cells import LSTM, Elman
-from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves
+from gru_jax.interop._arrays import Leaves
+from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.network import require, require_one_cell, take_apart
 from gru_jax.interop.packages import needing
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gru_jax.interop.leaves import in_short
+from gru_jax.interop._arrays import in_short
 from gru_jax.interop.packages import needing
 
 

@@ -22,8 +22,8 @@ from gru_jax._stack import MERGES, check_merge
 from gru_jax._types import Params
 from gru_jax.cells import GRU, LSTM, Cell, Elman
 from gru_jax.cells.elman import ACTIVATIONS
-from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves, flatten
+from gru_jax.interop._arrays import Leaves, flatten
+from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.network import put_together, require, take_apart
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from gru_jax._types import Params
 from gru_jax.cells import LSTM, Cell, Elman
-from gru_jax.interop.gate_layout import NOTHING, GateLayout, Weights
-from gru_jax.interop.leaves import Leaves, flatten
+from gru_jax.interop._arrays import Leaves, flatten
+from gru_jax.interop._gate_layout import NOTHING, GateLayout, Weights
 from gru_jax.interop.network import put_together, require, take_apart
 
 GRU_GATES, LSTM_GATES, ELMAN_GATES = GateLayout("zrn"), GateLayout("igfo"), GateLayout("h")

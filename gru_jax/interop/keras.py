@@ -16,8 +16,8 @@ from gru_jax._stack import check_merge
 from gru_jax._types import Params
 from gru_jax.cells import Cell
 from gru_jax.cells.elman import ACTIVATIONS
-from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves
+from gru_jax.interop._arrays import Leaves
+from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.network import put_together, required_activation, take_apart
 
 GRU_GATES, ELMAN_GATES = GateLayout("zrn", negated="z"), GateLayout("h")

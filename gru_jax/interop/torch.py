@@ -19,9 +19,9 @@ import numpy as np
 from gru_jax._stack import Stack
 from gru_jax._types import Params
 from gru_jax.cells import Cell
+from gru_jax.interop._arrays import Leaves, flatten, in_short, naming
+from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
 from gru_jax.interop.files import read_safetensors, written_whole
-from gru_jax.interop.gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.leaves import Leaves, flatten, in_short, naming
 from gru_jax.interop.network import put_together, require, required_activation, take_apart
 from gru_jax.interop.packages import needing
 from gru_jax.interop.torch_names import prefix_hint, put_whole

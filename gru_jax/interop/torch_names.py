@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_jax.interop.leaves import as_numpy
+from gru_jax.interop._arrays import as_numpy
 
 SHOWN = 4
 """How many prefixes an error lists."""

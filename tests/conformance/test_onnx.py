@@ -10,7 +10,7 @@ import pytest
 
 import gru_jax
 from gru_jax.interop.onnx import from_model, read_nodes, to_file, to_model
-from gru_jax.interop.onnx_node import SLOTS, WEIGHTS, slots
+from gru_jax.interop.onnx._node import SLOTS, WEIGHTS, slots
 from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task
 from tests.gru_jax.covering import pairwise
 

@@ -10,7 +10,8 @@ import pytest
 import gru_jax
 import gru_jax.interop
 from gru_jax._stack import MERGES
-from gru_jax.interop import equinox, flax, haiku, keras, onnx_node, torch
+from gru_jax.interop import equinox, flax, haiku, keras, torch
+from gru_jax.interop.onnx import _node as onnx_node
 
 I, H = 2, 5
 CELLS = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gru_jax.interop.leaves import in_short
-from gru_jax.interop.onnx_node import LAYOUTS
+from gru_jax.interop._arrays import in_short
+from gru_jax.interop.onnx._node import LAYOUTS
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ import numpy as np
 
 from gru_jax.cells import GRU, LSTM, Elman
 from gru_jax.interop.network import Parts
-from gru_jax.interop.onnx_node import OPERATORS, weights_of
+from gru_jax.interop.onnx._node import OPERATORS, weights_of
 from gru_jax.interop.packages import needing
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """ONNX: models with `GRU`, `LSTM` and `RNN` nodes, read from files, and a stack written as one.
 
-What a node's arrays and attributes are is told in `gru_jax.interop.onnx_node`. Of a model, `from_model` reads the chain
+What a node's arrays and attributes are is told in `gru_jax.interop.onnx._node`. Of a model, `from_model` reads the chain
 of recurrent nodes; what comes before and after it (an embedding, a classifier) is left alone, and what lies between two
 nodes must do what a `Stack` does. Lengths and initial states that a graph takes are arguments of `gru_jax.unroll`.
 """
@@ -16,12 +16,12 @@ import numpy as np
 from gru_jax import _arguments as arguments
 from gru_jax._stack import MERGES, Stack, check_merge
 from gru_jax._types import Params
+from gru_jax.interop._arrays import in_short, naming
 from gru_jax.interop.files import written_whole
-from gru_jax.interop.leaves import in_short, naming
 from gru_jax.interop.network import put_together, take_apart
-from gru_jax.interop.onnx_graph import Graph, sizes_to_try
-from gru_jax.interop.onnx_node import WEIGHTS, RecurrentNode, from_node, slots, title
-from gru_jax.interop.onnx_writer import write
+from gru_jax.interop.onnx._graph import Graph, sizes_to_try
+from gru_jax.interop.onnx._node import WEIGHTS, RecurrentNode, from_node, slots, title
+from gru_jax.interop.onnx._writer import write
 from gru_jax.interop.packages import needing
 
 if TYPE_CHECKING:

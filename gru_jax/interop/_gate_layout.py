@@ -14,7 +14,7 @@ import numpy as np
 
 from gru_jax._types import Params
 from gru_jax.cells import GRU, LSTM, Cell, Elman, ElmanParams, GRUParams, LSTMParams
-from gru_jax.interop.leaves import Leaves, as_numpy
+from gru_jax.interop._arrays import Leaves, as_numpy
 
 OURS = {GRU: "rzn", LSTM: "ifgo", Elman: "h"}
 

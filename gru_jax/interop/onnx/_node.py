@@ -17,10 +17,10 @@ from gru_jax._stack import Stack
 from gru_jax._types import Array, Params
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, LSTMState
-from gru_jax.interop.gate_layout import GateLayout, Weights
-from gru_jax.interop.leaves import Leaves
+from gru_jax.interop._arrays import Leaves
+from gru_jax.interop._gate_layout import GateLayout, Weights
 from gru_jax.interop.network import put_together
-from gru_jax.interop.peephole_lstm import PeepholeLSTM, with_peepholes
+from gru_jax.interop.onnx._peephole_lstm import PeepholeLSTM, with_peepholes
 
 if TYPE_CHECKING:
     import onnx

@@ -24,10 +24,14 @@ from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
-from gru_jax.interop._arrays import Leaves, naming
-from gru_jax.interop.files import read_safetensors, written_whole
-from gru_jax.interop.onnx._peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
-from gru_jax.interop.packages import needing
+from gru_jax.interop._arrays import (
+    NamedArrays,
+    prefix_errors,
+    read_safetensors,
+    require_package,
+    write_atomically,
+)
+from gru_jax.interop.onnx import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.interop.torch import from_state_dict
 
 KINDS = {kind.__name__: kind for kind in (GRU, LSTM, Elman, PeepholeLSTM, Stack)}
@@ -51,7 +55,7 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
       >>> save_weights("gru.safetensors", cell, params)
       >>> cell, params = load_weights("gru.safetensors")
     """
-    with needing("safetensors", "to write weights"):
+    with require_package("safetensors", "to write weights"):
         from safetensors.numpy import save
 
     description = _describe(cell)
@@ -61,7 +65,7 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
         arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
     # Hyperparameters may be NumPy's numbers, which JSON does not know.
     metadata = {"gru_jax": json.dumps(description, default=lambda number: number.item())}
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(save(arrays, metadata))
 
 
@@ -79,7 +83,7 @@ def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str
     Raises:
       ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
     """
-    with naming(path):
+    with prefix_errors(path):
         arrays, metadata = read_safetensors(path)
         if "gru_jax" not in metadata:
             return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
@@ -87,16 +91,16 @@ def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str
             if value:
                 raise ValueError(f"{name}: expected none for a file that says what its cell is, got {value!r}")
         cell = _cell_from(metadata["gru_jax"])
-        leaves = Leaves("arrays", arrays)
+        named = NamedArrays("arrays", arrays)
         if isinstance(cell, Stack):
             directions = DIRECTIONS[: cell.directions]
             params = tuple(
-                tuple(_take(leaves, f"{number}.{direction}.", cell.cell) for direction in directions)
+                tuple(_take(named, f"{number}.{direction}.", cell.cell) for direction in directions)
                 for number in range(cell.num_layers)
             )
         else:
-            params = _take(leaves, "", cell)
-        leaves.finish()
+            params = _take(named, "", cell)
+        named.check_all_taken()
         cell.check(params)
     return cell, params
 
@@ -195,8 +199,8 @@ def step_program(
 
 def save_program(path: str | os.PathLike, program: export.Exported) -> None:
     """Writes a program to a file, whole or not at all; `jax.export.deserialize` of its bytes reads it."""
-    with written_whole(path) as temporary:
-        with needing("flatbuffers", "to write programs"):
+    with write_atomically(path) as temporary:
+        with require_package("flatbuffers", "to write programs"):
             import flatbuffers  # noqa: F401  # what jax.export writes with
 
         temporary.write_bytes(program.serialize())
@@ -239,11 +243,11 @@ def _named(cell: Any, params: Params) -> list[tuple[str, Any]]:
     ]
 
 
-def _take(leaves: Leaves, prefix: str, cell: Any) -> Any:
+def _take(arrays: NamedArrays, prefix: str, cell: Any) -> Any:
     names = PARAMS[type(cell)]._fields
     if isinstance(cell, GRU) and cell.reset == "before":
         names = names[:3]
-    return PARAMS[type(cell)](*(jnp.asarray(leaves.take(prefix + name, SHAPES[name])) for name in names))
+    return PARAMS[type(cell)](*(jnp.asarray(arrays.take(prefix + name, SHAPES[name])) for name in names))
 
 
 def _zero_state(cell: Any, hidden_size: int, batch: Any, dtype: Any) -> State:

@@ -1,8 +1,11 @@
-"""Arrays by name, as they come from outside: each is asked for once, checked, and none may be left over."""
+"""Reads and writes arrays from outside the library: checked by name, with errors that name the file or the package."""
 
+import os
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,21 +15,24 @@ from jax.core import Tracer
 
 from gru_jax import _arguments as arguments
 
-SHOWN, LONGEST = 8, 600
-"""How many names an error lists, and how many characters it has after the file's name."""
+MAX_LISTED_NAMES = 8
+"""How many names an error lists."""
+
+MAX_MESSAGE_LENGTH = 600
+"""How many characters of an error follow the name of the file."""
 
 
-class Leaves:
-    """Arrays of one floating-point dtype by name.
+class NamedArrays:
+    """Arrays by name that share one floating-point dtype. Each is taken once, and none may be left over.
 
     Args:
-      source: what errors call them: "state_dict", "params", "model.onnx".
-      arrays: a mapping from names to arrays: NumPy's, JAX's or PyTorch's.
+      source: the name in errors: "state_dict", "params", "model.onnx".
+      arrays: a mapping from names to NumPy, JAX or PyTorch arrays.
 
     Example:
-      >>> leaves = Leaves("state_dict", {"weight_hh_l0": np.ones((12, 4), np.float32)})
-      >>> U = leaves.take("weight_hh_l0", (12, 4))
-      >>> leaves.finish()
+      >>> arrays = NamedArrays("state_dict", {"weight_hh_l0": np.ones((12, 4), np.float32)})
+      >>> U = arrays.take("weight_hh_l0", (12, 4))
+      >>> arrays.check_all_taken()
     """
 
     def __init__(self, source: str, arrays: Mapping[str, Any]):
@@ -41,14 +47,23 @@ class Leaves:
         return key in self._arrays
 
     def names(self) -> list[str]:
+        """Returns all names, taken or not."""
         return list(self._arrays)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of an array."""
+        """Returns the shape of an array; () if it has none."""
         return tuple(getattr(self._arrays[key], "shape", ()))
 
     def take(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray:
-        """Returns an array as NumPy's; a string in `shape` is an axis of any size, shown by its letter."""
+        """Returns an array as NumPy array.
+
+        Args:
+          key: its name.
+          shape: its expected shape; a string stands for an axis of any size, named so in errors.
+
+        Raises:
+          TypeError, ValueError: the array is missing, empty, or of another shape or dtype.
+        """
         if key not in self._arrays:
             dims = ", ".join(map(str, shape))
             raise ValueError(f"{self.source}: {key}: expected an array ({dims}), got none; there is {self._listed()}")
@@ -59,26 +74,30 @@ class Leaves:
         self._dtype = self._dtype or (key, array.dtype)
         arguments.same_dtype(f"{self.source}: {key}", array, self._dtype[1], self._dtype[0])
         self._taken.add(key)
-        warn_of_nan(f"{self.source}: {key}", array)
+        warn_nonfinite(f"{self.source}: {key}", array)
         return array
 
-    def finish(self) -> None:
-        """Raises if an array was not asked for."""
+    def check_all_taken(self) -> None:
+        """Raises ValueError if an array was not taken."""
         extra = [key for key in self._arrays if key not in self._taken]
         if extra:
             raise ValueError(
-                f"{self.source}: {extra[0]}: expected no such array beside {_some(sorted(self._taken))}, got one"
+                f"{self.source}: {extra[0]}: expected no such array beside {_list_names(sorted(self._taken))}, got one"
                 + (f" ({len(extra)} in all)" if len(extra) > 1 else "")
             )
 
     def _listed(self) -> str:
-        return _some(self.names()) if self._arrays else "nothing"
+        return _list_names(self.names()) if self._arrays else "nothing"
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:
-    """Returns an array of NumPy's, JAX's or PyTorch's as NumPy's; its dtype must be one that JAX has as it runs."""
+    """Converts a NumPy, JAX or PyTorch array to NumPy.
+
+    Raises:
+      TypeError: if it is not an array, not floating-point, or float64 while jax_enable_x64 is off.
+    """
     if isinstance(value, Tracer):
-        raise TypeError(f"{name}: expected an array with values, got one inside a JAX transformation")
+        raise TypeError(f"{name}: expected a concrete array, got a tracer inside a JAX transformation")
     if hasattr(value, "detach"):
         value = _from_torch(name, value)
     if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
@@ -87,31 +106,30 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        raise TypeError(
-            f"{name}: expected {jax.dtypes.canonicalize_dtype(array.dtype)}, for JAX runs without jax_enable_x64, "
-            f"got {array.dtype}"
-        )
+        expected = f"{jax.dtypes.canonicalize_dtype(array.dtype)} while jax_enable_x64 is off"
+        raise TypeError(f"{name}: expected {expected}, got {array.dtype}")
     return array
 
 
 def _from_torch(name: str, tensor: Any) -> np.ndarray:
     try:
         tensor = tensor.detach().cpu()
-        # NumPy knows no bfloat16 of PyTorch's; the way over float32 is exact.
+        # PyTorch cannot convert bfloat16 to NumPy; bfloat16 to float32 and back is exact.
         return np.asarray(tensor.float()).astype(jnp.bfloat16) if "bfloat16" in str(tensor.dtype) else tensor.numpy()
-    except Exception as error:  # PyTorch has a different one for each kind of tensor without plain numbers in memory.
-        got = f"one of {tensor.dtype}, layout {tensor.layout}, on {tensor.device}: {in_short(error)}"
-        raise TypeError(f"{name}: expected a plain tensor of numbers, got {got}") from None
+    except Exception as error:  # Sparse, quantized, meta and fake tensors each raise another class.
+        got = f"{tensor.dtype}, layout {tensor.layout}, on {tensor.device}: {summarize_error(error)}"
+        raise TypeError(f"{name}: expected a dense tensor, got {got}") from None
 
 
-def warn_of_nan(name: str, array: np.ndarray) -> None:
+def warn_nonfinite(name: str, array: np.ndarray) -> None:
+    """Warns if an array has NaN or infinite values."""
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
         warnings.warn(f"{name}: {bad} of {array.size} weights are NaN or infinite", UserWarning, stacklevel=2)
 
 
 def flatten(tree: Mapping[Any, Any], separator: str = "/") -> dict[str, Any]:
-    """Nested mappings as one, keys joined: `{"cell": {"i": x}}` as `{"cell/i": x}`. None stands for no array."""
+    """Flattens nested mappings and joins their keys: `{"cell": {"i": x}}` to `{"cell/i": x}`. None is left out."""
 
     def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(node, Mapping):
@@ -124,28 +142,78 @@ def flatten(tree: Mapping[Any, Any], separator: str = "/") -> dict[str, Any]:
 
 
 @contextmanager
-def naming(source: Any) -> Iterator[None]:
-    """Puts the name of a file before what goes wrong inside."""
+def prefix_errors(source: Any) -> Iterator[None]:
+    """Puts the name of a file before the messages of TypeError and ValueError raised inside."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        # Not the error's own type, which may take other arguments than a message.
+        # A subclass such as UnicodeDecodeError takes other arguments than a message.
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{source}: {printable(str(error))}") from None
 
 
-def in_short(error: Exception) -> str:
-    """The kind of another library's error, and the first line of what it has to say."""
+@contextmanager
+def require_package(package: str, purpose: str) -> Iterator[None]:
+    """Turns a failed import into an error of one line with the pip command.
+
+    Args:
+      package: the package imported inside.
+      purpose: what needs it, e.g. "to read .pt files".
+
+    Raises:
+      ImportError: the package is not installed.
+
+    Example:
+      >>> with require_package("torch", "to read .pt files"):
+      ...     import torch
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise ImportError(
+            f"{package}: expected this package {purpose}, got none installed: pip install {package}", name=package
+        ) from None
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is unchanged."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the arrays of a safetensors file by name, and its metadata."""
+    with require_package("safetensors", "to read weights"):
+        from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb"):  # Raises an OSError that names the file; safetensors does not.
+        try:
+            with safe_open(path, framework="np") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (SafetensorError, TypeError, AttributeError) as error:  # The last two for dtypes that NumPy lacks.
+            raise ValueError(f"expected a safetensors file, got {summarize_error(error)}") from None
+
+
+def summarize_error(error: Exception) -> str:
+    """Returns the class of an error and the first line of its message."""
     line = str(error).strip().partition("\n")[0][:200]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def printable(text: str) -> str:
-    """One line of a terminal, whatever names a damaged file has: control characters are shown, not sent."""
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    """Shortens a message and escapes control characters, which names in a damaged file may have."""
+    text = text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN])
-    return f"{shown}, and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+def _list_names(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_LISTED_NAMES])
+    return f"{shown}, and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else shown

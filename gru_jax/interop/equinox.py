@@ -12,10 +12,16 @@ import numpy as np
 
 from gru_jax._types import Params
 from gru_jax.cells import LSTM, Elman
-from gru_jax.interop._arrays import Leaves
-from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.network import require, require_one_cell, take_apart
-from gru_jax.interop.packages import needing
+from gru_jax.interop._arrays import NamedArrays, require_package
+from gru_jax.interop._gate_layout import (
+    GateLayout,
+    Weights,
+    check_single_cell,
+    check_supported,
+    layout_of,
+    split_layers,
+    take_recurrent_matrix,
+)
 
 if TYPE_CHECKING:
     import equinox
@@ -41,20 +47,20 @@ def from_cell(module: Any) -> tuple[Any, Params]:
     Example:
       >>> cell, params = from_cell(eqx.nn.GRUCell(64, 128, key=key))
     """
-    with needing("equinox", "to read a module"):
+    with require_package("equinox", "to read a module"):
         import equinox
 
     if not isinstance(module, (equinox.nn.GRUCell, equinox.nn.LSTMCell)):
         raise TypeError(f"module: expected an equinox.nn.GRUCell or LSTMCell, got {type(module).__name__}")
-    leaves = Leaves("module", {name: value for name, value in vars(module).items() if hasattr(value, "shape")})
+    arrays = NamedArrays("module", {name: value for name, value in vars(module).items() if hasattr(value, "shape")})
     layouts = [GRU_GATES if isinstance(module, equinox.nn.GRUCell) else LSTM_GATES]
-    layout, U = take_recurrent(leaves, "weight_hh", layouts)
-    W = leaves.take("weight_ih", (U.shape[0], "I"))
-    b = leaves.take("bias", U.shape[:1]) if module.use_bias else np.zeros_like(U[:, 0])
+    layout, U = take_recurrent_matrix(arrays, "weight_hh", layouts)
+    W = arrays.take("weight_ih", (U.shape[0], "I"))
+    b = arrays.take("bias", U.shape[:1]) if module.use_bias else np.zeros_like(U[:, 0])
     b_hn = None
     if layout is GRU_GATES:
-        b_hn = leaves.take("bias_n", U.shape[1:]) if module.use_bias else np.zeros_like(U[0])
-    leaves.finish()
+        b_hn = arrays.take("bias_n", U.shape[1:]) if module.use_bias else np.zeros_like(U[0])
+    arrays.check_all_taken()
     return layout.read(Weights(W, U, b, b_hn))
 
 
@@ -71,22 +77,22 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
     Raises:
       ValueError, TypeError: for what Equinox does not have: reset="before", an Elman cell, a stack.
     """
-    with needing("equinox", "to build a module"):
+    with require_package("equinox", "to build a module"):
         import equinox
 
-    parts = take_apart(cell, params)
-    if isinstance(parts.cell, Elman):
+    layers = split_layers(cell, params)
+    if isinstance(layers.cell, Elman):
         raise ValueError("cell: Equinox has a GRUCell and an LSTMCell only, got an Elman")
-    require_one_cell("Equinox", parts)
-    require("Equinox", parts, reset="after")
-    ((cell_params,),) = parts.layers
-    I, H, dtype = parts.cell.check(cell_params)
-    W, U, b, b_hn = layout_of(parts.cell, LAYOUTS).write(cell_params)
-    kind = equinox.nn.LSTMCell if isinstance(parts.cell, LSTM) else equinox.nn.GRUCell
+    check_single_cell("Equinox", layers)
+    check_supported("Equinox", layers, reset="after")
+    ((cell_params,),) = layers.params
+    I, H, dtype = layers.cell.check(cell_params)
+    W, U, b, b_hn = layout_of(layers.cell, LAYOUTS).write(cell_params)
+    kind = equinox.nn.LSTMCell if isinstance(layers.cell, LSTM) else equinox.nn.GRUCell
     empty = equinox.filter_eval_shape(lambda key: kind(I, H, dtype=dtype, key=key), jax.random.key(0))
-    leaves = (W, U, b) if b_hn is None else (W, U, b, b_hn)
+    arrays = (W, U, b) if b_hn is None else (W, U, b, b_hn)
 
     def where(module):
         return (module.weight_ih, module.weight_hh, module.bias) + ((module.bias_n,) if b_hn is not None else ())
 
-    return equinox.tree_at(where, empty, tuple(map(jnp.asarray, leaves)))
+    return equinox.tree_at(where, empty, tuple(map(jnp.asarray, arrays)))

@@ -22,9 +22,16 @@ from gru_jax._stack import MERGES, check_merge
 from gru_jax._types import Params
 from gru_jax.cells import GRU, LSTM, Cell, Elman
 from gru_jax.cells.elman import ACTIVATIONS
-from gru_jax.interop._arrays import Leaves, flatten
-from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.interop._arrays import NamedArrays, flatten
+from gru_jax.interop._gate_layout import (
+    GateLayout,
+    Weights,
+    check_supported,
+    join_layers,
+    layout_of,
+    split_layers,
+    take_recurrent_matrix,
+)
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -82,12 +89,12 @@ def to_linen(cell: Any, params: Params) -> dict[str, Any]:
     Raises:
       ValueError, TypeError: for what Flax does not have, reset="before" among it.
     """
-    parts = take_apart(cell, params)
-    require("Flax", parts, reset="after")
-    if cell is parts.cell:
-        return _write_linen_cell(parts.cell, params)
-    layers = [[{"cell": _write_linen_cell(parts.cell, direction)} for direction in layer] for layer in parts.layers]
-    trees: list[Any] = [layer[0] if len(layer) == 1 else dict(zip(DIRECTIONS, layer, strict=True)) for layer in layers]
+    layers = split_layers(cell, params)
+    check_supported("Flax", layers, reset="after")
+    if cell is layers.cell:
+        return _write_linen_cell(layers.cell, params)
+    rnns = [[{"cell": _write_linen_cell(layers.cell, direction)} for direction in layer] for layer in layers.params]
+    trees: list[Any] = [layer[0] if len(layer) == 1 else dict(zip(DIRECTIONS, layer, strict=True)) for layer in rnns]
     return trees[0] if len(trees) == 1 else {f"layers_{number}": tree for number, tree in enumerate(trees)}
 
 
@@ -135,13 +142,13 @@ def to_nnx(cell: Any, params: Params) -> "nnx.Module":
     """
     from flax import nnx
 
-    parts = take_apart(cell, params)
-    require("Flax", parts, reset="after")
-    if cell is parts.cell:
-        return _build_nnx_cell(parts.cell, params)
-    layers = [[nnx.RNN(_build_nnx_cell(parts.cell, direction)) for direction in layer] for layer in parts.layers]
-    options: dict[str, Any] = {} if parts.merge == "concat" else {"merge_fn": MERGES[parts.merge]}
-    modules = [layer[0] if len(layer) == 1 else nnx.Bidirectional(*layer, **options) for layer in layers]
+    layers = split_layers(cell, params)
+    check_supported("Flax", layers, reset="after")
+    if cell is layers.cell:
+        return _build_nnx_cell(layers.cell, params)
+    rnns = [[nnx.RNN(_build_nnx_cell(layers.cell, direction)) for direction in layer] for layer in layers.params]
+    options: dict[str, Any] = {} if layers.merge == "concat" else {"merge_fn": MERGES[layers.merge]}
+    modules = [layer[0] if len(layer) == 1 else nnx.Bidirectional(*layer, **options) for layer in rnns]
     return modules[0] if len(modules) == 1 else nnx.Sequential(*modules)
 
 
@@ -150,40 +157,40 @@ def _read(
 ) -> tuple[Any, Params]:
     if not isinstance(params, Mapping):
         raise TypeError(f"{source}: expected a dict of parameters, got {type(params).__name__}")
-    leaves = Leaves(source, flatten(params))
-    matches = filter(None, (re.match(layer_pattern, name) for name in leaves.names()))
+    arrays = NamedArrays(source, flatten(params))
+    matches = filter(None, (re.match(layer_pattern, name) for name in arrays.names()))
     found = {int(match.group(1)): match.group() for match in matches}
     if sorted(found) != list(range(len(found))):
         got = ", ".join(map(str, sorted(found)))
         raise ValueError(f"{source}: expected recurrent layers 0, 1, 2 and nothing between them, got layers {got}")
     layers, width = [], "I"
     for layer in [found[number] for number in sorted(found)] or [""]:
-        paths = [f"{layer}{name}/" for name in DIRECTIONS] if _has(leaves, f"{layer}{DIRECTIONS[0]}/") else [layer]
-        paths = [f"{path}cell/" if _has(leaves, f"{path}cell/") else path for path in paths]
-        layers.append([_read_cell(leaves, path, width, activation) for path in paths])
+        paths = [f"{layer}{name}/" for name in DIRECTIONS] if _has(arrays, f"{layer}{DIRECTIONS[0]}/") else [layer]
+        paths = [f"{path}cell/" if _has(arrays, f"{path}cell/") else path for path in paths]
+        layers.append([_read_cell(arrays, path, width, activation) for path in paths])
         width = layers[0][0][1].U.shape[0] * (len(paths) if merge == "concat" else 1)
-    leaves.finish()
-    return put_together(layers, merge)
+    arrays.check_all_taken()
+    return join_layers(layers, merge)
 
 
-def _has(leaves: Leaves, path: str) -> bool:
-    return any(name.startswith(path) for name in leaves.names())
+def _has(arrays: NamedArrays, path: str) -> bool:
+    return any(name.startswith(path) for name in arrays.names())
 
 
-def _read_cell(leaves: Leaves, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
+def _read_cell(arrays: NamedArrays, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
     """Finds out by its names which cell lies at `path`, and reads it."""
-    if f"{path}dense_h/kernel" in leaves:
-        return _read_joined_gates(leaves, path, width, activation)
-    if f"{path}hr/kernel" in leaves:
-        return _read_gates(leaves, path, width, GRU_GATES, activation)
-    if f"{path}hi/kernel" in leaves:
-        renamed = {"f": "if_"} if f"{path}if_/kernel" in leaves else {}
-        return _read_gates(leaves, path, width, LSTM_GATES, activation, **renamed)
-    if f"{path}h/kernel" in leaves:
-        return _read_gates(leaves, path, width, ELMAN_GATES, activation)
-    names = ", ".join(leaves.names()[:8]) or "nothing"
+    if f"{path}dense_h/kernel" in arrays:
+        return _read_joined_gates(arrays, path, width, activation)
+    if f"{path}hr/kernel" in arrays:
+        return _read_gates(arrays, path, width, GRU_GATES, activation)
+    if f"{path}hi/kernel" in arrays:
+        renamed = {"f": "if_"} if f"{path}if_/kernel" in arrays else {}
+        return _read_gates(arrays, path, width, LSTM_GATES, activation, **renamed)
+    if f"{path}h/kernel" in arrays:
+        return _read_gates(arrays, path, width, ELMAN_GATES, activation)
+    names = ", ".join(arrays.names()[:8]) or "nothing"
     raise ValueError(
-        f"{leaves.source}: expected a GRUCell, LSTMCell or SimpleCell at {path or 'the top'!r}, got {names}"
+        f"{arrays.source}: expected a GRUCell, LSTMCell or SimpleCell at {path or 'the top'!r}, got {names}"
     )
 
 
@@ -195,27 +202,27 @@ def _activation(layout: GateLayout, activation: str | None) -> str:
 
 
 def _read_gates(
-    leaves: Leaves, path: str, width: int | str, layout: GateLayout, activation: str | None, **renamed: str
+    arrays: NamedArrays, path: str, width: int | str, layout: GateLayout, activation: str | None, **renamed: str
 ) -> tuple[Cell, Params]:
     """A cell with a kernel for each gate and side, and a bias at one side."""
     gates = GATES[layout]
-    H = leaves.take(f"{path}h{gates[0]}/kernel", ("H", "H")).shape[0]
-    U = [leaves.take(f"{path}h{gate}/kernel", (H, H)) for gate in gates]
+    H = arrays.take(f"{path}h{gates[0]}/kernel", ("H", "H")).shape[0]
+    U = [arrays.take(f"{path}h{gate}/kernel", (H, H)) for gate in gates]
     W: list[np.ndarray] = []
     for gate in gates:
-        W.append(leaves.take(f"{path}{renamed.get(gate, f'i{gate}')}/kernel", (width, H)))
+        W.append(arrays.take(f"{path}{renamed.get(gate, f'i{gate}')}/kernel", (width, H)))
         width = len(W[0])
-    b = [leaves.take(f"{path}{BIASED[layout]}{gate}/bias", (H,)) for gate in gates]
-    b_hn = leaves.take(f"{path}hn/bias", (H,)) if layout is GRU_GATES else None
+    b = [arrays.take(f"{path}{BIASED[layout]}{gate}/bias", (H,)) for gate in gates]
+    b_hn = arrays.take(f"{path}hn/bias", (H,)) if layout is GRU_GATES else None
     joined_W, joined_U, joined_b = (np.concatenate(arrays, axis=-1) for arrays in (W, U, b))
     return layout.read(Weights(joined_W, joined_U, joined_b, b_hn), _activation(layout, activation))
 
 
-def _read_joined_gates(leaves: Leaves, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
+def _read_joined_gates(arrays: NamedArrays, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
     """One of nnx's cells with the gates side by side, and a bias at the one side or the other."""
-    layout, U = take_recurrent(leaves, f"{path}dense_h/kernel", LAYOUTS)
-    W = leaves.take(f"{path}dense_i/kernel", (width, U.shape[1]))
-    b = leaves.take(f"{path}dense_{'h' if layout is LSTM_GATES else 'i'}/bias", U.shape[1:])
+    layout, U = take_recurrent_matrix(arrays, f"{path}dense_h/kernel", LAYOUTS)
+    W = arrays.take(f"{path}dense_i/kernel", (width, U.shape[1]))
+    b = arrays.take(f"{path}dense_{'h' if layout is LSTM_GATES else 'i'}/bias", U.shape[1:])
     b_hn = np.zeros_like(U[0, : U.shape[0]]) if layout is GRU_GATES else None
     return layout.read(Weights(W, U, b, b_hn), _activation(layout, activation))
 

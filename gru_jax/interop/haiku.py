@@ -15,9 +15,8 @@ import numpy as np
 
 from gru_jax._types import Params
 from gru_jax.cells import LSTM, Cell, Elman
-from gru_jax.interop._arrays import Leaves, flatten
-from gru_jax.interop._gate_layout import NOTHING, GateLayout, Weights
-from gru_jax.interop.network import put_together, require, take_apart
+from gru_jax.interop._arrays import NamedArrays, flatten
+from gru_jax.interop._gate_layout import NO_BIAS, GateLayout, Weights, check_supported, join_layers, split_layers
 
 GRU_GATES, LSTM_GATES, ELMAN_GATES = GateLayout("zrn"), GateLayout("igfo"), GateLayout("h")
 SEPARATOR = ": "
@@ -43,7 +42,7 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
     """
     if not isinstance(params, Mapping):
         raise TypeError(f"params: expected a dict of parameters, got {type(params).__name__}")
-    leaves = Leaves("params", flatten(params, SEPARATOR))
+    arrays = NamedArrays("params", flatten(params, SEPARATOR))
     modules = list(dict.fromkeys(re.sub(r"/linear(_1)?$", "", str(module)) for module in params))
     numbered = {}
     for module in modules:
@@ -55,10 +54,10 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
         )
     layers, width = [], "I"
     for number in sorted(numbered):
-        layers.append([_read(leaves, numbered[number], width)])
+        layers.append([_read(arrays, numbered[number], width)])
         width = layers[-1][0][1].U.shape[0]
-    leaves.finish()
-    return put_together(layers)
+    arrays.check_all_taken()
+    return join_layers(layers)
 
 
 def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
@@ -74,23 +73,23 @@ def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
     Raises:
       ValueError, TypeError: for what Haiku does not have: reset="after", a tanh network, two directions.
     """
-    parts = take_apart(cell, params)
-    if isinstance(parts.cell, Elman) and parts.cell.activation != "relu":
-        got = f"activation={parts.cell.activation!r}"
+    layers = split_layers(cell, params)
+    if isinstance(layers.cell, Elman) and layers.cell.activation != "relu":
+        got = f"activation={layers.cell.activation!r}"
         raise ValueError(f'cell: Haiku has no Elman network but activation="relu", its VanillaRNN, got {got}')
-    if parts.directions == 2:
+    if layers.directions == 2:
         raise ValueError("cell: Haiku has no layer of two directions, got bidirectional=True")
-    require("Haiku", parts, reset="before")
+    check_supported("Haiku", layers, reset="before")
     modules = {}
-    for number, (layer,) in enumerate(parts.layers):
+    for number, (layer,) in enumerate(layers.params):
         suffix = f"_{number}" if number else ""
-        if isinstance(parts.cell, LSTM):
+        if isinstance(layers.cell, LSTM):
             W, U, b, _ = LSTM_GATES.write(layer)
             arrays = {"w": np.concatenate([W, U]), "b": _shift_forget_gate(b, -1)}
             modules[f"lstm{suffix}/linear"] = {name: jnp.asarray(array) for name, array in arrays.items()}
-        elif isinstance(parts.cell, Elman):
+        elif isinstance(layers.cell, Elman):
             weights = ELMAN_GATES.write(layer)
-            sides = zip((weights.W, weights.U), ELMAN_GATES.split(weights), strict=True)
+            sides = zip((weights.W, weights.U), ELMAN_GATES.split_bias(weights), strict=True)
             for name, (matrix, bias) in zip(("linear", "linear_1"), sides, strict=True):
                 modules[f"vanilla_rnn{suffix}/{name}"] = {"w": jnp.asarray(matrix), "b": jnp.asarray(bias)}
         else:
@@ -99,28 +98,28 @@ def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
     return modules
 
 
-def _read(leaves: Leaves, module: str, width: int | str) -> tuple[Cell, Params]:
+def _read(arrays: NamedArrays, module: str, width: int | str) -> tuple[Cell, Params]:
     w_i, w_h, b = (f"{module}{SEPARATOR}{name}" for name in ("w_i", "w_h", "b"))
     w, w_1 = (f"{module}/{name}{SEPARATOR}w" for name in ("linear", "linear_1"))
-    if w_1 in leaves:
-        U = leaves.take(w_1, ("H", "H"))
-        W, H = leaves.take(w, (width, U.shape[1])), U.shape[1]
+    if w_1 in arrays:
+        U = arrays.take(w_1, ("H", "H"))
+        W, H = arrays.take(w, (width, U.shape[1])), U.shape[1]
         names = [f"{module}/{name}{SEPARATOR}b" for name in ("linear", "linear_1")]
-        biases = [leaves.take(name, (H,)) if name in leaves else np.full_like(U[0], NOTHING) for name in names]
-        return ELMAN_GATES.read(Weights(W, U, *ELMAN_GATES.merge(*biases, reset="before")), "relu")
-    if w in leaves:
+        biases = [arrays.take(name, (H,)) if name in arrays else np.full_like(U[0], NO_BIAS) for name in names]
+        return ELMAN_GATES.read(Weights(W, U, *ELMAN_GATES.add_biases(*biases, reset="before")), "relu")
+    if w in arrays:
         b = f"{module}/linear{SEPARATOR}b"
         inputs = width if isinstance(width, str) else str(width)
-        both = leaves.take(w, (f"{inputs} + H", "4H"))
+        both = arrays.take(w, (f"{inputs} + H", "4H"))
         H = both.shape[1] // 4
         I = both.shape[0] - H
         if both.shape[1] % 4 or I < 1 or width not in ("I", I):
             raise ValueError(f"params: {w}: expected shape ({inputs} + H, 4H), got {both.shape}")
-        return LSTM_GATES.read(Weights(both[:I], both[I:], _shift_forget_gate(leaves.take(b, (4 * H,)), 1)))
-    U = leaves.take(w_h, ("H", "3H"))
+        return LSTM_GATES.read(Weights(both[:I], both[I:], _shift_forget_gate(arrays.take(b, (4 * H,)), 1)))
+    U = arrays.take(w_h, ("H", "3H"))
     if U.shape[1] != 3 * U.shape[0]:
         raise ValueError(f"params: {w_h}: expected shape (H, 3H), got {U.shape}")
-    return GRU_GATES.read(Weights(leaves.take(w_i, (width, U.shape[1])), U, leaves.take(b, U.shape[1:])))
+    return GRU_GATES.read(Weights(arrays.take(w_i, (width, U.shape[1])), U, arrays.take(b, U.shape[1:])))
 
 
 def _shift_forget_gate(b: np.ndarray, amount: int) -> np.ndarray:

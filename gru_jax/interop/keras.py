@@ -16,9 +16,16 @@ from gru_jax._stack import check_merge
 from gru_jax._types import Params
 from gru_jax.cells import Cell
 from gru_jax.cells.elman import ACTIVATIONS
-from gru_jax.interop._arrays import Leaves
-from gru_jax.interop._gate_layout import GateLayout, Weights, layout_of, take_recurrent
-from gru_jax.interop.network import put_together, required_activation, take_apart
+from gru_jax.interop._arrays import NamedArrays
+from gru_jax.interop._gate_layout import (
+    GateLayout,
+    Weights,
+    check_activation,
+    join_layers,
+    layout_of,
+    split_layers,
+    take_recurrent_matrix,
+)
 
 GRU_GATES, ELMAN_GATES = GateLayout("zrn", negated="z"), GateLayout("h")
 LAYOUTS = (GRU_GATES, GateLayout("ifgo"), ELMAN_GATES)
@@ -111,13 +118,13 @@ def from_weights(
     each = len(weights) // cells
     names = ("kernel", "recurrent_kernel", "bias")[:each]
     keys = [f"[{number}] {names[number % each]}" for number in range(len(weights))]
-    leaves = Leaves("weights", dict(zip(keys, weights, strict=True)))
+    arrays = NamedArrays("weights", dict(zip(keys, weights, strict=True)))
     layers, width, remaining = [], "I", iter(keys)
     for _ in range(num_layers):
-        layer = [_read(leaves, [next(remaining) for _ in names], width, reset, activation) for _ in range(directions)]
+        layer = [_read(arrays, [next(remaining) for _ in names], width, reset, activation) for _ in range(directions)]
         layers.append(layer)
         width = layer[0][1].U.shape[0] * (directions if merge == "concat" else 1)
-    return put_together(layers, merge)
+    return join_layers(layers, merge)
 
 
 def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
@@ -139,11 +146,11 @@ def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
       >>> layer.build((None, None, 64))
       >>> layer.set_weights(to_weights(cell, params))
     """
-    parts = take_apart(cell, params)
-    layout = layout_of(parts.cell, LAYOUTS)
+    layers = split_layers(cell, params)
+    layout = layout_of(layers.cell, LAYOUTS)
     arrays = []
-    for weights in (layout.write(direction) for layer in parts.layers for direction in layer):
-        bias = weights.b if weights.b_hn is None else np.stack(layout.split(weights))
+    for weights in (layout.write(direction) for layer in layers.params for direction in layer):
+        bias = weights.b if weights.b_hn is None else np.stack(layout.split_bias(weights))
         arrays += [weights.W, weights.U, bias]
     return arrays
 
@@ -194,33 +201,33 @@ def _name(layer: Any) -> str:
 
 
 def _read(
-    leaves: Leaves, keys: list[str], width: int | str, reset: str | None, activation: str | None
+    arrays: NamedArrays, keys: list[str], width: int | str, reset: str | None, activation: str | None
 ) -> tuple[Cell, Params]:
-    layout, U = take_recurrent(leaves, keys[1], LAYOUTS)
-    W = leaves.take(keys[0], (width, U.shape[1]))
+    layout, U = take_recurrent_matrix(arrays, keys[1], LAYOUTS)
+    W = arrays.take(keys[0], (width, U.shape[1]))
     if layout is ELMAN_GATES:
-        activation = required_activation("activation", activation, "the list of a SimpleRNN's weights")
+        activation = check_activation("activation", activation, "the list of a SimpleRNN's weights")
     elif activation not in (None, "tanh"):
         raise ValueError(f"activation: expected None or 'tanh' for a {layout.cell.__name__}, got {activation!r}")
-    in_two_parts = len(keys) == 3 and leaves.shape(keys[2]) == (2 * U.shape[1],)
+    in_two_parts = len(keys) == 3 and arrays.shape(keys[2]) == (2 * U.shape[1],)
     if in_two_parts and layout is not ELMAN_GATES:
         if layout is GRU_GATES:
             _agree(reset, "after", keys[2])
-        b_input, b_recurrent = np.split(leaves.take(keys[2], (2 * U.shape[1],)), 2)
+        b_input, b_recurrent = np.split(arrays.take(keys[2], (2 * U.shape[1],)), 2)
         W, U = (_from_cudnn(array, layout.gates) for array in (W, U))
-        return layout.read(Weights(W, U, *layout.merge(b_input, b_recurrent, "after")))
+        return layout.read(Weights(W, U, *layout.add_biases(b_input, b_recurrent, "after")))
     if len(keys) == 2:
         if layout is GRU_GATES and reset is None:
             raise ValueError('reset: expected "before" or "after" for a GRU without a bias, got None')
         zeros = np.zeros_like(U[0])
-        return layout.read(Weights(W, U, *layout.merge(zeros, zeros, reset or "after")), activation or "tanh")
-    if layout is GRU_GATES and len(leaves.shape(keys[2])) == 2:
+        return layout.read(Weights(W, U, *layout.add_biases(zeros, zeros, reset or "after")), activation or "tanh")
+    if layout is GRU_GATES and len(arrays.shape(keys[2])) == 2:
         _agree(reset, "after", keys[2])
-        b_input, b_recurrent = leaves.take(keys[2], (2, U.shape[1]))
-        return layout.read(Weights(W, U, *layout.merge(b_input, b_recurrent, "after")))
+        b_input, b_recurrent = arrays.take(keys[2], (2, U.shape[1]))
+        return layout.read(Weights(W, U, *layout.add_biases(b_input, b_recurrent, "after")))
     if layout is GRU_GATES:
         _agree(reset, "before", keys[2])
-    return layout.read(Weights(W, U, leaves.take(keys[2], U.shape[1:])), activation or "tanh")
+    return layout.read(Weights(W, U, arrays.take(keys[2], U.shape[1:])), activation or "tanh")
 
 
 def _from_cudnn(array: np.ndarray, gates: int) -> np.ndarray:

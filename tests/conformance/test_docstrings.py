@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax import traverse_util
 
 import gru_jax
-from gru_jax.interop import _gate_layout as gate_layout
 from gru_jax.interop import onnx
+from gru_jax.interop._gate_layout import Weights
 from tests.gru_jax.docstrings import assert_runs, examples
 
 B, T, I, H = 3, 4, 64, 128
@@ -61,14 +61,14 @@ STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2)
 OWN = {
     "gru_jax.interop.torch.to_state_dict": {"stack": STACK, "params": STACK.init(jax.random.key(0), I, H)},
     "gru_jax.interop.haiku.from_params": {"xs": jnp.ones((T, B, I)), "state": jnp.zeros((B, H))},
-    "gru_jax.interop.onnx._reader.to_model": {"xs": np.ones((B, T, I), np.float32)},
+    "gru_jax.interop.onnx._writer.to_model": {"xs": np.ones((B, T, I), np.float32)},
     "gru_jax.interop.onnx._node.RecurrentNode": {
         "read_nodes": onnx.read_nodes,
         "X": jnp.ones((T, B, I)),
         "sequence_lens": jnp.array([4, 2, 3]),
     },
     "gru_jax.interop._gate_layout.GateLayout": {
-        "Weights": gate_layout.Weights,
+        "Weights": Weights,
         "kernel": np.ones((I, 3 * H), np.float32),
         "recurrent_kernel": np.ones((H, 3 * H), np.float32),
         "bias": np.ones(3 * H, np.float32),

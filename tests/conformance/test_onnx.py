@@ -10,7 +10,7 @@ import pytest
 
 import gru_jax
 from gru_jax.interop.onnx import from_model, read_nodes, to_file, to_model
-from gru_jax.interop.onnx._node import SLOTS, WEIGHTS, slots
+from gru_jax.interop.onnx._node import INPUTS, WEIGHTS, node_inputs
 from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, draw_params, draw_task
 from tests.gru_jax.covering import pairwise
 
@@ -44,7 +44,7 @@ def test_node_cases(case, backend):
     model = onnx.ModelProto.FromString(case.model.SerializeToString())
     graph = model.graph
     arrays = dict(zip([value.name for value in graph.input], inputs, strict=True))
-    given = slots(graph.node[0])
+    given = node_inputs(graph.node[0])
     weights = [given[slot] for slot in WEIGHTS if slot in given]
     graph.initializer.extend(onnx.numpy_helper.from_array(arrays[name], name) for name in weights)
     (layer,) = read_nodes(model.SerializeToString())
@@ -95,7 +95,7 @@ def node_model(case, B=3, T=7, seed=0):
     states = ("initial_h", "initial_c") if operator == "LSTM" else ("initial_h",)
     inputs |= {state: normal(D, B, H) for state in states} if case["initial"] else {}
     present = weights | inputs
-    names = [slot if slot in present else "" for slot in SLOTS]
+    names = [slot if slot in present else "" for slot in INPUTS]
     while not names[-1]:
         names.pop()
     options = {"hidden_size": H, "direction": case["direction"]}

@@ -314,6 +314,6 @@ def test_safetensors_with_pytorchs_names(dtype, tmp_path):
         with pytest.raises(ValueError, match=r"model\.safetensors: state_dict: [^\n]+; choose prefix='rnn\.'$"):
             read(tmp_path / "model.safetensors")
         with pytest.raises(
-            ValueError, match=r"rnn\.safetensors: nonlinearity: expected \"tanh\" or \"relu\", for [^\n]+$"
+            ValueError, match=r"rnn\.safetensors: nonlinearity: expected \"tanh\" or \"relu\", which [^\n]+$"
         ):
             read(tmp_path / "rnn.safetensors")

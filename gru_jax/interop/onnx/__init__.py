@@ -7,7 +7,8 @@ inputs are arguments of `gru_jax.unroll`. `read_nodes` reads every recurrent nod
 
 from gru_jax.interop.onnx._node import RecurrentNode
 from gru_jax.interop.onnx._peephole_lstm import PeepholeLSTM, PeepholeLSTMParams
-from gru_jax.interop.onnx._reader import from_model, read_nodes, to_file, to_model
+from gru_jax.interop.onnx._reader import from_model, read_nodes
+from gru_jax.interop.onnx._writer import to_file, to_model
 
 __all__ = [
     "PeepholeLSTM",

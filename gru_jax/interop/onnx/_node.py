@@ -1,8 +1,8 @@
-"""One recurrent node of an ONNX graph: its weights, its attributes, and the layer that it is.
+"""Reads one recurrent node of an ONNX graph: its weights, its attributes, and the layer with both.
 
-Gates lie `[z | r | h]` and `[i | o | f | c]` along the second axis of W (D, G H, I) and R (D, G H, H), after D
-directions; z weighs the old state, hence the sign. A bias (D, 2 G H) has two parts: added on the way in; on the way out
-the second holds `b_hn` alone. `linear_before_reset` 1 is reset="after", 0 is reset="before".
+Gates are `[z | r | h]` and `[i | o | f | c]` along the second axis of W (D, G H, I) and R (D, G H, H), with D
+directions. z weighs the old state, so its sign changes. The bias (D, 2 G H) is an input and a recurrent one.
+`linear_before_reset` 1 is reset="after", 0 is reset="before".
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,8 @@ from gru_jax._stack import Stack
 from gru_jax._types import Array, Params
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, LSTMState
-from gru_jax.interop._arrays import Leaves
-from gru_jax.interop._gate_layout import GateLayout, Weights
-from gru_jax.interop.network import put_together
+from gru_jax.interop._arrays import NamedArrays
+from gru_jax.interop._gate_layout import GateLayout, Weights, join_layers
 from gru_jax.interop.onnx._peephole_lstm import PeepholeLSTM, with_peepholes
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ LAYOUTS = {
 }
 ACTIVATIONS = {"GRU": [["sigmoid", "tanh"]], "LSTM": [["sigmoid", "tanh", "tanh"]], "RNN": [["tanh"], ["relu"]]}
 OPERATORS = {GRU: "GRU", LSTM: "LSTM", Elman: "RNN"}
-SLOTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 WEIGHTS = ("W", "R", "B", "P")
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -42,8 +41,8 @@ class RecurrentNode:
     """A GRU, LSTM or RNN node as a layer of this library.
 
     Attributes:
-      name: what errors call it.
-      cell: a cell, or a `Stack` of one layer for direction "bidirectional".
+      name: its name in errors.
+      cell: a cell, or a `Stack` of one bidirectional layer.
       params: its parameters.
       reverse: whether it runs from the last step to the first.
       time_major: whether time is the first axis (layout 0) or the second (layout 1).
@@ -71,14 +70,14 @@ class RecurrentNode:
         initial_c: Array | None = None,
         **options: Any,
     ) -> tuple[Array, ...]:
-        """Runs the layer on inputs laid out as the operator has them.
+        """Runs the layer on inputs in the layout of the operator.
 
         Args:
           X: (T, B, I); (B, T, I) for layout 1.
-          sequence_lens: (B,) integers; None for T.
-          initial_h: (D, B, H); (B, D, H) for layout 1; None for zeros.
-          initial_c: like initial_h, for an LSTM.
-          **options: backend, matmul_dtype, memory of `gru_jax.unroll`.
+          sequence_lens: (B,) integers. If None, every sequence has T steps.
+          initial_h: (D, B, H); (B, D, H) for layout 1. If None, zeros are used.
+          initial_c: the same, for an LSTM.
+          **options: `backend`, `matmul_dtype` and `memory` of `gru_jax.unroll`.
 
         Returns:
           Y (T, D, B, H), Y_h (D, B, H) and for an LSTM Y_c; (B, T, D, H) and (B, D, H) for layout 1.
@@ -101,7 +100,7 @@ class RecurrentNode:
         return jnp.moveaxis(ys, 2, 1) if self.time_major else ys, *(jnp.stack(part, axis) for part in parts)
 
     def _state(self, h: Any, c: Any) -> Any:
-        """Arrays (D, B, H), one of which may be None for zeros, as the state of the cell."""
+        """Returns the cell's state from h and c (D, B, H); None for zeros, but not for both."""
         h = jnp.zeros_like(c) if h is None else h
         c = jnp.zeros_like(h) if c is None else c
         cell = self.cell.cell if isinstance(self.cell, Stack) else self.cell
@@ -109,87 +108,87 @@ class RecurrentNode:
         return (states,) if self.directions == 2 else states[0]
 
 
-def from_node(node: "onnx.NodeProto", arrays: Mapping[str, Any]) -> RecurrentNode:
+def read_node(node: "onnx.NodeProto", arrays: Mapping[str, Any]) -> RecurrentNode:
     """Reads a GRU, LSTM or RNN node.
 
     Args:
       node: the node.
-      arrays: NumPy arrays under the names that the node has for its inputs W, R, B and P.
+      arrays: NumPy arrays by the names of the tensors that are the node's inputs W, R, B and P.
 
     Returns:
       The layer.
 
     Raises:
-      ValueError, TypeError: for attributes that no cell here has (clip, other activations, ...), and where an array is
-        missing or does not fit; the line names it.
+      ValueError, TypeError: an attribute that no cell here has (clip, other activations, ...), or an array that is
+        missing or does not fit.
     """
     from onnx import helper
 
-    name = title(node)
+    name = node_title(node)
     if node.op_type not in LAYOUTS:
         raise ValueError(f"{name}: expected a GRU, LSTM or RNN, got {node.op_type}")
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     direction, layout, reset, activation = _read_attributes(name, node.op_type, attributes)
     D = 2 if direction == "bidirectional" else 1
-    given = {slot: tensor for slot, tensor in slots(node).items() if slot in WEIGHTS}
-    leaves = Leaves(name, {slot: arrays[tensor] for slot, tensor in given.items() if tensor in arrays})
+    given = {key: tensor for key, tensor in node_inputs(node).items() if key in WEIGHTS}
+    weights = NamedArrays(name, {key: arrays[tensor] for key, tensor in given.items() if tensor in arrays})
     gates = LAYOUTS[node.op_type]
-    H = leaves.take("R", (D, f"{gates.gates}H", "H")).shape[2]
-    R = leaves.take("R", (D, gates.gates * H, H))
+    H = weights.take("R", (D, f"{gates.gates}H", "H")).shape[2]
+    R = weights.take("R", (D, gates.gates * H, H))
     if "clip" in attributes:
         _check_clip(name, node.op_type, activation, attributes["clip"], R.dtype)
     if "hidden_size" in attributes and attributes["hidden_size"] != H:
         raise ValueError(f"{name}: hidden_size: expected {H}, that of R {R.shape}, got {attributes['hidden_size']}")
-    W = leaves.take("W", (D, gates.gates * H, "I"))
-    B = leaves.take("B", (D, 2 * gates.gates * H)) if "B" in given else np.zeros((D, 2 * gates.gates * H), R.dtype)
-    P = leaves.take("P", (D, 3 * H)) if "P" in given else None
+    W = weights.take("W", (D, gates.gates * H, "I"))
+    B = weights.take("B", (D, 2 * gates.gates * H)) if "B" in given else np.zeros((D, 2 * gates.gates * H), R.dtype)
+    P = weights.take("P", (D, 3 * H)) if "P" in given else None
     cells = []
     for d in range(D):
         b_input, b_recurrent = np.split(B[d], 2)
-        cells.append(gates.read(Weights(W[d], R[d], *gates.merge(b_input, b_recurrent, reset)), activation))
+        cells.append(gates.read(Weights(W[d], R[d], *gates.add_biases(b_input, b_recurrent, reset)), activation))
     if P is not None and P.any():
         cells = [with_peepholes(params, *np.split(p, 3)) for (_, params), p in zip(cells, P, strict=True)]
-    cell, params = put_together([cells])
+    cell, params = join_layers([cells])
     return RecurrentNode(name, cell, params, reverse=direction == "reverse", time_major=layout == 0)
 
 
-def weights_of(cell: Any, layer: tuple[Any, ...]) -> dict[str, np.ndarray]:
-    """Returns W, R and B of a node for a layer's directions, each a cell's parameters."""
+def write_weights(cell: Any, layer: tuple[Any, ...]) -> dict[str, np.ndarray]:
+    """Returns W (D, G H, I), R (D, G H, H) and B (D, 2 G H) of a node for a layer's directions."""
     gates = LAYOUTS[OPERATORS[type(cell)]]
     directions = [gates.write(params) for params in layer]
     return {
         "W": np.stack([weights.W for weights in directions]),
         "R": np.stack([weights.U for weights in directions]),
-        "B": np.stack([np.concatenate(gates.split(weights)) for weights in directions]),
+        "B": np.stack([np.concatenate(gates.split_bias(weights)) for weights in directions]),
     }
 
 
-def slots(node: "onnx.NodeProto") -> dict[str, str]:
-    """The names of the tensors that a node has, by the names of the operator's inputs."""
-    return {slot: tensor for slot, tensor in zip(SLOTS, node.input, strict=False) if tensor}
+def node_inputs(node: "onnx.NodeProto") -> dict[str, str]:
+    """Maps the names of the operator's inputs to the names of a node's tensors."""
+    return {key: tensor for key, tensor in zip(INPUTS, node.input, strict=False) if tensor}
 
 
-def title(node: "onnx.NodeProto") -> str:
-    """What errors call a node: its name, or else its first output."""
+def node_title(node: "onnx.NodeProto") -> str:
+    """Returns a node's name in errors: its own, or else that of its first output."""
     return f"{node.op_type} node {node.name or next(iter(node.output), '')!r}"
 
 
 def _check_clip(name: str, operator: str, activation: str, clip: float, dtype: Any) -> None:
-    """Refuses a clip of what goes into the functions that can change what comes out, in numbers of this dtype."""
+    """Raises ValueError if clipping the activations' inputs can change their outputs in this dtype."""
     with np.errstate(over="ignore", under="ignore"):
         bound = np.asarray(clip).astype(dtype)
         binds = {
-            "sigmoid": np.exp(-bound) != 0,  # sigmoid(-bound) = exp(-bound), as near as makes no difference
+            "sigmoid": np.exp(-bound) != 0,  # sigmoid(-bound) is about exp(-bound).
             "tanh": np.tanh(bound.astype(np.float64)).astype(dtype) != 1,
             "relu": bound < jnp.finfo(dtype).max,
         }
     functions = ("sigmoid", "tanh") if operator != "RNN" else (activation,)
     if not clip > 0 or any(binds[function] for function in functions):
-        raise ValueError(f"{name}: clip: expected none, or one too large to bind in {dtype}, got {clip!r}")
+        raise ValueError(f"{name}: clip: expected none, or one too large to have an effect in {dtype}, got {clip!r}")
 
 
 def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) -> tuple[str, int, str, str]:
-    """Returns direction, layout, reset and activation; refuses what no cell here does, by its name."""
+    """Returns direction, layout, reset and activation; raises ValueError for attributes that no cell here has."""
     direction, layout, linear, activation = "forward", 0, 0, "tanh"
     for key, value in attributes.items():
         if key == "direction":
@@ -213,5 +212,5 @@ def _read_attributes(name: str, operator: str, attributes: Mapping[str, Any]) ->
         elif key == "input_forget" and operator == "LSTM":
             arguments.one_of(f"{name}: input_forget", value, (0,))
         elif key not in ("hidden_size", "clip"):
-            raise ValueError(f"{name}: {key}: expected no such attribute, for no cell here has it, got {value!r}")
+            raise ValueError(f"{name}: {key}: expected no such attribute, since no cell here has it, got {value!r}")
     return direction, layout, "after" if linear else "before", activation

@@ -1,4 +1,4 @@
-"""The LSTM with peepholes, which ONNX has and the core leaves out.
+"""The LSTM with peepholes, an operator of ONNX that the core does not have.
 
 Reference: Gers and Schmidhuber, "Recurrent Nets that Time and Count", 2000.
 """
@@ -25,7 +25,7 @@ class PeepholeLSTMParams(NamedTuple):
       W: (I, 4H), input weights.
       U: (H, 4H), recurrent weights.
       b: (4H,), biases.
-      P: (3H,), what i, f and o see of the memory, unit by unit.
+      P: (3H,), peephole weights `[i | f | o]`, elementwise.
     """
 
     W: Any
@@ -37,7 +37,7 @@ class PeepholeLSTMParams(NamedTuple):
 @register_static
 @dataclass(frozen=True)
 class PeepholeLSTM:
-    """An LSTM whose gates see the memory:
+    """An LSTM whose gates depend on the cell state:
 
         i = sigmoid(W_xi x + U_hi h + P_i * c + b_i)
         f = sigmoid(W_xf x + U_hf h + P_f * c + b_f)
@@ -46,16 +46,16 @@ class PeepholeLSTM:
         o = sigmoid(W_xo x + U_ho h + P_o * c' + b_o)
         h' = o * tanh(c')
 
-    It has no hand-derived gradient: backend "fused" derives one.
+    Backend "fused" derives its gradient automatically.
     """
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> PeepholeLSTMParams:
-        """Draws those of an LSTM; the peepholes are zeros. The key is consumed."""
+        """Draws the parameters of an LSTM; peephole weights are zeros. The key is consumed."""
         params = LSTM().init(key, input_size, hidden_size, dtype)
         return PeepholeLSTMParams(*params, P=jnp.zeros((3 * hidden_size,), params.W.dtype))
 
     def check(self, params: PeepholeLSTMParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other."""
+        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match."""
         arguments.named_tuple("params", params, PeepholeLSTMParams)
         input_size, hidden_size, dtype = LSTM().check(LSTMParams(*params[:3]))
         P = arguments.floating("params.P", params.P)
@@ -90,6 +90,6 @@ class PeepholeLSTM:
 
 
 def with_peepholes(params: LSTMParams, i: Any, o: Any, f: Any) -> tuple[PeepholeLSTM, PeepholeLSTMParams]:
-    """Adds peepholes (H,), given in the order of ONNX, to an LSTM."""
+    """Adds peephole weights (H,), in the order of ONNX, to the parameters of an LSTM."""
     P = jnp.concatenate([jnp.asarray(i), jnp.asarray(f), jnp.asarray(o)])
     return PeepholeLSTM(), PeepholeLSTMParams(*params, P=P)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from gru_jax.interop.files import written_whole
+from gru_jax.interop._arrays import write_atomically
 
 
 def test_a_file_is_its_old_content_or_its_new_one(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
@@ -16,8 +16,8 @@ def test_a_file_is_its_old_content_or_its_new_one(tmp_path):
 
 def test_who_writes_at_the_same_time_writes_a_file_of_its_own(tmp_path):
     path = tmp_path / "model.onnx"
-    with written_whole(path) as one:
-        with written_whole(path) as other:
+    with write_atomically(path) as one:
+        with write_atomically(path) as other:
             one.write_bytes(b"one")
             other.write_bytes(b"other")
         assert path.read_bytes() == b"other"
@@ -30,7 +30,7 @@ def test_what_fails_half_way_leaves_the_old_content_and_no_other_file(tmp_path):
     path.write_bytes(b"old")
 
     def write():
-        with written_whole(path) as temporary:
+        with write_atomically(path) as temporary:
             temporary.write_bytes(b"ne")
             raise OSError("the disk is full")
 

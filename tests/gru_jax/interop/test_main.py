@@ -174,7 +174,7 @@ def test_safetensors_of_pytorchs(tmp_path, capsys):
     assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.onnx") == 1
     assert capsys.readouterr().err.endswith("; choose prefix='rnn.'\n")
     assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.onnx", "--prefix=rnn.") == 1
-    assert capsys.readouterr().err.endswith("does not say which, got None\n")
+    assert capsys.readouterr().err.endswith("does not tell, got None\n")
     assert convert(tmp_path / "model.safetensors", tmp_path / "rnn.pt", "--prefix=rnn.", "--nonlinearity=relu") == 0
     assert convert(tmp_path / "rnn.pt", tmp_path / "rnn.safetensors", "--nonlinearity=relu") == 0
     cell, params = load_weights(tmp_path / "rnn.safetensors")

@@ -67,8 +67,8 @@ def one_length(model):
 
 
 GRU = "GRU node 'Y_0'"
-NO_SUCH = "expected no such attribute, for no cell here has it, got"
-TOO_LARGE = "one too large to bind in float32"
+NO_SUCH = "expected no such attribute, since no cell here has it, got"
+TOO_LARGE = "one too large to have an effect in float32"
 ONES = np.ones((1, 9, 3), np.float32)
 REFUSED = {
     "no model": (3, "model: expected a ModelProto, bytes or a path, got int"),
@@ -148,17 +148,17 @@ REFUSED = {
     ),
     "no weights": (
         without_constant(written(), "W_0"),
-        f"model: {GRU}: W_0: expected a constant, got what is made of the graph's inputs",
+        f"model: {GRU}: W_0: expected a constant, got a tensor that depends on the model's inputs",
     ),
     "fixed lengths": (
         set_constant(written(lengths=True), "lengths", np.array([2, 1], np.int32)),
         f"model: {GRU}: sequence_lens: expected an input of the model, got a constant: take the node from read_nodes, "
-        "and give it what is constant",
+        "and call it with the constant",
     ),
     "fixed state": (
         set_constant(written(h0=True), "h0", ONES[:, :2]),
         f"model: {GRU}: initial_h: expected an input of the model, got a constant: take the node from read_nodes, "
-        "and give it what is constant",
+        "and call it with the constant",
     ),
     "lengths of one layer alone": (
         one_length(written(STACK, lengths=True)),
@@ -166,17 +166,16 @@ REFUSED = {
     ),
     "something between layers": (
         between(written(STACK), helper.make_node("Tanh", ["ys_0"], ["ys_0_done"])),
-        f"model: GRU node 'Y_1': X: expected the outputs of {GRU} with merge='concat' and nothing done to them, "
+        f"model: GRU node 'Y_1': X: expected the outputs of {GRU} with merge='concat' and otherwise unchanged, "
         "got 'ys_0_done'",
     ),
     "a layer beside another": (
         between(written(STACK), helper.make_node("Add", ["ys_0", "h_last_0"], ["ys_0_done"])),
-        f"model: GRU node 'Y_1': X: expected the outputs of {GRU} alone, for the layers of a stack lie on each other, "
-        "got 'ys_0_done'",
+        f"model: GRU node 'Y_1': X: expected the outputs of {GRU} only, as in a stack, got 'ys_0_done'",
     ),
     "an unknown operator between layers": (
         between(written(STACK), helper.make_node("Fancy", ["ys_0"], ["ys_0_done"])),
-        "model: ys_0_done: cannot be worked out: ",
+        "model: ys_0_done: cannot be evaluated: ",
     ),
 }
 
@@ -243,7 +242,7 @@ def test_a_number_type_that_onnx_does_not_have():
     cell = gru_jax.Elman()
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), draw_params(cell, I, H))
     with pytest.raises(
-        TypeError, match=r"^params: expected float32, float64 or float16, which ONNX's operators take, got"
+        TypeError, match=r"^params: expected float32, float64 or float16, as ONNX's operators have them, got"
     ):
         to_model(cell, params)
     with pytest.raises(TypeError, match=r"^lengths: expected True or False, got 1$"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gru_jax.interop.packages import needing
+from gru_jax.interop._arrays import require_package
 
 ROOT = Path(__file__).resolve().parents[3]
 PEERS = ("equinox", "haiku", "keras", "onnx", "onnxruntime", "safetensors", "torch")
@@ -70,5 +70,5 @@ def test_without_the_other_libraries(tmp_path):
 
 
 def test_what_an_installed_package_lacks_itself_is_its_own_affair():
-    with pytest.raises(ModuleNotFoundError, match="no_such_module"), needing("torch", "to read"):
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"), require_package("torch", "to read"):
         import no_such_module  # noqa: F401

@@ -84,7 +84,7 @@ def test_a_file_keeps_the_dtype(tmp_path, dtype):
 def test_values_are_needed():
     cell = gru_jax.Elman()
     with pytest.raises(
-        TypeError, match=r"params\.W: expected an array with values, got one inside a JAX transformation"
+        TypeError, match=r"params\.W: expected a concrete array, got a tracer inside a JAX transformation"
     ):
         jax.jit(lambda key: to_state_dict(cell, cell.init(key, 2, 3)))(jax.random.key(0))
 

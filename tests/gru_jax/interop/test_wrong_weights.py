@@ -127,7 +127,7 @@ REFUSED = {
     ),
     "torch: double": (
         torch({"weight_hh_l0": numbers(12, 4, dtype=np.float64)}),
-        "state_dict: weight_hh_l0: expected float32, for JAX runs without jax_enable_x64, got float64",
+        "state_dict: weight_hh_l0: expected float32 while jax_enable_x64 is off, got float64",
     ),
     "torch: no array": (torch({"weight_hh_l0": "U"}), "state_dict: weight_hh_l0: expected an array, got str"),
     "torch: empty": (
@@ -136,7 +136,7 @@ REFUSED = {
     ),
     "torch: prefix": (
         lambda: from_state_dict({"rnn.weight_hh": numbers(3, 1)}, prefix="gru."),
-        "prefix: expected the beginning of some name in the state dict, got 'gru.'; choose prefix='rnn.'",
+        "prefix: expected a prefix of a name in the state dict, got 'gru.'; choose prefix='rnn.'",
     ),
     "torch: a larger model": (
         lambda: from_state_dict({f"{name}.weight_hh_l0": numbers(12, 4) for name in ("a.rnn", "b")} | {"c": 1}),
@@ -152,7 +152,7 @@ REFUSED = {
     ),
     "torch: nonlinearity unsaid": (
         lambda: from_state_dict(to_state_dict(ELMAN, draw_params(ELMAN, I, H))),
-        'nonlinearity: expected "tanh" or "relu", for the state dict of a torch.nn.RNN does not say which, got None',
+        'nonlinearity: expected "tanh" or "relu", which the state dict of a torch.nn.RNN does not tell, got None',
     ),
     "torch: another nonlinearity": (
         lambda: from_state_dict(to_state_dict(ELMAN, draw_params(ELMAN, I, H)), nonlinearity="gelu"),
@@ -164,12 +164,12 @@ REFUSED = {
     ),
     "torch: another parametrization": (
         torch({"weight_hh_l0": None, "parametrizations.weight_hh_l0.original": numbers(12, 4)}),
-        "state_dict: weight_hh_l0: expected a weight, or one that weight_norm or prune keeps as parts, got original: "
+        "state_dict: weight_hh_l0: expected a weight, or the parts of weight_norm or prune, got original: "
         "in PyTorch remove the parametrization first",
     ),
     "torch: spectral norm": (
         torch({"weight_hh_l0": None, "weight_hh_l0_orig": numbers(12, 4)} | {"weight_hh_l0_u": numbers(12)}),
-        "state_dict: weight_hh_l0: expected a weight, or one that weight_norm or prune keeps as parts, got orig, u: in "
+        "state_dict: weight_hh_l0: expected a weight, or the parts of weight_norm or prune, got orig, u: in "
         "PyTorch remove the parametrization first",
     ),
     "torch: a weight and its parts": (
@@ -186,8 +186,8 @@ REFUSED = {
     ),
     "torch: a quantized layer": (
         lambda: from_state_dict({"_all_weight_values.0.param": 1}),
-        "state_dict: _all_weight_values.0.param: expected weights, got a quantized layer: read it before it is "
-        "quantized",
+        "state_dict: _all_weight_values.0.param: expected weights, got a quantized layer: read the layer "
+        "before quantization",
     ),
     "keras: no list": (lambda: from_weights({}), "weights: expected a list of arrays, got dict"),
     "keras: number of arrays": (
@@ -214,7 +214,7 @@ REFUSED = {
     ),
     "keras: activation unsaid": (
         lambda: from_weights(to_weights(ELMAN, draw_params(ELMAN, I, H))),
-        'activation: expected "tanh" or "relu", for the list of a SimpleRNN\'s weights does not say which, got None',
+        'activation: expected "tanh" or "relu", which the list of a SimpleRNN\'s weights does not tell, got None',
     ),
     "keras: activation of a GRU": (
         keras({}, activation="relu"),
@@ -330,7 +330,7 @@ def test_weights_that_are_no_numbers_are_a_warning(call, key):
 
 def test_tensors_without_plain_numbers_are_refused():
     module = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-    line = r"^state_dict: weight_hh_l0: expected a plain tensor of numbers, got one of torch\.float32, [^\n]+$"
+    line = r"^state_dict: weight_hh_l0: expected a dense tensor, got torch\.float32, [^\n]+$"
     for tensor in (module.ones(12, 4).to_sparse(), module.ones(12, 4, device="meta")):
         with pytest.raises(TypeError, match=line):
             torch({"weight_hh_l0": tensor})()
@@ -339,6 +339,6 @@ def test_tensors_without_plain_numbers_are_refused():
 def test_weights_inside_a_transformation_are_refused():
     weights = to_weights(ELMAN, draw_params(ELMAN, I, H))
     with pytest.raises(
-        TypeError, match=r"^weights: \[1\] recurrent_kernel: expected an array with values, got one inside"
+        TypeError, match=r"^weights: \[1\] recurrent_kernel: expected a concrete array, got a tracer inside"
     ):
         jax.jit(lambda U: from_weights([weights[0], U, weights[2]])[1])(jnp.asarray(weights[1]))

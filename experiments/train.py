@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from experiments import tasks
-from experiments.runner import cli, devices, logging, processes
+from experiments.runner import cli, devices, environment, logging, processes
 from experiments.runner.config import ExperimentConfig, catalogue
 from experiments.runner.run import prepare, run
 from experiments.runner.run_folder import RunFolder
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
         raise UserError("--workdir: expected the run's folder, such as runs/digits, got nothing")
+    if RECORD.value:
+        environment.require_clean_commit("--record", environment.commit())
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     if any(value is not None for value in place) and not MULTIHOST.value:
         raise UserError("--coordinator, --num_processes, --process_id: expected --multihost beside them")

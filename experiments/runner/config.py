@@ -200,12 +200,11 @@ def parse_variant(config_file: str, known: tuple[str, ...], variant: str) -> tup
 
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
-NOT_EXPERIMENTS = ("__init__", "saved")
 
 
 def catalogue(folder: pathlib.Path = CONFIGS) -> str:
     """Returns a line for each config file: its path and the first line of its docstring. No file is run."""
-    paths = [path for path in sorted(folder.glob("*.py")) if path.stem not in NOT_EXPERIMENTS]
+    paths = sorted(folder.glob("*.py"))
     width = max((len(path.name) for path in paths), default=0)
     return "\n".join(f"{folder.name}/{path.name:<{width}}  {first_line(path)}" for path in paths)
 

@@ -15,6 +15,7 @@ import gru_jax
 from experiments import files
 from experiments.runner.devices import available_cores
 from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 
 PACKAGES = (
     "jax",
@@ -74,6 +75,16 @@ def commit() -> str:
         return "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in RECORDED))
     return head + ("-dirty" if changed else "")
+
+
+def require_clean_commit(flag: str, found: str) -> None:
+    """Checks that a commit, as `commit` returns it, has no uncommitted changes.
+
+    Raises:
+      UserError: it has, or it is unknown.
+    """
+    if found == "unknown" or found.endswith("-dirty"):
+        raise UserError(f"{flag}: expected a clean commit, got {found}")
 
 
 def machine() -> str:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from experiments import extras, files
+from experiments.runner import environment
 from experiments.schema import UserError
 
 
@@ -198,7 +199,11 @@ def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.
 
     Returns:
       the file appended to.
+
+    Raises:
+      UserError: the run was trained with uncommitted changes.
     """
+    environment.require_clean_commit("--record", summary["commit"])
     path = results / f"{summary['task']}.jsonl"
     results.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

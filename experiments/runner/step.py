@@ -127,34 +127,6 @@ def make_train_step(
     )
 
 
-def make_group_step(
-    task: Task,
-    graph: Any,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: Mesh,
-    accumulate: int,
-    mapped: bool,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Sums]]:
-    """Returns `(states, batches, keys) -> (next states, sums)`, compiled: as many runs side by side as there are keys.
-
-    All arrays have a first axis of runs, which is spread over the devices; each run is trained as `make_train_step`
-    trains it on one device, with `stream(seed, "dropout")` for its key. The states' arrays are consumed. The runs of
-    one device share its products where they are `mapped`; else they take their turns within the program.
-    """
-
-    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Sums]:
-        key = jax.random.fold_in(key, state.step)
-        (gradient, sums), carry = gradient_of_rows(task, graph, state, batch, key, accumulate, 0)
-        return advance(state, gradient, sums, carry, optimizer, schedule)
-
-    def in_turn(states: TrainState, batches: Batch, keys: jax.Array) -> tuple[TrainState, Sums]:
-        return jax.lax.map(lambda run: step(*run), (states, batches, keys))
-
-    sharded = jax.shard_map(jax.vmap(step) if mapped else in_turn, mesh=mesh, in_specs=P(DATA), out_specs=P(DATA))
-    return jax.jit(sharded, donate_argnums=0)
-
-
 def make_eval_step(task: Task, graph: Any, mesh: Mesh, rows: int) -> Callable[[Any, Batch, Carry], tuple[Sums, Carry]]:
     """Returns `(params, batch, carry) -> (sums, next carry)`, compiled, without dropout.
 

@@ -1,4 +1,4 @@
-"""Records are added whole, each once."""
+"""A finished run is recorded once, or not at all."""
 
 import errno
 import json
@@ -7,12 +7,13 @@ import os
 import pytest
 
 from experiments.runner.logging import record
+from experiments.schema import UserError
 
 KEYS = ("config", "overrides", "cell", "parameters", "seed", "steps", "minutes", "machine", "versions", "commit")
-SUMMARY = dict.fromkeys(KEYS, 1) | {"task": "jsb", "test": {"nll": 8.5, "loss": 8.5}}
+SUMMARY = dict.fromkeys(KEYS, 1) | {"task": "jsb", "test": {"nll": 8.5, "loss": 8.5}, "commit": "0" * 40}
 
 
-def test_a_run_is_recorded_once_for_each_metric(tmp_path):
+def test_run_is_recorded_once_per_metric(tmp_path):
     (tmp_path / "jsb.jsonl").write_text('{"earlier": 1}\n')
     for _ in range(2):
         assert record(SUMMARY, ("nll",), tmp_path) == tmp_path / "jsb.jsonl"
@@ -23,7 +24,14 @@ def test_a_run_is_recorded_once_for_each_metric(tmp_path):
     assert second == first | {"seed": 2}
 
 
-def test_a_record_that_cannot_be_written_leaves_the_earlier_ones(tmp_path, monkeypatch):
+@pytest.mark.parametrize("commit", ["0" * 40 + "-dirty", "unknown"])
+def test_record_requires_a_clean_commit(commit, tmp_path):
+    with pytest.raises(UserError, match=f"^--record: expected a clean commit, got {commit}$"):
+        record(SUMMARY | {"commit": commit}, ("nll",), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_write_keeps_earlier_records(tmp_path, monkeypatch):
     record(SUMMARY, ("nll",), tmp_path)
     before = (tmp_path / "jsb.jsonl").read_bytes()
 

@@ -1,7 +1,4 @@
-"""The grid of a sweep: every combination, every seed, a folder each; and what cannot be, in one line.
-
-The table of a sweep: statistics by hand, and a choice that the test split has no part in.
-"""
+"""Sweeps: expansion of the grid, statistics over seeds, selection of the best by validation."""
 
 import math
 import pathlib
@@ -9,7 +6,7 @@ import pathlib
 import pytest
 
 from experiments.runner import sweep
-from experiments.runner.sweep import Row, parsed, points, value_of
+from experiments.runner.sweep import Row, expand_grid, parse_axis
 from experiments.schema import UserError
 from experiments.tasks.synthetic.adding import Adding, AddingConfig
 from experiments.tasks.text.char_lm import CharLM, CharLMConfig
@@ -18,41 +15,52 @@ VALUES = {"task": {"name": "adding", "length": 10}, "model": {"hidden_size": 8},
 FOLDER = pathlib.Path("runs/x")
 
 
-def test_every_combination_has_every_seed_and_a_folder_of_its_own():
+def test_each_combination_has_all_seeds_and_one_folder_per_run():
     grid = ["model.cell=gru,lstm", "optimizer.learning_rate=1e-3,1"]
-    found = points(VALUES, grid, 2, FOLDER, ("task.length=10",))
+    found = expand_grid(VALUES, grid, 2, FOLDER, ("task.length=10",))
     assert [point.name for point in found] == [
         "model.cell=gru,optimizer.learning_rate=1e-3",
         "model.cell=gru,optimizer.learning_rate=1",
         "model.cell=lstm,optimizer.learning_rate=1e-3",
         "model.cell=lstm,optimizer.learning_rate=1",
     ]
-    members = [member for point in found for member in point.members]
-    assert len({member.folder.path for member in members}) == 8
-    last = members[-1]
+    trials = [trial for point in found for trial in point.trials]
+    assert len({trial.folder.path for trial in trials}) == 8
+    last = trials[-1]
     assert (last.config.model.cell, last.config.optimizer.learning_rate, last.config.seed) == ("lstm", 1.0, 6)
     assert last.config.model.hidden_size == 8
     assert last.overrides == ("task.length=10", "model.cell=lstm", "optimizer.learning_rate=1", "seed=6")
     assert last.folder.path == FOLDER / "model.cell=lstm,optimizer.learning_rate=1" / "seed_6"
-    assert members[0].overrides[-1] == "optimizer.learning_rate=1e-3"  # the config's own seed is no override
+    assert trials[0].overrides[-1] == "optimizer.learning_rate=1e-3"  # the config's own seed is no override
 
 
-def test_without_a_grid_there_is_one_configuration():
-    (point,) = points(VALUES, [], 3, FOLDER)
+def test_without_grid_one_configuration_has_all_seeds():
+    (point,) = expand_grid(VALUES, [], 3, FOLDER)
     assert point.name == "base"
-    assert [member.config.seed for member in point.members] == [5, 6, 7]
+    assert [trial.config.seed for trial in point.trials] == [5, 6, 7]
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("true", True), ("False", False), ("gru", "gru"), ("[1, 2]", [1, 2])]
+    ("key", "text", "value"),
+    [
+        ("model.hidden_size", "3", 3),
+        ("optimizer.learning_rate", "1", 1.0),
+        ("optimizer.learning_rate", "1e-3", 1e-3),
+        ("model.cell", "lstm", "lstm"),
+        ("train.goal", "0.5", 0.5),
+        ("train.goal", "None", None),
+    ],
 )
-def test_values_are_read_as_json_else_as_text(text, value):
-    assert value_of(text) == value
-    assert type(value_of(text)) is type(value)
+def test_grid_values_are_parsed_as_overrides(key, text, value):
+    (point,) = expand_grid(VALUES, [f"{key}={text}"], 1, FOLDER)
+    section, name = key.split(".")
+    found = getattr(getattr(point.trials[0].config, section), name)
+    assert found == value
+    assert type(found) is type(value)
 
 
-def test_commas_in_brackets_belong_to_a_value():
-    assert parsed("a.b=[1,2],[3]") == ("a.b", ["[1,2]", "[3]"])
+def test_commas_in_brackets_do_not_separate_values():
+    assert parse_axis("a.b=[1,2],[3]") == ("a.b", ["[1,2]", "[3]"])
 
 
 @pytest.mark.parametrize(
@@ -69,13 +77,13 @@ def test_commas_in_brackets_belong_to_a_value():
             ["task.text_file=a/b,a_b"],
             "--grid: expected values that differ in more than / and _, got 'task.text_file=a_b'",
         ),
-        (["seed.x=1"], "--grid: expected a key of the configuration, got 'seed.x'"),
+        (["seed.x=1"], "seed.x: expected a key of the configuration, got 'seed.x'"),
     ],
 )
-def test_refuses_in_one_line_before_anything_is_run(grid, message):
+def test_invalid_grid_raises_one_line(grid, message):
     values = {"task": {"name": "char_lm"}} if "text_file" in grid[0] else VALUES
     with pytest.raises(UserError) as error:
-        points(values, grid, 1, FOLDER)
+        expand_grid(values, grid, 1, FOLDER)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
@@ -87,32 +95,36 @@ CUT_SHORT = Row("cut short", 3, (0.0, 0.0), {"mse": (0.0, 0.0)})
 
 
 def test_mean_and_sample_standard_deviation():
-    assert sweep.spread((1.0, 2.0, 6.0)) == pytest.approx((3.0, math.sqrt(7.0)))
-    assert sweep.spread((2.0,))[0] == 2.0
-    assert math.isnan(sweep.spread((2.0,))[1])
-    assert (sweep.shown(()), sweep.shown((2.0,)), sweep.shown((1.0, 3.0))) == ("–", "2", "2 ± 1.4")
+    assert sweep.mean_and_deviation((1.0, 2.0, 6.0)) == pytest.approx((3.0, math.sqrt(7.0)))
+    assert sweep.mean_and_deviation((2.0,))[0] == 2.0
+    assert math.isnan(sweep.mean_and_deviation((2.0,))[1])
+    assert (sweep.format_scores(()), sweep.format_scores((2.0,)), sweep.format_scores((1.0, 3.0))) == (
+        "–",
+        "2",
+        "2 ± 1.4",
+    )
 
 
-def test_the_best_is_so_on_validation_and_has_all_its_seeds():
-    assert sweep.best([BAD, GOOD, CUT_SHORT], "min") is GOOD
-    assert sweep.best([BAD, GOOD, CUT_SHORT], "max") is BAD
-    assert sweep.best([CUT_SHORT], "min") is None
+def test_best_row_has_best_validation_and_all_seeds():
+    assert sweep.best_row([BAD, GOOD, CUT_SHORT], ADDING) is GOOD
+    assert sweep.best_row([BAD, GOOD, CUT_SHORT], ADDING._replace(mode="max")) is BAD
+    assert sweep.best_row([CUT_SHORT], ADDING) is None
 
 
-def test_the_table_marks_it():
-    lines = sweep.text([BAD, GOOD, CUT_SHORT], ADDING).splitlines()
+def test_table_marks_the_best_row():
+    lines = sweep.format_table([BAD, GOOD, CUT_SHORT], ADDING).splitlines()
     assert lines[0].split() == ["configuration", "seeds", "validation", "mse", "test", "mse"]
     assert lines[1].split() == ["bad", "3/3", "3", "±", "1", "0", "±", "0"]
     assert lines[2].split() == ["*", "good", "3/3", "2", "±", "1", "9", "±", "0"]
     assert lines[3].split()[:3] == ["cut", "short", "2/3"]
-    assert lines[4].startswith("* the best by validation mse")
-    assert sweep.plain([BAD, GOOD], ADDING)["best"] == "good"
+    assert lines[4].startswith("* best by validation mse")
+    assert sweep.to_json([BAD, GOOD], ADDING)["best"] == "good"
 
 
-def test_none_is_chosen_by_what_was_trained_on():
+def test_no_row_is_best_if_validation_was_trained_on():
     scoring = CharLM.scoring_for(CharLMConfig(train_on_validation=True))
     rows = [Row("one", 1, (1.0,), {metric: (2.0,) for metric in scoring.reported})]
-    lines = sweep.text(rows, scoring).splitlines()
+    lines = sweep.format_table(rows, scoring).splitlines()
     assert not any(line.startswith("*") for line in lines)
-    assert lines[-1].startswith("none is chosen, for the validation split was trained on")
-    assert sweep.plain(rows, scoring)["best"] is None
+    assert lines[-1].startswith("no best configuration, since the validation split was trained on")
+    assert sweep.to_json(rows, scoring)["best"] is None

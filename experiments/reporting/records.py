@@ -1,4 +1,4 @@
-"""The raw records of experiments/results/*.jsonl, and the groups of them that repeat one another."""
+"""The records in experiments/results/*.jsonl, and groups of records that differ in the seed alone."""
 
 import dataclasses
 import json
@@ -15,23 +15,23 @@ KEYS = {"task", "config", "overrides", "cell", "parameters", "seed", "split", "m
 }
 
 STUDIES = {cell: "experiments.studies.forecast_baselines" for cell in ("naive", "linear")}
-"""What makes the records of a model that `experiments.train` does not know."""
+"""The programs that make the records of models without training."""
 
 FOLDS = ("task.speaker",)
-"""Overrides that say whose data are left out: such runs repeat one another, as those of several seeds do."""
+"""Overrides that select the data to leave out; runs that differ in them are in one group."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, each of its own seed or with its own part of the data left out, and one metric.
+    """The records of one config and metric, which differ in the seed and in the data left out.
 
-    Where every seed has left out the same parts, all runs of a seed are one repetition, and so is what they average;
-    else each run is one.
+    If all seeds left out the same parts of the data, the runs of a seed are averaged and count as one repetition.
+    Otherwise, each run is a repetition.
 
     Attributes:
-      task, metric, cell, config: as the records have them.
-      overrides: those of the command line, without the seed and what `FOLDS` names.
-      records: one for each seed and part, in their order; the newest where one was run twice.
+      task, metric, cell, config: see the records.
+      overrides: the overrides of the command line, without the seed and `FOLDS`.
+      records: one per seed and part, in this order; the newest if there are several.
     """
 
     task: str
@@ -47,12 +47,12 @@ class Group:
 
     @property
     def setting(self) -> str:
-        """The variant of the config but for its cell: "jsb" of "configs/music.py:jsb-lstm"; empty for the default."""
+        """The variant of the config without the cell: "jsb" for "configs/music.py:jsb-lstm"; empty for the default."""
         return self.config.partition(":")[2].partition("-")[0]
 
     @property
     def repetitions(self) -> dict[str, list[float]]:
-        """The values of each, by what tells it from the others: its seed, or the part that it left out."""
+        """The values of each repetition, by its seed or by the part that it left out."""
         seeds: dict[str, dict[tuple[str, ...], float]] = {}
         for record in self.records:
             seeds.setdefault(str(record["seed"]), {})[tuple(_fold(record).values())] = record["value"]
@@ -71,22 +71,22 @@ class Group:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation over the repetitions (of a sample); None for a single one."""
+        """The sample standard deviation over the repetitions; None if there is only one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def runs(self) -> list[str]:
-        """Names the repetitions, with the number of their runs where that is not one: "0 (6)"."""
+        """The names of the repetitions, with the number of their runs if there are several: "0 (6)"."""
         return [f"{name} ({len(found)})" if len(found) > 1 else name for name, found in self.repetitions.items()]
 
     @property
     def minutes(self) -> float:
-        """Of one run, on average."""
+        """The mean duration of a run."""
         return statistics.fmean(record["minutes"] for record in self.records)
 
     @property
     def command(self) -> str:
-        """What repeats the first of the runs."""
+        """The command that repeats the first run."""
         first = self.records[0]
         fold = [f"{key}={value}" for key, value in _fold(first).items()]
         words = [f"--config={self.config}", *(f"--config.{override}" for override in (*self.overrides, *fold))]
@@ -101,19 +101,19 @@ class Group:
 
     @property
     def dirty(self) -> bool:
-        """Whether the commit of any of the runs had uncommitted changes."""
+        """Whether any run used uncommitted code."""
         return any(record["commit"].endswith("-dirty") for record in self.records)
 
     def distinct(self, key: str) -> list[str]:
-        """The values under a key of the records, each once."""
+        """Returns the distinct values of a key of the records."""
         return list(dict.fromkeys(record[key] for record in self.records))
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads every record, file by file, each file in its order.
+    """Reads all records of a folder, file by file.
 
     Raises:
-      UserError: a line is no record; it is named.
+      UserError: if a line is not a valid record.
     """
     records = []
     for path in sorted(folder.glob("*.jsonl")):
@@ -132,7 +132,7 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def grouped(records: list[dict[str, Any]]) -> list[Group]:
-    """Groups records that differ in seed and fold alone, in the order of each group's last record."""
+    """Groups records that differ only in the seed and in `FOLDS`; groups are ordered by their last record."""
     groups: dict[tuple[str, str, str, str, tuple[str, ...]], dict[tuple[tuple[str, ...], int], dict[str, Any]]] = {}
     for record in records:
         fold = _fold(record)
@@ -144,6 +144,6 @@ def grouped(records: list[dict[str, Any]]) -> list[Group]:
 
 
 def _fold(record: dict[str, Any]) -> dict[str, str]:
-    """Which part of the data a run left out, if it was told to leave one out."""
+    """Returns the part of the data that a run left out, by override; empty if there is none."""
     pairs = (word.partition("=")[::2] for word in record["overrides"])
     return {key: value for key, value in pairs if key in FOLDS and value}

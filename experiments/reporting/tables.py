@@ -1,4 +1,4 @@
-"""Tables of results in Markdown: what the rows reach, and the records of each row in full."""
+"""Markdown tables: the results of each row beside published figures, and all records of a row."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,57 +9,81 @@ from experiments.reporting.records import Group
 from experiments.runner.config import with_variant
 
 CELLS = ("gru", "lstm", "elman")
+ARROWS = {"less": "↓", "more": "↑"}
 NAMES = {"gru": "GRU", "lstm": "LSTM", "elman": "Elman"}
-REPORTED, DIRTY = "†", "‡"
+SECOND_HAND, UNCOMMITTED = "†", "‡"
 """Marks of a figure quoted at second hand, and of runs from a commit with uncommitted changes."""
-WORSE, LEVEL = "**better than ours**", "level with ours"
-LEGEND = f"{REPORTED}: quoted at second hand. {DIRTY}: at least one run came from a commit with uncommitted changes."
-COLUMNS = (
-    "task",
-    "metric",
-    *("GRU", "LSTM", "Elman"),
-    "best published recurrent, comparable budget",
-    "best published of any kind",
-    "trivial baseline",
-)
+BETTER, EQUAL = "**better than ours**", "equal to ours"
+LEGEND = f"{SECOND_HAND}: quoted at second hand. {UNCOMMITTED}: at least one run had uncommitted changes."
+PUBLISHED_COLUMNS = ("best published recurrent, comparable budget", "best published of any kind", "trivial baseline")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lays a Markdown table out, without padding."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def overview(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, float], commands: bool = False) -> str:
-    """Returns a line for each row: ours, the best published figures and the best trivial baseline.
-
-    A published figure or a baseline that beats our GRU says so.
+def overview(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, float]) -> str:
+    """Returns a table of the results of all cells, the best published figures and the best trivial baseline.
 
     Args:
-      rows: in their order.
+      rows: one line each, in their order.
       groups: from `records.grouped`.
-      scores: of the trivial baselines, by name.
-      commands: whether to add the config that repeats the GRU's runs.
+      scores: the scores of the trivial baselines, by name.
     """
     lines = []
     for row in rows:
-        mine = of(row, groups)
-        found = {cell: default(row, mine, cell) for cell in CELLS}
-        gru = found["gru"]
-        line = [
-            f"{row.title} (trained on validation data too)" if row.trained_on_validation else row.title,
-            f"{row.measure} {'↓' if row.better == 'less' else '↑'}",
-            *(score(row, group) for group in found.values()),
-            recurrent(row, gru),
-            any_kind(row, gru),
-            baseline(row, mine, scores),
-        ]
-        lines.append([*line, f"`--config={gru.config}`" if gru else ""] if commands else line)
-    return table([*COLUMNS, "`python -m experiments.train`"] if commands else COLUMNS, lines)
+        mine = groups_of(row, groups)
+        found = {cell: representative(row, mine, cell) for cell in CELLS}
+        lines.append(
+            [
+                f"{row.title} (trained on validation data too)" if row.trained_on_validation else row.title,
+                measure(row),
+                *(score(row, group) for group in found.values()),
+                recurrent(row, found["gru"]),
+                any_kind(row, found["gru"]),
+                baseline(row, mine, scores),
+            ]
+        )
+    return table(["task", "metric", *NAMES.values(), *PUBLISHED_COLUMNS], lines)
+
+
+def readme(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, float], pages: str) -> str:
+    """Returns a narrower table for the README: the GRU alone, and figures without their sizes.
+
+    Args:
+      rows: one line each, in their order.
+      groups: from `records.grouped`.
+      scores: the scores of the trivial baselines, by name.
+      pages: the folder of the pages to which the tasks link.
+    """
+    lines = []
+    for row in rows:
+        mine = groups_of(row, groups)
+        ours = representative(row, mine, "gru")
+        best, larger, any_best = row.best_comparable, row.best_larger, row.best_of_any_kind
+        same = any_best is not None and any_best in (best, larger if best is None else None)
+        lines.append(
+            [
+                f"[{row.title}]({pages}/{row.page}.md)",
+                measure(row),
+                score(row, ours),
+                f"larger: {_brief(row, larger, ours)}" if best is None and larger else _brief(row, best, ours),
+                "the same" if same else _brief(row, any_best, ours),
+                baseline(row, mine, scores),
+            ]
+        )
+    return table(["task", "metric", "GRU (ours)", *PUBLISHED_COLUMNS], lines)
+
+
+def measure(row: Row) -> str:
+    """Returns the metric, with an arrow that points to better values."""
+    return f"{row.measure} {ARROWS[row.better]}"
 
 
 def recurrent(row: Row, ours: Group | None) -> str:
-    """Quotes the best recurrent figure at a comparable budget, and the best larger GRU or LSTM if it is better."""
+    """Returns the best recurrent figure at a comparable budget, and the best larger GRU or LSTM if it is better."""
     larger = row.best_larger
     parts = [quoted(row, row.best_comparable, ours)]
     if larger is not None:
@@ -68,7 +92,7 @@ def recurrent(row: Row, ours: Group | None) -> str:
 
 
 def any_kind(row: Row, ours: Group | None) -> str:
-    """Quotes the best figure of any kind, if it is another one than the best recurrent."""
+    """Returns the best figure of any kind, or "the same" if it is in the column of recurrent figures."""
     best = row.best_of_any_kind
     if best is None:
         return _none(row)
@@ -76,30 +100,40 @@ def any_kind(row: Row, ours: Group | None) -> str:
 
 
 def quoted(row: Row, figure: Figure | None, ours: Group | None) -> str:
-    """Quotes a figure with its budget and source, and says whether it beats ours."""
+    """Returns a figure with its size and source, and a mark if it beats ours."""
     if figure is None:
         return ""
-    mark = REPORTED if figure.reported else ""
-    text = f"{figure.model} {figure.value:g}{mark} ({figure.size or 'size unknown'}) [{figure.source}]"
+    text = f"{_value(figure)} ({figure.size or 'size unknown'}) [{figure.source}]"
     return " ".join(filter(None, [text, verdict(row, figure.value, ours)]))
 
 
+def _brief(row: Row, figure: Figure | None, ours: Group | None) -> str:
+    """Returns a figure with its source, and a mark if it beats ours."""
+    if figure is None:
+        return _none(row)
+    return " ".join(filter(None, [f"{_value(figure)} [{figure.source}]", verdict(row, figure.value, ours)]))
+
+
+def _value(figure: Figure) -> str:
+    return f"{figure.model} {figure.value:g}{SECOND_HAND if figure.reported else ''}"
+
+
 def verdict(row: Row, value: float, ours: Group | None) -> str:
-    """Says whether a value beats the mean of our runs, or is level with it at the digits of the row."""
+    """Returns a mark if a value beats the mean of our runs, or equals it at the digits of the row."""
     if ours is None:
         return ""
     if f"{value:{row.digits}}" == f"{ours.mean:{row.digits}}":
-        return LEVEL
-    return WORSE if row.beats(value, ours.mean) else ""
+        return EQUAL
+    return BETTER if row.beats(value, ours.mean) else ""
 
 
 def baselines(row: Row, mine: Sequence[Group], scores: Mapping[str, float]) -> list[tuple[Trivial, float]]:
-    """Returns the trivial baselines of a row that have a score, with it.
+    """Returns the trivial baselines of a row that have a score, each with its score.
 
     Args:
-      row: names them.
-      mine: its groups, among them those of baselines that are recorded as runs.
-      scores: of the others, by name.
+      row: has the baselines.
+      mine: its groups, including those of baselines that are recorded as runs.
+      scores: the scores of the other baselines, by name.
     """
     found = []
     for trivial in row.trivial:
@@ -107,45 +141,45 @@ def baselines(row: Row, mine: Sequence[Group], scores: Mapping[str, float]) -> l
             found.append((trivial, trivial.value))
         elif trivial.study in scores:
             found.append((trivial, scores[trivial.study]))
-        elif (group := default(row, mine, trivial.cell)) is not None:
+        elif (group := representative(row, mine, trivial.cell)) is not None:
             found.append((trivial, group.mean))
     return found
 
 
 def baseline(row: Row, mine: Sequence[Group], scores: Mapping[str, float]) -> str:
-    """Writes the best trivial baseline, and whether it beats our GRU."""
+    """Returns the best trivial baseline, and a mark if it beats our GRU."""
     found = baselines(row, mine, scores)
     if not found:
         return ""
     choose = min if row.better == "less" else max
     trivial, value = choose(found, key=lambda pair: pair[1])
-    recorded = default(row, mine, trivial.cell) if trivial.cell else None
-    mark = DIRTY if recorded is not None and recorded.dirty else ""
+    recorded = representative(row, mine, trivial.cell) if trivial.cell else None
+    mark = UNCOMMITTED if recorded is not None and recorded.dirty else ""
     text = f"{value:{row.digits}}{mark} ({trivial.name})"
-    return " ".join(filter(None, [text, verdict(row, value, default(row, mine, "gru"))]))
+    return " ".join(filter(None, [text, verdict(row, value, representative(row, mine, "gru"))]))
 
 
 def details(name: str, published: Published, groups: Sequence[Group], scores: Mapping[str, float]) -> str:
-    """Returns the section of one task: for each metric its figures and every group of runs, then the commands.
+    """Returns the section of a task: for each metric, published figures and all groups of runs; then the commands.
 
     Args:
-      name: of the first of the task's rows that have the title.
-      published: whose rows to take.
+      name: the name of the first row with the task and title.
+      published: has the rows.
       groups: from `records.grouped`.
-      scores: of the trivial baselines, by name.
+      scores: the scores of the trivial baselines, by name.
     """
     title, task = published.rows[name].title, published.rows[name].task
     rows = [row for row in published.rows.values() if (row.task, row.title) == (task, title)]
     parts = [f"### {title}", *dict.fromkeys(row.note for row in rows if row.note)]
     commands: dict[str, None] = {}
     for row in rows:
-        mine = sorted(of(row, groups), key=lambda group: _rank(group.cell))
+        mine = sorted(groups_of(row, groups), key=lambda group: _rank(group.cell))
         if row.figures:
             parts.append(f"Published {row.measure}: {'; '.join(sources(row, published))}.")
         known = baselines(row, mine, scores)
         if known:
-            told = (f"{trivial.name} {value:{row.digits}} ({trivial.how})" for trivial, value in known)
-            parts.append(f"Trivial baselines: {'; '.join(told)}.")
+            texts = (f"{trivial.name} {value:{row.digits}} ({trivial.how})" for trivial, value in known)
+            parts.append(f"Trivial baselines: {'; '.join(texts)}.")
         if row.target is not None:
             parts.append(f"The project's target: {wanted(row)}{_limit(row)}.")
         if mine:
@@ -168,39 +202,39 @@ def details(name: str, published: Published, groups: Sequence[Group], scores: Ma
     return "\n\n".join(parts)
 
 
-def of(row: Row, groups: Sequence[Group]) -> list[Group]:
-    """Returns the groups that a row is about."""
+def groups_of(row: Row, groups: Sequence[Group]) -> list[Group]:
+    """Returns the groups of a row's task and metric, with the overrides that the row asks for."""
     alike = [group for group in groups if (group.task, group.metric) == (row.task, row.metric)]
     if row.overrides:
         return [group for group in alike if group.overrides == row.overrides]
     return [group for group in alike if not set(group.overrides) & set(row.without)]
 
 
-def default(row: Row, groups: Sequence[Group], cell: str) -> Group | None:
-    """Returns the group that answers for a cell: of the row's setting, rather without overrides, the newest of them.
+def representative(row: Row, groups: Sequence[Group], cell: str) -> Group | None:
+    """Returns the group that stands for a cell in the tables; None if it has no runs.
 
-    No score has a say in it.
+    It has the row's setting, no overrides if there is such a group, and is the newest; scores are not considered.
     """
     found = [g for g in groups if g.cell == cell and (not row.setting or g.setting in ("", row.setting))]
     return max(found, key=lambda group: (not group.overrides, found.index(group)), default=None)
 
 
 def score(row: Row, group: Group | None) -> str:
-    """Writes mean and deviation of a group, and a mark if one of its commits had uncommitted changes."""
+    """Returns mean and standard deviation of a group, and a mark if one of its runs had uncommitted changes."""
     if group is None:
         return "–"
-    return spread(group.mean, group.deviation, row.digits) + (DIRTY if group.dirty else "")
+    return spread(group.mean, group.deviation, row.digits) + (UNCOMMITTED if group.dirty else "")
 
 
 def spread(mean: float, deviation: float | None, digits: str) -> str:
-    """Writes a mean and its deviation with the same digits: "95.8 ± 1.0", "1.70e-05 ± 0.11e-05".
+    """Formats a mean and its standard deviation with the same digits: "95.8 ± 1.0", "1.70e-05 ± 0.11e-05".
 
-    There are as many decimals as `digits` asks of the mean, fewer where they would be below the second digit of the
-    deviation, more where the deviation would be 0.
+    The number of decimals is that of `digits`, less if they would be below the second digit of the deviation, more if
+    the deviation would be rounded to 0.
 
     Args:
-      mean: of any size.
-      deviation: None for a single run.
+      mean: any number.
+      deviation: the standard deviation; None for a single run.
       digits: a format specification, ".3f" or ".2g".
     """
     if not deviation:
@@ -216,7 +250,7 @@ def spread(mean: float, deviation: float | None, digits: str) -> str:
 
 
 def wanted(row: Row) -> str:
-    """Writes the target: "≤ 8.43"."""
+    """Returns the target as text: "≤ 8.43"."""
     if row.target is None:
         return ""
     signs = {"less": "<", "more": ">"} if row.target.strict else {"less": "≤", "more": "≥"}
@@ -224,7 +258,7 @@ def wanted(row: Row) -> str:
 
 
 def sources(row: Row, published: Published) -> list[str]:
-    """Lists figures by source, size and protocol: "GRU 8.43, LSTM 8.45 [Bai 2018, Table 1; 300K]"."""
+    """Returns figures grouped by source, size and protocol: "GRU 8.43, LSTM 8.45 [Bai 2018, Table 1; 300K]"."""
     alike: dict[str, list[str]] = {}
     for figure in row.figures:
         words = [
@@ -233,18 +267,17 @@ def sources(row: Row, published: Published) -> list[str]:
             figure.protocol,
             "" if figure.like_for_like else "not compared",
         ]
-        mark = REPORTED if figure.reported else ""
-        alike.setdefault("; ".join(filter(None, words)), []).append(f"{figure.model} {figure.value:g}{mark}")
+        alike.setdefault("; ".join(filter(None, words)), []).append(_value(figure))
     return [f"{', '.join(values)} [{source}]" for source, values in alike.items()]
 
 
 def protocols(rows: Iterable[Row]) -> str:
-    """Returns a line for each published figure: what it was measured on, and whether it is compared with ours."""
+    """Returns a table of all published figures, with their protocol and whether they are compared with ours."""
     lines = []
     for row in rows:
         for figure in row.figures:
             compared = "yes" if figure.like_for_like else "no"
-            mark = REPORTED if figure.reported else ""
+            mark = SECOND_HAND if figure.reported else ""
             cells = (row.title, row.measure, figure.model, f"{figure.value:g}{mark}", figure.kind)
             size = figure.size or "size unknown"
             budget = "comparable" if figure.comparable else "not comparable"
@@ -254,9 +287,9 @@ def protocols(rows: Iterable[Row]) -> str:
 
 
 def budgets(groups: Sequence[Group]) -> str:
-    """Returns what recorded runs of `-lstm` and `-elman` configurations reached beside the GRU's, and in what time.
+    """Returns a table of the `-lstm` and `-elman` configs beside the GRU's: score and minutes.
 
-    Minutes of different machines cannot be compared and are left out.
+    Minutes are left out if the machines differ.
     """
     lines = []
     for group in groups:
@@ -274,7 +307,7 @@ def budgets(groups: Sequence[Group]) -> str:
 
 
 def origin(found: Mapping[str, Any]) -> str:
-    """Says where the results of a study come from, by their "command", "machine" and "commit"."""
+    """Returns the command, machine and commit that made the results of a study."""
     return f"`{found['command']}`, on {found['machine']}, commit {_short(found['commit'])}."
 
 

@@ -1,4 +1,4 @@
-"""RESULTS.md, its pages and the README's table are what the records say."""
+"""RESULTS.md, its pages and the README's table match the records."""
 
 import dataclasses
 import pathlib
@@ -20,15 +20,15 @@ ROOT = pathlib.Path(__file__).parents[3]
 DOCUMENTS = [ROOT / "RESULTS.md", *sorted((ROOT / document.PAGES_FOLDER).glob("*.md"))]
 
 
-def made(tmp_path, groups, **rows):
+def make_report(tmp_path, groups, **rows):
     return Report(Published(rows or {"jsb": ROW}, SOURCES), groups, {}, tmp_path)
 
 
-def test_the_documents_are_what_the_records_say():
+def test_committed_documents_match_the_records():
     report.check(ROOT)
 
 
-def test_results_md_is_short_and_its_pages_are_all_there():
+def test_results_md_is_short_and_all_pages_exist():
     assert (ROOT / "RESULTS.md").stat().st_size <= 25_000
     assert {path.stem for path in DOCUMENTS[1:]} == {page.name for page in Report.read(ROOT / document.RESULTS).pages}
     for picture in (document.OVERVIEW, document.FORECASTS):
@@ -36,7 +36,7 @@ def test_results_md_is_short_and_its_pages_are_all_there():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
-def test_no_relative_link_is_dead(path):
+def test_relative_links_have_a_target(path):
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
     assert path.stem == "RESULTS" or "../../RESULTS.md" in links
     for link in links:
@@ -67,7 +67,7 @@ def test_every_record_is_on_a_page():
         assert made.command in texts
 
 
-def test_a_stale_document_or_picture_is_refused(tmp_path):
+def test_check_raises_if_a_document_or_plot_is_stale(tmp_path):
     results = tmp_path / document.RESULTS
     results.mkdir(parents=True)
     kept = ("digits.jsonl", "jsb.jsonl", "published.toml", "targets.toml", "studies/gradient_flow.md", "notes/music.md")
@@ -75,7 +75,7 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         (results / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / document.RESULTS / name, results / name)
     readme = pathlib.Path(shutil.copy(ROOT / "README.md", tmp_path))
-    with pytest.raises(UserError, match=r"^RESULTS.md: expected what the records say, got another line 1;"):
+    with pytest.raises(UserError, match=r"^RESULTS.md: expected the text made from the records, got another line 1;"):
         report.check(tmp_path)
     report.write(tmp_path)
     report.check(tmp_path)
@@ -83,20 +83,24 @@ def test_a_stale_document_or_picture_is_refused(tmp_path):
         path = tmp_path / name
         line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "| JSB Chorales" in text)
         path.write_text(path.read_text().replace("| JSB Chorales", "| JSB chorales"))
-        with pytest.raises(UserError, match=rf"^{name}: expected what the records say, got another line {line};"):
+        with pytest.raises(
+            UserError, match=rf"^{name}: expected the text made from the records, got another line {line};"
+        ):
             report.check(tmp_path)
         report.write(tmp_path)
     line = readme.read_text().splitlines().index(document.MARKS[0].strip()) + 5
-    readme.write_text(readme.read_text().replace("| JSB Chorales", "| JSB chorales"))
-    with pytest.raises(UserError, match=rf"^README.md: expected what the records say, got another line {line};"):
+    readme.write_text(readme.read_text().replace("| [JSB Chorales", "| [JSB chorales"))
+    with pytest.raises(
+        UserError, match=rf"^README.md: expected the text made from the records, got another line {line};"
+    ):
         report.check(tmp_path)
     report.write(tmp_path)
     (results / "overview.svg").write_text("<svg/>")
-    with pytest.raises(UserError, match=r"overview.svg: expected what the records say, got another picture"):
+    with pytest.raises(UserError, match=r"overview.svg: expected the plot made from the records, got another"):
         report.check(tmp_path)
 
 
-def test_a_page_that_is_not_there_and_damaged_scores_are_refused(tmp_path):
+def test_unknown_pages_and_damaged_scores_raise(tmp_path):
     for name in ("published.toml", "targets.toml"):
         shutil.copy(ROOT / document.RESULTS / name, tmp_path)
     (tmp_path / "studies").mkdir()
@@ -116,36 +120,39 @@ def test_a_page_that_is_not_there_and_damaged_scores_are_refused(tmp_path):
 
 def test_every_trivial_baseline_of_a_row_with_runs_has_a_score():
     found = Report.read(ROOT / document.RESULTS)
-    for row in found.begun:
-        known = tables.baselines(row, tables.of(row, found.groups), found.scores)
+    for row in found.finished:
+        known = tables.baselines(row, tables.groups_of(row, found.groups), found.scores)
         assert len(known) == len(row.trivial), row.title
 
 
-def test_every_configuration_that_is_named_exists():
+def test_every_config_in_the_records_exists():
     for record in records.read(ROOT / document.RESULTS):
         assert (ROOT / record["config"].split(":")[0]).is_file(), record["config"]
 
 
-def test_the_table_of_the_readme_has_the_rows_that_are_chosen_and_nothing_around_it_changes(tmp_path):
+def test_readme_table_has_the_chosen_rows_and_the_rest_is_unchanged(tmp_path):
     rows = {"jsb": dataclasses.replace(ROW, readme=True), "other": dataclasses.replace(ROW, metric="bits")}
-    found = made(tmp_path, [group(), group(metric="bits"), group("elman", (9.0,))], **rows)
+    found = make_report(tmp_path, [group(), group(metric="bits"), group("elman", (9.0,))], **rows)
     before = "# title\n\n{}what there was{}\nmore".format(*document.MARKS)
     text = document.readme(before, found)
     assert text.startswith(f"# title\n\n{document.MARKS[0]}| task |")
-    assert text.endswith(f"{tables.LEGEND}{document.MARKS[1]}\nmore")
-    lines = [line for line in text.splitlines() if line.startswith("| Chorales")]
-    assert [line.split(" | ")[-1] for line in lines] == ["`--config=configs/music.py:jsb` |"]
+    assert text.endswith(f"{document.README_LEGEND}{document.MARKS[1]}\nmore")
+    lines = [line for line in text.splitlines() if "Chorales" in line]
+    assert lines == [
+        "| [Chorales](docs/results/music.md) | nats ↓ | 8.40 ± 0.14 | LSTM 8.45 [A 2018] "
+        "| TCN 8.1 [A 2018] **better than ours** | 61.00 (coin) |"
+    ]
     for broken in ("# title", before.replace(document.MARKS[1], ""), before + before):
         with pytest.raises(UserError, match=r"README.md: expected one <!-- results"):
             document.readme(broken, found)
 
 
-def test_a_row_without_runs_is_said_to_be_waiting(tmp_path):
-    assert "Not yet run: Chorales." in document.results(made(tmp_path, []))
-    assert "Not yet run" not in document.results(made(tmp_path, [group()]))
+def test_rows_without_runs_are_listed(tmp_path):
+    assert "Not yet run: Chorales." in document.results(make_report(tmp_path, []))
+    assert "Not yet run" not in document.results(make_report(tmp_path, [group()]))
 
 
-def test_a_record_without_a_row_is_not_left_out(tmp_path):
+def test_records_without_a_row_are_shown(tmp_path):
     for name in ("published.toml", "targets.toml", "digits.jsonl"):
         text = (ROOT / document.RESULTS / name).read_text()
         (tmp_path / name).write_text(text.replace('"task": "digits"', '"task": "new"'))
@@ -155,7 +162,7 @@ def test_a_record_without_a_row_is_not_left_out(tmp_path):
     assert "| GRU | 51,210 | 97.69 ± 0.58‡ | 0, 1, 2 |" in document.page(document.OTHER, found)
 
 
-def test_links_of_fragments_lead_from_their_page_to_the_results():
+def test_links_of_studies_are_relative_to_their_page():
     text = "![a](x.svg) [b](#there) [c](https://d.org) [e](../../f.md) [g](h/i.md)"
     base = "../../experiments/results/studies"
     assert document.relinked(text, "studies") == (

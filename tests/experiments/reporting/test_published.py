@@ -224,7 +224,7 @@ def test_no_recurrent_figure_of_our_size_is_called_larger(real):
     groups = records.grouped(records.read(RESULTS))
     seen = 0
     for name, found in real.rows.items():
-        gru = tables.default(found, tables.of(found, groups), "gru")
+        gru = tables.representative(found, tables.groups_of(found, groups), "gru")
         for one in found.figures:
             if gru is None or one.parameters is None or one.kind != "recurrent":
                 continue
@@ -247,7 +247,7 @@ def test_rows_trained_on_validation_data_say_so(real):
     """What a row says is what the config of its default runs says."""
     groups = records.grouped(records.read(RESULTS))
     for name, found in real.rows.items():
-        gru = tables.default(found, tables.of(found, groups), "gru")
+        gru = tables.representative(found, tables.groups_of(found, groups), "gru")
         if gru is None:
             continue
         file, _, variant = gru.config.partition(":")

@@ -1,4 +1,4 @@
-"""Records are read strictly, and grouped by all that they share but the seed."""
+"""Records are checked when they are read, and grouped if they differ in the seed alone."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ def written(folder: pathlib.Path, *lines: dict | str) -> pathlib.Path:
     return folder
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
+def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
     folder = written(
         tmp_path,
         {"seed": 2, "value": 8.0, "overrides": ["seed=2"], "minutes": 4.0},
@@ -52,7 +52,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
     )
 
 
-def test_runs_that_leave_another_speaker_out_are_one_group(tmp_path):
+def test_runs_that_leave_out_different_speakers_are_one_group(tmp_path):
     folder = written(
         tmp_path,
         {"overrides": ["task.speaker=theo", "model.cell=gru"], "value": 9.0},
@@ -70,7 +70,7 @@ def test_runs_that_leave_another_speaker_out_are_one_group(tmp_path):
     assert other.values == [1.0]
 
 
-def test_all_runs_of_a_seed_are_one_value_where_each_seed_left_the_same_speakers_out(tmp_path):
+def test_runs_of_a_seed_are_averaged_if_all_seeds_left_out_the_same_speakers(tmp_path):
     values = {(0, "lucas"): 1.0, (0, "theo"): 3.0, (1, "lucas"): 4.0, (1, "theo"): 8.0}
     lines = [{"overrides": [f"task.speaker={s}"], "seed": n, "value": v} for (n, s), v in values.items()]
     (group,) = records.grouped(records.read(written(tmp_path, *lines)))
@@ -114,6 +114,6 @@ def test_other_overrides_or_another_config_make_another_group(tmp_path):
         ({"split": "validation"}, r"jsb.jsonl:2: split: expected 'test', got 'validation'"),
     ],
 )
-def test_what_is_no_record_is_named(tmp_path, line, message):
+def test_invalid_records_raise(tmp_path, line, message):
     with pytest.raises(UserError, match=message):
         records.read(written(tmp_path, {}, line))

@@ -1,4 +1,4 @@
-"""What the tables say follows from the records and the rows."""
+"""Tables show the values of the records beside the figures of the rows."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll",
 
 
 @pytest.mark.parametrize(
-    ("mean", "deviation", "digits", "written"),
+    ("mean", "deviation", "digits", "expected"),
     [
         (97.685, 0.5783, ".2f", "97.69 ± 0.58"),
         (95.8333, 1.0024, ".2f", "95.8 ± 1.0"),
@@ -57,11 +57,11 @@ def group(cell="gru", values=(8.3, 8.5), overrides=(), task="jsb", metric="nll",
         (1.7e-05, None, ".3g", "1.7e-05"),
     ],
 )
-def test_mean_and_deviation_share_their_digits(mean, deviation, digits, written):
-    assert tables.spread(mean, deviation, digits) == written
+def test_mean_and_deviation_have_the_same_digits(mean, deviation, digits, expected):
+    assert tables.spread(mean, deviation, digits) == expected
 
 
-def test_the_overview_by_hand():
+def test_overview_by_hand():
     groups = [group(), group("elman", (9.0,), commit="0123456789-dirty"), group("naive", (8.3,), commit="1-dirty")]
     line = tables.overview([ROW], groups, {}).splitlines()[-1]
     assert line == (
@@ -71,17 +71,28 @@ def test_the_overview_by_hand():
     )
 
 
+def test_readme_table_by_hand():
+    other = dataclasses.replace(ROW, title="Hymns", figures=ROW.figures[2:3], page="speech")
+    lines = tables.readme([ROW, other], [group()], {}, "docs/results").splitlines()[2:]
+    assert lines == [
+        "| [Chorales](docs/results/music.md) | nats ↓ | 8.40 ± 0.14 | LSTM 8.45 [A 2018] "
+        "| TCN 8.1 [A 2018] **better than ours** | 61.00 (coin) |",
+        "| [Hymns](docs/results/speech.md) | nats ↓ | 8.40 ± 0.14 | larger: GRU 8.2† [B 2020] **better than ours** "
+        "| the same | 61.00 (coin) |",
+    ]
+
+
 @pytest.mark.parametrize(
-    ("better", "value", "said"),
-    [("less", 8.39, tables.WORSE), ("less", 8.404, tables.LEVEL), ("less", 8.5, ""), ("more", 8.5, tables.WORSE)],
+    ("better", "value", "mark"),
+    [("less", 8.39, tables.BETTER), ("less", 8.404, tables.EQUAL), ("less", 8.5, ""), ("more", 8.5, tables.BETTER)],
 )
-def test_a_value_that_beats_ours_is_marked(better, value, said):
+def test_values_that_beat_or_equal_ours_are_marked(better, value, mark):
     row = dataclasses.replace(ROW, better=better)
-    assert tables.verdict(row, value, group()) == said
+    assert tables.verdict(row, value, group()) == mark
     assert tables.verdict(row, value, None) == ""
 
 
-def test_a_row_without_a_comparable_figure_says_so():
+def test_rows_without_a_comparable_figure_have_a_note():
     assert tables.recurrent(dataclasses.replace(ROW, figures=()), None) == "none known"
     assert tables.recurrent(dataclasses.replace(ROW, figures=ROW.figures[-1:]), None) == "none like for like"
     assert tables.any_kind(dataclasses.replace(ROW, figures=ROW.figures[:1]), None) == "the same"
@@ -92,14 +103,14 @@ def test_rows_trained_on_validation_data_are_marked():
     assert "| Chorales (trained on validation data too) |" in tables.overview([row], [group()], {})
 
 
-def test_a_trivial_baseline_is_taken_from_records_and_recorded_scores():
+def test_trivial_baselines_come_from_records_and_recorded_scores():
     row = dataclasses.replace(ROW, trivial=(Trivial("last", "", cell="naive"), Trivial("keys", "", study="jsb.keys")))
     pairs = tables.baselines(row, [group("naive", (9.5,))], {"jsb.keys": 10.49})
     assert [(trivial.name, value) for trivial, value in pairs] == [("last", 9.5), ("keys", 10.49)]
     assert tables.baselines(row, [], {}) == []
 
 
-def test_the_details_of_a_task_by_hand():
+def test_details_of_a_task_by_hand():
     published = Published({"jsb": ROW}, SOURCES)
     text = tables.details("jsb", published, [group(), group("lstm", (8.6,))], {})
     assert (
@@ -115,34 +126,34 @@ def test_the_details_of_a_task_by_hand():
     assert "python -m experiments.train --config=configs/music.py:jsb" in text
 
 
-def test_runs_with_another_kind_of_model_have_a_row_of_their_own():
+def test_rows_select_groups_by_their_overrides():
     chord = ("model.chord=independent",)
     ordered = dataclasses.replace(ROW, without=chord)
     independent = dataclasses.replace(ROW, overrides=chord)
     one, other = group(), group(overrides=chord, values=(7.0,))
-    assert tables.of(ordered, [one, other]) == [one]
-    assert tables.of(independent, [one, other]) == [other]
-    assert tables.of(ROW, [one, other]) == [one, other]
+    assert tables.groups_of(ordered, [one, other]) == [one]
+    assert tables.groups_of(independent, [one, other]) == [other]
+    assert tables.groups_of(ROW, [one, other]) == [one, other]
 
 
-def test_the_overview_shows_the_default_configuration_whatever_its_score():
+def test_group_without_overrides_represents_a_cell_whatever_its_score():
     worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
-    assert tables.default(ROW, [worse, better], "gru") is worse
-    assert tables.default(ROW, [better], "gru") is better
-    assert tables.default(ROW, [better], "lstm") is None
+    assert tables.representative(ROW, [worse, better], "gru") is worse
+    assert tables.representative(ROW, [better], "gru") is better
+    assert tables.representative(ROW, [better], "lstm") is None
 
 
-def test_a_row_is_answered_by_its_own_setting():
+def test_group_with_the_setting_of_the_row_represents_a_cell():
     row = dataclasses.replace(ROW, setting="jsb")
     own, lstm, other = group(), group("lstm", setting="jsb-lstm"), group(values=(1.0,), setting="transposed")
     for groups in ([own, lstm, other], [other, lstm, own]):
-        assert tables.default(row, groups, "gru") is own
-        assert tables.default(row, groups, "lstm") is lstm
-    assert tables.default(row, [other], "gru") is None
-    assert tables.default(ROW, [own, other], "gru") is other
+        assert tables.representative(row, groups, "gru") is own
+        assert tables.representative(row, groups, "lstm") is lstm
+    assert tables.representative(row, [other], "gru") is None
+    assert tables.representative(ROW, [own, other], "gru") is other
 
 
-def test_recorded_runs_stand_beside_the_gru_of_their_own_setting():
+def test_budgets_compare_cells_with_the_gru_of_the_same_setting():
     def run(cell, setting, value, machine="a CPU"):
         made = group(cell, (value,), setting=setting)
         return dataclasses.replace(made, records=tuple(record | {"machine": machine} for record in made.records))
@@ -159,7 +170,7 @@ def test_recorded_runs_stand_beside_the_gru_of_their_own_setting():
     assert tables.budgets(groups[:2]) == ""
 
 
-def test_every_figure_has_a_line_that_says_what_it_was_measured_on():
+def test_protocols_have_a_line_for_every_figure():
     lines = tables.protocols([ROW]).splitlines()[2:]
     assert len(lines) == 5
     assert lines[0] == "| Chorales | nats | GRU | 8.5 | recurrent | 300K | comparable | A 2018 |  | yes |"

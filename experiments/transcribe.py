@@ -24,8 +24,8 @@ from experiments.tasks.speech import an4, ctc, fsdd
 from experiments.tasks.speech.an4 import LEAST_LOG_PROB, An4, spelled
 from experiments.tasks.speech.features import MelCepstra, read_cepstra
 from experiments.tasks.speech.fsdd import FRONT, Fsdd
-from experiments.tasks.speech.recognizer import DigitRecogniser
-from experiments.tasks.speech.streaming import StreamingRecogniser
+from experiments.tasks.speech.recognizer import SpokenDigitRecognizer
+from experiments.tasks.speech.streaming import StreamingRecognizer
 from experiments.tasks.speech.transcriber import Transcriber
 from experiments.tasks.speech.wav import read_wav
 
@@ -77,19 +77,19 @@ def cepstra(path: str) -> np.ndarray:
     return front(waveform)
 
 
-def digit_lines(model: DigitRecogniser, name: str) -> Iterator[str]:
+def digit_lines(model: SpokenDigitRecognizer, name: str) -> Iterator[str]:
     """Yields the likeliest digits of a recording, and before them those so far, chunk by chunk."""
     known = recording(name, lambda: fsdd.load(DATA_DIR.value))
     waveform = known.samples if known else read_wav(name, FRONT.sample_rate)
-    recogniser = StreamingRecogniser(model)
+    recognizer = StreamingRecognizer(model)
     size = CHUNK_MS.value * FRONT.sample_rate // 1000 or len(waveform)
     for start in range(0, len(waveform), size):
-        recogniser.accept(waveform[start : start + size])
-        probabilities = recogniser.probabilities()
+        recognizer.accept(waveform[start : start + size])
+        probabilities = recognizer.probabilities()
         if CHUNK_MS.value and probabilities is not None:
             heard = min(start + size, len(waveform)) / FRONT.sample_rate
             yield f"{name}  {heard:.2f} s  {likeliest(probabilities, 1)}"
-    probabilities = recogniser.probabilities()
+    probabilities = recognizer.probabilities()
     if probabilities is None:
         least = 1000 * FRONT.window // FRONT.sample_rate
         raise UserError(f"{name}: expected at least {least} ms of sound, got {len(waveform)} samples")

@@ -1,1 +1,1 @@
-"""Data files (`fetch`), the registry of data sets, and the readers of their formats."""
+"""Data sets: their registry and download, fingerprints, and batches."""

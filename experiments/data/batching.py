@@ -1,6 +1,6 @@
-"""Which examples stand in which batch. Every batch is a pure function of a seed and a step number.
+"""Which examples are in which batch. Every batch is a pure function of a seed and a step number.
 
-So a run that was stopped and goes on sees what it would have seen. Axes: B batch, T time, N examples or symbols.
+A resumed run therefore sees the batches of an uninterrupted one. Axes: B batch, T time, N examples or symbols.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,22 +12,21 @@ import numpy as np
 
 @lru_cache(maxsize=8)
 def permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the examples in one epoch: int64 (N,), not writable."""
+    """Returns the order of the examples in one epoch: int64 (N,), read-only."""
     order = np.random.default_rng([seed, epoch]).permutation(num_examples)
     order.flags.writeable = False
     return order
 
 
 def epoch_batch(num_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Indices of the examples of one training step.
+    """Returns the indices of the examples of one training step.
 
-    Epochs follow each other without a gap: each shows every example once, in an order of its own, and a batch may
-    begin in one epoch and end in the next.
+    Every epoch shows every example once, in a new order. A batch may begin in one epoch and end in the next.
 
     Args:
       num_examples: N, at least 1.
-      batch_size: B, also larger than N.
-      seed: not negative.
+      batch_size: B; may be larger than N.
+      seed: at least 0.
       step: from 0.
 
     Returns:
@@ -49,10 +48,10 @@ def epoch_batch(num_examples: int, batch_size: int, seed: int, step: int) -> np.
 
 
 def every_example_once(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of one shape for an evaluation: the last one is filled up with example 0, marked as not counting.
+    """Yields evaluation batches of one shape. The last one is padded with example 0, marked False.
 
     Yields:
-      indices int64 (B,), and bool (B,): whether the example counts.
+      indices int64 (B,), and bool (B,), True for an example and False for padding.
     """
     _require("num_examples", num_examples, 1)
     _require("batch_size", batch_size, 1)
@@ -65,21 +64,21 @@ def every_example_once(num_examples: int, batch_size: int) -> Iterator[tuple[np.
 def endless_windows(
     symbols: np.ndarray, batch_size: int, num_steps: int, seed: int, step: int, rows: slice = slice(None)
 ) -> np.ndarray:
-    """The windows of one training step, for truncated backpropagation through time.
+    """Returns the windows of one training step, for truncated backpropagation through time.
 
-    Every row reads the whole sequence round and round, from a place of its own: evenly spread, the first drawn from the
-    seed. Its window begins with the last symbol of its window before, so that a state is carried on from step to step.
+    Every row reads the sequence cyclically from its own start. Starts are evenly spaced; the seed draws the first. A
+    row's window begins with the last symbol of its previous window, so that the state can be carried over.
 
     Args:
       symbols: (N,).
       batch_size: B.
       num_steps: T.
-      seed: not negative.
+      seed: at least 0.
       step: from 0.
-      rows: which of the B rows to read.
+      rows: which of the B rows to return.
 
     Returns:
-      (B, T + 1), or those rows of it: T inputs, and the symbol after each as its target.
+      (B, T + 1), or some of its rows: T inputs, and the symbol after each as its target.
     """
     _require("step", step, 0)
     first = np.random.default_rng(seed).integers(len(symbols))
@@ -88,16 +87,16 @@ def endless_windows(
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
-    """One long sequence cut into B parallel ones, read window by window to predict each symbol after the first once.
+class ParallelStreams:
+    """One long sequence split into B parallel streams that are read in windows of T symbols.
 
-    Window k + 1 begins in every row where window k ended, so that the state at the end of one is the state at the
-    beginning of the next. The last window is filled up with symbol 0, marked as not counting.
+    Every symbol but the first is a target once. Window k + 1 begins in every row where window k ended, so that the
+    state can be carried over. The last window is padded with symbol 0, marked False.
 
     Attributes:
-      symbols: (N,) integers.
-      batch_size: B rows. Row b reads the b-th of B equal parts, and predicts up to the first symbol of the next part.
-      num_steps: T symbols in a window.
+      symbols: (N,) int.
+      batch_size: B. Row b reads the b-th of B equal parts; its last target is the first symbol of the next part.
+      num_steps: T.
     """
 
     symbols: np.ndarray
@@ -106,25 +105,25 @@ class Stream:
 
     def __post_init__(self) -> None:
         if self.symbols.ndim != 1 or not np.issubdtype(self.symbols.dtype, np.integer):
-            raise ValueError(f"symbols must be integers (N,), got {self.symbols.dtype} {self.symbols.shape}")
+            raise ValueError(f"symbols: expected integers (N,), got {self.symbols.dtype} {self.symbols.shape}")
         _require("batch_size", self.batch_size, 1)
         _require("num_steps", self.num_steps, 1)
         if len(self.symbols) < self.batch_size + 1:
             raise ValueError(
-                f"symbols must hold at least {self.batch_size + 1} for one window, got {len(self.symbols)}"
+                f"symbols: expected at least {self.batch_size + 1} for one window, got {len(self.symbols)}"
             )
 
     @cached_property
     def _bounds(self) -> np.ndarray:
-        """(B + 1,): row b predicts the symbols after positions bounds[b] .. bounds[b + 1] - 1."""
+        """(B + 1,): row b reads positions bounds[b] .. bounds[b + 1] - 1."""
         return np.arange(self.batch_size + 1) * (len(self.symbols) - 1) // self.batch_size
 
     def __len__(self) -> int:
-        """Number of windows."""
+        """The number of windows."""
         return -(-int(np.diff(self._bounds).max()) // self.num_steps)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields inputs (B, T), targets (B, T) and counts bool (B, T) of every window, in order."""
+        """Yields inputs (B, T), targets (B, T) and bool (B, T), False for padding, of every window in order."""
         for window in range(len(self)):
             positions = self._bounds[:-1, None] + window * self.num_steps + np.arange(self.num_steps)
             counts = positions < self._bounds[1:, None]
@@ -135,20 +134,20 @@ class Stream:
 
 
 def pad(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Stacks sequences of different lengths, with zeros after their ends.
+    """Stacks sequences of different lengths, padded with zeros.
 
     Args:
-      sequences: B arrays (T_b, ...) that differ in T_b alone.
-      length: T; the longest T_b if None.
+      sequences: B arrays (T_b, ...) that differ only in T_b.
+      length: T; the largest T_b if None.
 
     Returns:
       array (B, T, ...), and the lengths T_b: int32 (B,).
 
     Raises:
-      ValueError: a sequence is longer than `length`, or of another shape or dtype than the first.
+      ValueError: a sequence is longer than `length`, or differs from the first in shape or dtype.
     """
     if not sequences:
-        raise ValueError("sequences must hold at least one, got none")
+        raise ValueError("sequences: expected at least one, got none")
     first = sequences[0]
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
     room = int(lengths.max()) if length is None else length
@@ -156,25 +155,25 @@ def pad(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[np.
     for b, sequence in enumerate(sequences):
         if sequence.shape[1:] != first.shape[1:] or sequence.dtype != first.dtype:
             raise ValueError(
-                f"sequences[{b}] must be {first.dtype} (T, {', '.join(map(str, first.shape[1:]))}) like the first, "
+                f"sequences[{b}]: expected {first.dtype} (T, {', '.join(map(str, first.shape[1:]))}) like the first, "
                 f"got {sequence.dtype} {sequence.shape}"
             )
         if len(sequence) > room:
-            raise ValueError(f"sequences[{b}] must have at most length={room} steps, got {len(sequence)}")
+            raise ValueError(f"sequences[{b}]: expected at most length={room} steps, got {len(sequence)}")
         padded[b, : len(sequence)] = sequence
     return padded, lengths
 
 
 def bucket_edges(lengths: np.ndarray, num_buckets: int, multiple: int = 1) -> np.ndarray:
-    """Lengths to pad to, such that buckets hold about as many sequences each.
+    """Returns padded lengths of buckets with about equally many sequences.
 
     Args:
-      lengths: integers (N,).
-      num_buckets: at most that many; fewer where quantiles fall together.
+      lengths: (N,) int.
+      num_buckets: the most buckets; there are fewer if quantiles coincide.
       multiple: every edge is a multiple of it, so that fewer shapes are compiled.
 
     Returns:
-      int64, increasing; the last is at least the greatest length.
+      int64, increasing; the last is at least the largest length.
     """
     _require("num_buckets", num_buckets, 1)
     _require("multiple", multiple, 1)
@@ -185,16 +184,16 @@ def bucket_edges(lengths: np.ndarray, num_buckets: int, multiple: int = 1) -> np
 
 @dataclass(frozen=True, eq=False)
 class Buckets:
-    """Training batches of sequences of similar length, so that little of a batch is padding.
+    """Training batches of sequences of similar length, with little padding.
 
-    An epoch shows every sequence at least once: in each bucket the last batch is filled up from the beginning of
-    that epoch's order of the bucket. The batches of all buckets come in an order drawn anew for each epoch.
+    An epoch shows every sequence at least once. The last batch of a bucket is filled from the beginning of the
+    bucket's order. The batches of all buckets are shuffled in every epoch.
 
     Attributes:
-      lengths: integers (N,), of the sequences.
-      edges: increasing (see `bucket_edges`); a sequence stands in the first bucket it fits.
+      lengths: (N,) int, of the sequences.
+      edges: from `bucket_edges`. A sequence is in the first bucket whose edge it does not exceed.
       batch_size: B.
-      seed: not negative.
+      seed: at least 0.
     """
 
     lengths: np.ndarray
@@ -206,36 +205,36 @@ class Buckets:
         _require("batch_size", self.batch_size, 1)
         _require("seed", self.seed, 0)
         if len(self.lengths) == 0:
-            raise ValueError("lengths must hold at least one, got none")
+            raise ValueError("lengths: expected at least one, got none")
         if int(np.max(self.lengths)) > int(self.edges[-1]):
-            raise ValueError(f"lengths must be at most the last edge {self.edges[-1]}, got {np.max(self.lengths)}")
+            raise ValueError(f"lengths: expected at most the last edge {self.edges[-1]}, got {np.max(self.lengths)}")
 
     @cached_property
     def _members(self) -> list[tuple[int, np.ndarray]]:
-        """(edge, indices) of each bucket that is not empty."""
+        """(edge, indices) of each bucket that has sequences."""
         bucket = np.searchsorted(self.edges, self.lengths)
         members = [(int(edge), np.flatnonzero(bucket == k)) for k, edge in enumerate(self.edges)]
         return [(edge, indices) for edge, indices in members if len(indices)]
 
     @cached_property
     def _batches(self) -> list[tuple[int, int]]:
-        """(bucket, number of the batch in it) of all batches of an epoch."""
+        """(bucket, batch number within it) of all batches of an epoch."""
         counts = [-(-len(indices) // self.batch_size) for _, indices in self._members]
         return [(bucket, number) for bucket, count in enumerate(counts) for number in range(count)]
 
     @property
     def batches(self) -> int:
-        """Number of batches in an epoch."""
+        """The number of batches in an epoch."""
         return len(self._batches)
 
     def batch(self, step: int) -> tuple[np.ndarray, int]:
-        """The batch of one step.
+        """Returns the batch of one step.
 
         Args:
           step: from 0.
 
         Returns:
-          indices int64 (B,), and the length T to pad them to.
+          indices int64 (B,), and the length T to pad to.
         """
         _require("step", step, 0)
         epoch, position = divmod(step, self.batches)
@@ -248,4 +247,4 @@ class Buckets:
 
 def _require(argument: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{argument} must be an integer of at least {least}, got {value!r}")
+        raise ValueError(f"{argument}: expected an integer of at least {least}, got {value!r}")

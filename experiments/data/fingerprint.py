@@ -1,4 +1,4 @@
-"""Fingerprints of the data that a run learns from: whether they are still the same can be told without a copy."""
+"""Fingerprints of training data. They tell whether the data of a run have changed."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,10 +11,11 @@ from experiments.data.registry import REGISTRY
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """
+    """A description and a digest of data.
+
     Attributes:
-      description: for a reader: "song.txt, 3,440 characters".
-      sha256: of the content, in hexadecimal; it alone says whether other data are the same.
+      description: readable, such as "song.txt, 3,440 characters".
+      sha256: hexadecimal digest of the content. Data are equal if and only if their digests are.
     """
 
     description: str
@@ -25,19 +26,19 @@ class Fingerprint:
 
 
 def of_files(dataset: str, *files: str) -> Fingerprint:
-    """Returns that of files of the registry, as `fetch` verifies them; none of them need be there."""
+    """Returns the fingerprint of files of the registry. The files need not exist."""
     entries = [REGISTRY[dataset].files[file] for file in files]
     content = "".join(f"{(entry.contents or entry.stored).sha256}  {entry.name}\n" for entry in entries)
     return of_text(f"{dataset}: {', '.join(files)}", content)
 
 
 def of_text(description: str, text: str) -> Fingerprint:
-    """Returns that of a text: the sha256 of its file."""
+    """Returns the fingerprint of a text: the digest of its UTF-8 file."""
     return Fingerprint(description, hashlib.sha256(text.encode()).hexdigest())
 
 
 def of_arrays(description: str, arrays: Iterable[np.ndarray]) -> Fingerprint:
-    """Returns that of arrays, each with its type and its shape; the same on any machine."""
+    """Returns the fingerprint of arrays with their dtypes and shapes, the same on every machine."""
     sha256 = hashlib.sha256()
     for array in arrays:
         little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))

@@ -1,8 +1,6 @@
-"""A recurrent layer and a linear readout: one answer for a whole sequence.
+"""Recurrent layers with a linear readout, for whole sequences (`Classifier`) or for every step (`Tagger`).
 
-Recurrent layers and a linear readout: one answer at every step.
-
-What all tasks that name one class for a sequence share: cross-entropy and accuracy.
+The cross-entropy and accuracy of classification follow them.
 """
 
 import dataclasses
@@ -22,11 +20,11 @@ from experiments.tasks.recurrent import RecurrentConfig, recurrent
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts before the readout.
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
       bidirectional: whether to read the sequence in both directions.
-      readout: what the answer is read from: the outputs' "last" (each direction's final one) or their "mean".
+      readout: the input of the readout: the "last" output of each direction, or the "mean" of all outputs.
     """
 
     bidirectional: bool = False
@@ -34,22 +32,22 @@ class ClassifierConfig(RecurrentConfig):
 
 
 class Classifier(nnx.Module):
-    """Sequences (B, T, I) -> (B, O): class logits, or the numbers of a regression."""
+    """Maps sequences (B, T, I) to class logits or regression outputs (B, O)."""
 
     def __init__(self, config: ClassifierConfig, in_features: int, out_features: int, rngs: nnx.Rngs):
-        """Makes fresh parameters from `rngs`."""
+        """Initializes the parameters from `rngs`."""
         self.config = config
         self.recurrent = recurrent(config, in_features, rngs, config.bidirectional)
         directions = 2 if config.bidirectional else 1
         self.readout = nnx.Linear(directions * config.hidden_size, out_features, rngs=rngs)
 
     def __call__(self, xs: jax.Array, *, lengths: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
-        """Reads whole sequences.
+        """Applies the layers to whole sequences.
 
         Args:
-          xs: (B, T, I).
-          lengths: (B,), steps of each sequence; None for T.
-          key: for dropout, consumed; None for none.
+          xs: (B, T, I) float.
+          lengths: (B,) int, the steps of each sequence; None for T.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
           (B, O).
@@ -59,7 +57,7 @@ class Classifier(nnx.Module):
         return self.readout(gru_jax.dropout(self._summary(ys, lengths), self.config.dropout, key_readout))
 
     def _summary(self, ys: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """What is read from the outputs (B, T, D): (B, D). Outputs past a length are zero."""
+        """Pools outputs (B, T, D), which are zero past a length, to (B, D)."""
         steps = jnp.full(ys.shape[:1], ys.shape[1]) if lengths is None else lengths
         if self.config.readout == "mean":
             return ys.sum(axis=1) / jnp.maximum(steps, 1)[:, None]
@@ -72,26 +70,26 @@ class Classifier(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class TaggerConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts before the readout.
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
-      input_dropout: the rate at which inputs are dropped in training.
+      input_dropout: dropout rate of the inputs.
     """
 
     input_dropout: Rate = 0.0
 
 
 class Tagger(nnx.Module):
-    """Sequences (B, T, I) -> (B, T, O), the answer at a step from the inputs up to it."""
+    """Maps sequences (B, T, I) causally to logits (B, T, O)."""
 
     def __init__(self, config: TaggerConfig, in_features: int, out_features: int, rngs: nnx.Rngs):
-        """Makes fresh parameters from `rngs`."""
+        """Initializes the parameters from `rngs`."""
         self.config = config
         self.recurrent = recurrent(config, in_features, rngs)
         self.readout = nnx.Linear(config.hidden_size, out_features, rngs=rngs)
 
     def __call__(self, xs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Maps sequences (B, T, I) to answers (B, T, O); `key` is for dropout, consumed, None for none."""
+        """Maps xs (B, T, I) to logits (B, T, O). `key` is consumed for dropout; None for no dropout."""
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         xs = gru_jax.dropout(xs, self.config.input_dropout, keys[0])
         ys, _ = self.recurrent(xs, deterministic=keys[1] is None, rngs=keys[1])
@@ -99,12 +97,12 @@ class Tagger(nnx.Module):
 
 
 def class_sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Sums:
-    """Returns the sums "loss", of cross-entropies, and "accuracy", of hits.
+    """Returns the sums "loss", of cross-entropies in nats, and "accuracy", of correct predictions.
 
     Args:
       logits: (B, V).
-      labels: (B,) integers.
-      weights: (B,), 0 for padding.
+      labels: (B,) int.
+      weights: (B,) float, 0 for padding.
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = jnp.argmax(logits, axis=-1) == labels
@@ -113,5 +111,5 @@ def class_sums(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Sums
 
 
 def class_metrics(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Returns the mean cross-entropy in nats and the percentage of hits."""
+    """Returns the mean cross-entropy in nats and the accuracy in percent."""
     return {"loss": mean(sums, "loss"), "accuracy": 100 * mean(sums, "accuracy")}

@@ -1,4 +1,4 @@
-"""The recurrent layer of every model, its cell chosen by name."""
+"""The recurrent layers of every model, with the cell chosen by name."""
 
 import dataclasses
 from typing import Literal
@@ -12,19 +12,20 @@ from experiments.schema import Checked, Count, Natural, Rate, require
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig(Checked):
-    """
+    """Recurrent layers.
+
     Attributes:
       cell: "gru", "lstm" or "elman".
       hidden_size: H.
       num_layers: L.
-      dropout: the rate at which what passes between layers is dropped in training.
-      weight_dropout: the rate at which recurrent weights are dropped in training, the same ones at all steps.
-      reset: for the GRU, whether the reset gate acts "before" or "after" the recurrent product.
-      forget_bias: for the LSTM, the forget gate's initial bias.
-      longest_delay: for the gated cells, the longest delay in steps that the task holds: biases are then drawn so that
-        units forget over time scales up to it (chrono initialisation); 0 for biases that know of none.
-      backend: how the recurrence is solved, as `gru_jax.unroll` names it.
-      matmul_dtype: the dtype of the recurrent layers' matmul operands; everything else is float32.
+      dropout: dropout rate between layers.
+      weight_dropout: dropout rate of the recurrent weights, with one mask for all steps.
+      reset: of the GRU, whether the reset gate acts "before" or "after" the recurrent product.
+      forget_bias: of the LSTM, the initial bias of the forget gate.
+      longest_delay: of the gated cells, the longest time dependency in steps, for chrono initialization of the biases;
+        0 for the cell's default biases.
+      backend: the backend of `gru_jax.unroll`.
+      matmul_dtype: dtype of the operands of the recurrent layers' matmuls; everything else is float32.
     """
 
     cell: Literal["gru", "lstm", "elman"] = "gru"
@@ -49,9 +50,15 @@ class RecurrentConfig(Checked):
 def recurrent(
     config: RecurrentConfig, in_features: int, rngs: nnx.Rngs, bidirectional: bool = False
 ) -> gru_jax.nnx.Recurrent:
-    """Makes the layers that `config` describes: `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`.
+    """Returns freshly initialized layers, called as `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`.
 
-    They drop nothing but in calls with `deterministic=False` and a key as `rngs`.
+    Dropout is active only in calls with `deterministic=False` and a key as `rngs`.
+
+    Args:
+      config: the layers' configuration.
+      in_features: I.
+      rngs: the "params" stream initializes the parameters.
+      bidirectional: whether every layer reads the sequence in both directions.
     """
     return gru_jax.nnx.Recurrent(
         make_cell(config),
@@ -69,7 +76,7 @@ def recurrent(
 
 
 def make_cell(config: RecurrentConfig) -> gru_jax.GRU | gru_jax.LSTM | gru_jax.Elman:
-    """Returns the cell by its name."""
+    """Returns the cell that `config` names."""
     chrono = {"b_init": "chrono", "longest_delay": config.longest_delay} if config.longest_delay else {}
     if config.cell == "gru":
         return gru_jax.GRU(reset=config.reset, **chrono)

@@ -1,4 +1,4 @@
-"""A person's own series: what is read, scaled, forecast and written, and what is refused."""
+"""Forecasts of user series: reading, scaling, output, errors."""
 
 import os
 import pathlib
@@ -46,7 +46,7 @@ def run(tmp_path, values):
     return make(write(tmp_path / "own.csv", values))
 
 
-def test_another_series_is_scaled_by_itself_and_forecast_from_its_newest_rows(tmp_path, run, values):
+def test_other_series_are_scaled_by_their_own_rows(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "other.csv", 7 * values, ("load",)), "load", "date")
     made = make_forecast(task, model, series, column, backtest=False)
@@ -57,7 +57,7 @@ def test_another_series_is_scaled_by_itself_and_forecast_from_its_newest_rows(tm
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_rows_that_came_later_are_scaled_as_in_training_and_named(tmp_path, values, named):
+def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     path = write(tmp_path / "own.csv", values)
     task, model = make(path, normalisation="none")
     task.save_artifacts(tmp_path)
@@ -74,7 +74,7 @@ def test_rows_that_came_later_are_scaled_as_in_training_and_named(tmp_path, valu
     assert differences(task, task.series, own_file=True) == []
 
 
-def test_a_series_that_was_changed_is_named_and_its_file_scaled_as_in_training(tmp_path, values):
+def test_a_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
     path = write(tmp_path / "own.csv", values)
     task, model = make(path, normalisation="none")
     task.save_artifacts(tmp_path)
@@ -90,7 +90,7 @@ def test_a_series_that_was_changed_is_named_and_its_file_scaled_as_in_training(t
         np.testing.assert_allclose(made.median, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
 
 
-def test_a_forecast_needs_no_data_but_the_series(tmp_path, values):
+def test_a_forecast_needs_only_the_series(tmp_path, values):
     task, model = make(write(tmp_path / "own.csv", values))
     task.save_artifacts(tmp_path)
     (tmp_path / "own.csv").unlink()
@@ -102,7 +102,7 @@ def test_a_forecast_needs_no_data_but_the_series(tmp_path, values):
         choose_series(later, None, None, "date")
 
 
-def test_the_runs_own_series_is_scaled_as_in_training(run):
+def test_the_training_series_keeps_its_scaling(run):
     task, model = run
     series, column = choose_series(task, None, None, "date")
     made = make_forecast(task, model, series, column, backtest=False)
@@ -110,7 +110,7 @@ def test_the_runs_own_series_is_scaled_as_in_training(run):
     np.testing.assert_allclose(made.median, expected, rtol=1e-5)
 
 
-def test_a_backtest_knows_nothing_of_what_it_forecasts(tmp_path, values):
+def test_backtests_do_not_use_held_out_rows(tmp_path, values):
     task, model = make(write(tmp_path / "own.csv", values + 1), normalisation="none")
     changed = values.copy()
     changed[-HORIZON:] += 100.0
@@ -128,7 +128,7 @@ def test_a_backtest_knows_nothing_of_what_it_forecasts(tmp_path, values):
     assert "inside the 80 %      0.0 %" in shown
 
 
-def test_every_row_is_written_with_its_date_and_all_quantiles(tmp_path, run):
+def test_the_csv_has_dates_and_all_quantiles(tmp_path, run):
     task, model = run
     made = make_forecast(task, model, *choose_series(task, None, None, "date"), backtest=False)
     write_csv(made, tmp_path / "forecast.csv")
@@ -141,7 +141,7 @@ def test_every_row_is_written_with_its_date_and_all_quantiles(tmp_path, run):
     assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in describe(made, "own.csv")
 
 
-def test_a_run_of_several_variables_needs_them_all_and_shows_one(tmp_path, values):
+def test_runs_of_several_variables_need_all_columns(tmp_path, values):
     path = write(tmp_path / "two.csv", np.concatenate([values, values**2], axis=1), ("a", "b"))
     task, model = make(path)
     series, column = choose_series(task, path, "b", "date")
@@ -155,7 +155,7 @@ def test_a_run_of_several_variables_needs_them_all_and_shows_one(tmp_path, value
 
 
 @pytest.mark.parametrize("level", [1e9 + 10, 1e-9, -1e9, 1e12, 1e100])
-def test_numbers_are_forecast_and_written_whatever_their_size(tmp_path, run, values, level):
+def test_numbers_of_any_size_are_written_exactly(tmp_path, run, values, level):
     task, model = run
     scale = 1.0 if 1 < abs(level) < 1e100 else abs(level)
     own = level + scale * (values - values.mean())
@@ -189,7 +189,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_variable_of_any_name_is_forecast_and_drawn(tmp_path, run, values, name):
+def test_column_names_can_be_any_text(tmp_path, run, values, name):
     task, model = run
     path = tmp_path / "named.csv"
     quoted = '"' + name.replace('"', '""') + '"'
@@ -202,7 +202,7 @@ def test_a_variable_of_any_name_is_forecast_and_drawn(tmp_path, run, values, nam
     assert describe(made, "named.csv").splitlines()[1].split()[0] == "2056"
 
 
-def test_refuses_a_series_shorter_than_the_window(tmp_path, run, values):
+def test_a_series_shorter_than_the_window_raises(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")
     make_forecast(task, model, series, column, backtest=False)
@@ -226,7 +226,7 @@ def start(module, *arguments):
 
 
 @pytest.mark.slow
-def test_trained_on_a_csv_and_forecast_as_a_person_does(tmp_path):
+def test_training_and_forecasting_a_csv_from_the_command_line(tmp_path):
     rows = np.arange(400)
     values = 20 + 5 * np.sin(2 * np.pi * rows / 24)[:, None]
     path, runs = write(tmp_path / "mine.csv", values), str(tmp_path / "run")

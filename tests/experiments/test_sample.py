@@ -1,4 +1,4 @@
-"""What is drawn of a model's text follows its probabilities, sharpened by the temperature."""
+"""Samples of a language model against its probabilities."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def drawn(model, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_codes_are_drawn_as_often_as_is_likely(model, temperature):
+def test_symbols_are_sampled_with_their_probabilities(model, temperature):
     logits = np.asarray(model.step(jnp.full(1, 2), model.initial_state(1))[0][0], np.float64)
     expected = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
     frequencies = np.bincount(drawn(model, temperature), minlength=5) / ROWS
@@ -35,7 +35,7 @@ def test_codes_are_drawn_as_often_as_is_likely(model, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-40])
-def test_without_warmth_the_likeliest_is_drawn(model, temperature):
+def test_temperature_zero_selects_the_most_likely_symbol(model, temperature):
     logits = model.step(jnp.full(1, 2), model.initial_state(1))[0][0]
     assert set(drawn(model, temperature)) == {int(jnp.argmax(logits))}
 
@@ -44,11 +44,11 @@ def test_without_warmth_the_likeliest_is_drawn(model, temperature):
     ("symbols", "seed", "prompt"),
     [("\n ab", 3, "\n"), (" abc", 3, " "), ("abc", 0, "a"), ("abc", 4, "b")],
 )
-def test_without_a_prompt_a_text_begins_as_its_vocabulary_allows(symbols, seed, prompt):
+def test_the_default_prompt_is_in_the_vocabulary(symbols, seed, prompt):
     assert sample.default_prompt(Vocabulary(symbols), seed) == prompt
 
 
-def test_a_prompt_is_gone_on_from_and_one_of_other_characters_is_refused(model):
+def test_prompts_are_continued_and_unknown_characters_raise(model):
     vocabulary = Vocabulary("abc é")
     text = "".join(sample.generate(model, vocabulary, "caé", 20, 1.0, jax.random.key(0)))
     assert text.startswith("caé")

@@ -1,4 +1,4 @@
-"""The command, on models that have learnt nothing: whose answer for what, and what is refused."""
+"""The transcribe command, on untrained models."""
 
 import pathlib
 import struct
@@ -15,7 +15,7 @@ from experiments.tasks.speech import fsdd
 from experiments.tasks.speech.an4 import An4, An4Config
 from experiments.tasks.speech.features import MelCepstra
 from experiments.tasks.speech.fsdd import FRONT
-from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
+from experiments.tasks.speech.recognizer import RecognizerConfig, SpokenDigitRecognizer
 from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig
 
 
@@ -39,7 +39,7 @@ def options():
 def digits(data_file, data_dir, options):
     data_file("fsdd", "fsdd.tar.gz")
     options(data_dir=str(data_dir))
-    return DigitRecogniser(DigitRecogniserConfig(hidden_size=4), FRONT, 10, nnx.Rngs(0))
+    return SpokenDigitRecognizer(RecognizerConfig(hidden_size=4), FRONT, 10, nnx.Rngs(0))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def letters(data_file, data_dir, options):
     return task, Transcriber(TranscriberConfig(hidden_size=4), 39 * 4, 28, nnx.Rngs(0))
 
 
-def test_a_digit_from_a_file_is_that_of_the_recording_of_the_data_set(digits, data_dir, tmp_path, options):
+def test_a_wav_file_gives_the_result_of_its_recording(digits, data_dir, tmp_path, options):
     recording = next(one for one in fsdd.load(str(data_dir)) if one.name == "7_jackson_3")
     path = str(tmp_path / "mine.wav")
     wavfile.write(path, fsdd.SAMPLE_RATE, (recording.samples * 2**15).astype(np.int16))
@@ -65,12 +65,12 @@ def test_a_digit_from_a_file_is_that_of_the_recording_of_the_data_set(digits, da
     assert answer_in_chunks.startswith(answer)
 
 
-def test_the_likeliest_digits_come_first():
+def test_digits_are_sorted_by_probability():
     probabilities = np.array([0.02, 0.2, 0.0, 0.7, 0, 0, 0, 0.05, 0.03, 0])
     assert transcribe.likeliest(probabilities, 2) == "three 70.0 %, one 20.0 %"
 
 
-def test_a_text_from_a_feature_file_is_that_of_the_utterance_of_the_corpus(letters, tmp_path, options):
+def test_a_feature_file_gives_the_result_of_its_utterance(letters, tmp_path, options):
     task, model = letters
     utterance = task.splits["test"][3]
     path = str(tmp_path / "mine.mfc")
@@ -87,7 +87,7 @@ def test_a_text_from_a_feature_file_is_that_of_the_utterance_of_the_corpus(lette
     assert all("(log probability -" in line for line in alternatives)
 
 
-def test_a_text_from_a_waveform_is_that_of_its_cepstra(letters, tmp_path):
+def test_a_waveform_gives_the_result_of_its_cepstra(letters, tmp_path):
     waveform = np.random.default_rng(0).uniform(-0.1, 0.1, 24_000)
     wavfile.write(tmp_path / "mine.WAV", 16_000, waveform.astype(np.float32))
     cepstra = MelCepstra()(waveform.astype(np.float32))
@@ -97,7 +97,7 @@ def test_a_text_from_a_waveform_is_that_of_its_cepstra(letters, tmp_path):
     assert heard.partition("  ")[2] == read.partition("  ")[2]
 
 
-def test_what_cannot_be_heard_is_refused(digits, letters, tmp_path):
+def test_invalid_audio_raises(digits, letters, tmp_path):
     task, model = letters
     with pytest.raises(UserError, match=r"none.wav: expected a readable file"):
         list(transcribe.digit_lines(digits, str(tmp_path / "none.wav")))

@@ -1,4 +1,4 @@
-"""Translations and pictures of what was looked at, as a person asks for them."""
+"""The translate command and its pictures of attention."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.experiments.programs import programs
 LINES = ["zwei männer stehen am herd", "ein mann steht am see", "zwei hunde stehen im schnee"] * 5
 
 
-def test_the_alignment_is_labelled_with_both_sides_subwords(tmp_path):
+def test_alignments_are_labeled_with_subwords(tmp_path):
     for language in ("de", "en"):
         (tmp_path / f"subwords.{language}.model").write_bytes(Subwords.train(LINES, 28).model)
     task = Multi30k(Multi30kConfig(), None, tmp_path)
@@ -35,7 +35,7 @@ def test_the_alignment_is_labelled_with_both_sides_subwords(tmp_path):
 
 
 @pytest.mark.slow
-def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
+def test_trained_runs_translate(data_dir, data_file, tmp_path):
     data_file("multi30k", "raw/train.de.gz")
     smoke = ["--config=configs/multi30k.py:smoke", f"--data_dir={data_dir}", "--devices=1", "--config.train.steps=10"]
     attends, sums_up = tmp_path / "attends", tmp_path / "sums_up"
@@ -70,7 +70,7 @@ def test_trained_runs_translate_and_are_compared(data_dir, data_file, tmp_path):
     assert names in text
 
 
-def test_standard_input_is_utf_8_cut_at_line_ends_alone():
+def test_standard_input_is_utf8_split_at_line_ends():
     data = "\ufeffzwei Männer\r\nein\u2028See\x0b\x85 am\n\nHerd".encode()
     assert translate.input_lines(data) == ["zwei Männer", "ein\u2028See\x0b\x85 am", "", "Herd"]
     with pytest.raises(UserError, match=r"standard input:2: expected UTF-8 text, got byte 0xff \(byte 3 of the line"):

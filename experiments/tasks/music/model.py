@@ -1,4 +1,4 @@
-"""Recurrent layers and a distribution over the sets of keys that may sound next."""
+"""Recurrent layers with a distribution over the set of keys of the next step."""
 
 import dataclasses
 from typing import Any, Literal
@@ -15,13 +15,13 @@ from experiments.tasks.recurrent import RecurrentConfig, recurrent
 
 @dataclasses.dataclass(frozen=True)
 class PolyphonyConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts before the readout.
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
-      input_dropout: the rate at which keys are dropped from what is read in training.
-      chord: how the keys of one step hang together: "independent" of each other, given the steps before; or "ordered",
-        each given those below it as well, so that the model knows which keys are struck together.
-      chord_size: units between the keys below and a key, for chord="ordered"; 0 for direct connections alone.
+      input_dropout: dropout rate of the input keys.
+      chord: "independent", the keys of a step are independent given the steps before; or "ordered", each key is also
+        conditioned on the lower keys of its own step.
+      chord_size: U, hidden units between the lower keys and a key, for chord="ordered"; 0 for direct connections only.
     """
 
     input_dropout: Rate = 0.0
@@ -35,20 +35,20 @@ class PolyphonyConfig(RecurrentConfig):
 
 
 class Polyphony(nnx.Module):
-    """Steps (B, T, K) of K keys -> logits (B, T, K) of each next step's keys.
+    """Maps steps (B, T, K) of K keys to logits (B, T, K) of the keys of each next step.
 
-    Independent keys: p(v_t | v_<t) = prod_k sigmoid(logits_k), logits = W h + b. Ordered keys: logits_k also depends on
-    the keys below it at its own step, v_<k, so that the product is the probability of the set, whatever its keys have
-    to do with each other: logits = W h + b + A v + C relu(D v + E h + c). Masks keep a key from what is not below it: A
-    has no entry on its diagonal or above, and a unit of degree d reads the keys below d and serves those from d on.
+    Independent keys: p(v_t | v_<t) = prod_k p(v_t,k | v_<t), with logits = W h + b. Ordered keys: logit k also depends
+    on the lower keys of its own step, v_<k, so that the product is the joint probability of the chord:
+    logits = W h + b + A v + C relu(D v + E h + c). Masks keep every key from the keys that are not below it. A is
+    strictly triangular; a hidden unit of degree d reads the keys below d and feeds the keys from d on.
 
     Reference: Boulanger-Lewandowski et al., "Modeling Temporal Dependencies in High-Dimensional Sequences", 2012 (a
-    distribution over chords on top of a recurrent network); Germain et al., "MADE: Masked Autoencoder for Distribution
+    distribution over chords on a recurrent network); Germain et al., "MADE: Masked Autoencoder for Distribution
     Estimation", 2015 (the masks).
     """
 
     def __init__(self, config: PolyphonyConfig, keys: int, rngs: nnx.Rngs):
-        """Makes fresh parameters from `rngs`."""
+        """Initializes the parameters from `rngs`."""
         self.config = config
         self.recurrent = recurrent(config, keys, rngs)
         self.readout = nnx.Linear(config.hidden_size, keys, rngs=rngs)
@@ -67,17 +67,17 @@ class Polyphony(nnx.Module):
         lengths: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
-        """Reads music, and says what comes next.
+        """Predicts the next steps of piano rolls.
 
         Args:
-          rolls: (B, T, K), 1 where a key sounds.
-          following: (B, T, K), each step's successor, whose probability is asked for.
-          h0: the state before; None for zeros.
-          lengths: (B,), steps of each sequence; None for T.
-          key: for dropout, consumed; None for none.
+          rolls: (B, T, K) float, 1 where a key sounds.
+          following: (B, T, K) float, the next steps, whose probability is wanted.
+          h0: the initial state; None for zeros.
+          lengths: (B,) int, the steps of each sequence; None for T.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
-          logits (B, T, K) of `following`, of which steps past a length mean nothing, and the state after.
+          logits (B, T, K) of `following`, undefined past a length, and the final state.
         """
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         rolls = gru_jax.dropout(rolls, self.config.input_dropout, keys[0])
@@ -85,7 +85,7 @@ class Polyphony(nnx.Module):
         return self.logits(gru_jax.dropout(ys, self.config.dropout, keys[2]), following), h_last
 
     def logits(self, ys: jax.Array, following: jax.Array) -> jax.Array:
-        """Returns each key's logit (..., K), given ys (..., H) and, where ordered, the keys below it in `following`."""
+        """Returns logits (..., K) given ys (..., H) and, for ordered keys, `following` (..., K)."""
         logits = self.readout(ys)
         if self.below is None:
             return logits
@@ -96,26 +96,26 @@ class Polyphony(nnx.Module):
         units = jax.nn.relu(self.heard(ys) + following @ (self.into.kernel[...] * into))
         return logits + units @ (self.out_of.kernel[...] * out_of)
 
-    def draw(self, roll: jax.Array, h: Any, temperature: float, key: jax.Array) -> tuple[jax.Array, Any]:
-        """Reads one step and draws the next, from the lowest key up.
+    def sample_step(self, roll: jax.Array, h: Any, temperature: float, key: jax.Array) -> tuple[jax.Array, Any]:
+        """Runs one step and samples the next one, from the lowest key up.
 
         Args:
-          roll: (B, K), the step's keys.
-          h: the state before.
-          temperature: divides the logits; 0 takes every key that is likelier to sound than not.
-          key: consumed.
+          roll: (B, K) float, the current step.
+          h: the state.
+          temperature: divides the logits; 0 selects every key with a probability above one half.
+          key: PRNG key, consumed.
 
         Returns:
-          (B, K), 1 where a key sounds, and the state after.
+          the next step (B, K), 1 where a key sounds, and the new state.
         """
         ys, h = self.recurrent(roll[:, None], h)
         noise = temperature * jax.random.logistic(key, roll.shape)
 
-        def decide(place: jax.Array, drawn: jax.Array) -> jax.Array:
-            sounds = self.logits(ys[:, 0], drawn)[:, place] + noise[:, place] > 0
-            return drawn.at[:, place].set(sounds.astype(drawn.dtype))
+        def sample_key(k: jax.Array, following: jax.Array) -> jax.Array:
+            sounds = self.logits(ys[:, 0], following)[:, k] + noise[:, k] > 0
+            return following.at[:, k].set(sounds.astype(following.dtype))
 
-        return jax.lax.fori_loop(0, roll.shape[-1], decide, jnp.zeros_like(roll)), h
+        return jax.lax.fori_loop(0, roll.shape[-1], sample_key, jnp.zeros_like(roll)), h
 
     def initial_state(self, rows: int) -> Any:
         """Returns the zero state of all layers for `rows` sequences."""
@@ -123,7 +123,7 @@ class Polyphony(nnx.Module):
 
 
 def masks(keys: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which connections there are: key to key (K, K), key to unit (K, U) and unit to key (U, K)."""
+    """Returns the bool masks of the connections key to key (K, K), key to unit (K, U) and unit to key (U, K)."""
     key, degree = np.arange(keys), 1 + np.arange(units) % (keys - 1)
     below = key[:, None] < key[None, :]
     return below, key[:, None] < degree[None, :], degree[:, None] <= key[None, :]

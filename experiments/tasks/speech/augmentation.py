@@ -1,4 +1,4 @@
-"""Speech disturbed as other speakers, rooms and microphones would disturb it, for training. NumPy, repeatable.
+"""Augmentation of speech: variations of speaker, room and microphone, in NumPy. Deterministic given a generator.
 
 References: Jaitly and Hinton, "Vocal Tract Length Perturbation (VTLP) improves speech recognition", 2013; Ko et al.,
 "Audio Augmentation for Speech Recognition", 2015 (speed); Park et al., "SpecAugment", 2019 (masks).
@@ -10,7 +10,7 @@ from experiments.tasks.speech.features import hertz, mel
 
 
 def resampled(signal: np.ndarray, speed: float) -> np.ndarray:
-    """Plays a signal (T, ...) `speed` times as fast, between its samples on straight lines: (round(T / speed), ...)."""
+    """Resamples a signal (T, ...) to `speed` times the speed by linear interpolation: (round(T / speed), ...)."""
     length = max(1, round(len(signal) / speed))
     places = np.linspace(0, len(signal) - 1, length, dtype=np.float32)
     below = places.astype(np.int64)
@@ -22,22 +22,24 @@ def resampled(signal: np.ndarray, speed: float) -> np.ndarray:
 def spectral_change(
     coefficients: int, bands: int, low_hz: float, high_hz: float, warp: float = 1.0, hidden: slice | None = None
 ) -> np.ndarray:
-    """Returns the matrix that changes cepstra as a change of their spectrum would: c' = c A, A (C, C).
+    """Returns the matrix A (C, C) that applies a change of the spectrum to cepstra: c' = c A.
 
-    The log spectrum behind cepstra c is L(b) = c_0 + 2 Σ_k c_k cos(π k (b + ½) / bands), and leads back by
-    c_k = Σ_b L(b) cos(π k (b + ½) / bands) / bands. So the spectrum of a vocal tract of another length, L at `warp`
-    times each band's frequency, and a spectrum with hidden bands both are linear in c.
+    Cepstra c have the log spectrum L(b) = c_0 + 2 Σ_k c_k cos(π k (b + ½) / bands), and
+    c_k = Σ_b L(b) cos(π k (b + ½) / bands) / bands. Warping the frequencies of L, which imitates another vocal tract
+    length, and masking bands of L are therefore linear in c.
 
     Args:
       coefficients: C.
-      bands: of the mel filter bank, between low_hz and high_hz.
-      warp: above 1 for the formants of a longer vocal tract.
+      bands: the number of mel bands between low_hz and high_hz.
+      low_hz: lower end of the mel bands.
+      high_hz: upper end of the mel bands.
+      warp: factor of the frequencies; above 1 for a longer vocal tract.
       hidden: the bands whose log spectrum is set to 0; None for none.
     """
     low, high = mel(low_hz), mel(high_hz)
     spacing = (high - low) / (bands + 1)
-    centres = low + spacing * np.arange(1, bands + 1)
-    warped = np.clip((mel(warp * hertz(centres)) - low) / spacing - 1, 0, bands - 1)
+    centers = low + spacing * np.arange(1, bands + 1)
+    warped = np.clip((mel(warp * hertz(centers)) - low) / spacing - 1, 0, bands - 1)
     k = np.arange(coefficients)
     to_spectrum = np.where(k == 0, 1.0, 2.0)[:, None] * np.cos(np.pi * k[:, None] * (warped + 0.5) / bands)
     if hidden is not None:
@@ -47,21 +49,21 @@ def spectral_change(
 
 
 def span(rng: np.random.Generator, length: int, most: int) -> slice:
-    """Draws a stretch of 0 to `most` places, at most all, somewhere among `length`."""
+    """Returns a random slice of 0 to `most` indices within `length`."""
     size = int(rng.integers(0, min(most, length) + 1))
     start = int(rng.integers(0, length - size + 1))
     return slice(start, start + size)
 
 
 def hide_spans(frames: np.ndarray, rng: np.random.Generator, count: int, most: int, share: float) -> np.ndarray:
-    """Sets stretches of frames (T, ...) to 0, in a copy.
+    """Returns a copy of the frames with random spans set to 0.
 
     Args:
-      frames: with mean 0, so that 0 tells nothing.
-      rng: drawn from.
-      count: of stretches.
-      most: frames in a stretch.
-      share: of the frames that a stretch may hide at most.
+      frames: (T, ...) with mean 0.
+      rng: generator of the spans.
+      count: the number of spans.
+      most: the most frames in a span.
+      share: the largest share of the frames in a span.
     """
     frames = frames.copy()
     for _ in range(count):
@@ -70,17 +72,17 @@ def hide_spans(frames: np.ndarray, rng: np.random.Generator, count: int, most: i
 
 
 def impulse_response(rng: np.random.Generator, colour: float) -> np.ndarray:
-    """Draws how a microphone and what is near it answer a click: 17 samples, of energy 1.
+    """Returns a random impulse response of a microphone and its surroundings: 17 samples of energy 1.
 
-    The sound itself, 1, and k samples after it an echo from a normal distribution of standard deviation
-    colour · 0.85^(k - 1); at 8 kHz the spectrum then has peaks and valleys some hundreds of hertz wide.
+    The direct sound is 1. The echo k samples later is normal with standard deviation colour · 0.85^(k - 1). At 8 kHz
+    the spectrum has peaks and valleys a few hundred hertz wide.
     """
     echoes = colour * 0.85 ** np.arange(16) * rng.standard_normal(16)
     response = np.concatenate([[1.0], echoes])
     return response / np.sqrt(np.sum(np.square(response)))
 
 
-def disturbed(
+def augmented(
     waveform: np.ndarray,
     rng: np.random.Generator,
     speed: float,
@@ -90,20 +92,20 @@ def disturbed(
     silence: int = 0,
     colour: float = 0.0,
 ) -> np.ndarray:
-    """Plays a waveform (N,) as another voice, microphone and room might give it.
+    """Returns a random variation of a waveform.
 
     Args:
       waveform: (N,) float32.
-      rng: drawn from.
-      speed: the most by which it becomes faster or slower, and its formants higher or lower.
+      rng: generator of the variation.
+      speed: the largest relative change of the speed, and with it of the formants.
       tilt: the largest |a| of the filter 1 + a z⁻¹.
-      gain_db: the most by which it becomes louder or softer.
-      noise_db: the level of the loudest white noise above that of the waveform; the noise drawn is up to 30 dB softer.
-      silence: the most samples during which the noise alone is heard before it, and after it, each at even odds.
-      colour: of a drawn `impulse_response`; 0 for none.
+      gain_db: the largest change of the gain.
+      noise_db: the highest level of white noise, relative to the waveform. The noise is up to 30 dB softer.
+      silence: the most samples of noise alone before the waveform and after it, each with probability ½.
+      colour: the strength of a random `impulse_response`; 0 for none.
 
     Returns:
-      (round(N / s) + before + after,) float32 for the drawn speed s and stretches of silence.
+      (round(N / s) + before + after,) float32 for the random speed s and silences.
     """
     faster, tilted, louder, noisier = rng.uniform(-1, 1, 4)
     waveform = resampled(waveform, 1 + speed * faster)

@@ -1,12 +1,10 @@
-"""From the frames of a connectionist temporal classification to symbols. Class 0 is the blank.
+"""Decoding of connectionist temporal classification (CTC), and word and character error rates.
 
-A path names a class for each frame; its labelling is what remains once repeats are merged and then blanks dropped.
-The probability of a labelling is the sum over its paths.
+A path is one class per frame; class 0 is the blank. Merging repeats and then removing blanks gives its labeling. The
+probability of a labeling is the sum over its paths.
 
 References: Graves et al., "Connectionist Temporal Classification", 2006; Hannun et al., "First-Pass Large Vocabulary
 Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014 (prefix beam search).
-
-How far transcripts are from what was said, by jiwer.
 """
 
 import heapq
@@ -20,10 +18,10 @@ BLANK = 0
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:
-    """Returns the labelling of the likeliest path.
+    """Returns the labeling of the most likely path.
 
     Args:
-      log_probs: (T, V), normalised over V.
+      log_probs: (T, V), normalized over V.
     """
     best = log_probs.argmax(axis=-1).tolist()
     return [label for label, _ in itertools.groupby(best) if label != BLANK]
@@ -32,19 +30,18 @@ def greedy(log_probs: np.ndarray) -> list[int]:
 def prefix_beam(
     log_probs: np.ndarray, width: int, least_log_prob: float = -math.inf
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Searches the likeliest labellings: after each frame the `width` likeliest beginnings are kept.
+    """Searches for the most likely labelings, keeping the `width` most likely prefixes after each frame.
 
-    Each beginning carries two probabilities, of its paths that end in a blank and of those that end in its last
-    label: only after a blank does the same label begin anew. A width as large as the number of labellings is
-    exact, and width 1 is what `greedy` gives wherever each frame is nearly sure of its class.
+    Each prefix has two probabilities: of its paths that end in a blank, and of those that end in its last label. A
+    label can be repeated only after a blank. The search is exact if `width` is at least the number of labelings.
 
     Args:
-      log_probs: (T, V), normalised over V.
-      width: how many beginnings are kept, at least 1.
-      least_log_prob: labels less likely than this do not extend a beginning at that frame, for speed.
+      log_probs: (T, V), normalized over V.
+      width: the number of prefixes, at least 1.
+      least_log_prob: labels below this log-probability do not extend a prefix at that frame, for speed.
 
     Returns:
-      (labelling, log probability of the paths found), the likeliest first, at most `width`.
+      at most `width` pairs of a labeling and the log-probability of its paths that were found, most likely first.
     """
     if width < 1:
         raise ValueError(f"width: expected at least 1, got {width}")
@@ -66,25 +63,23 @@ def prefix_beam(
             prefix: (blanks.get(prefix, -math.inf), spoken.get(prefix, -math.inf))
             for prefix in blanks.keys() | spoken.keys()
         }
-        # Ties go to the labelling that sorts first, so that the answer does not depend on a set's order.
+        # Ties are broken by the labels, so that the result does not depend on the order of a set.
         beams = dict(heapq.nsmallest(width, grown.items(), key=lambda item: (-log_add(*item[1]), item[0])))
     return [(prefix, log_add(*ends)) for prefix, ends in beams.items()]
 
 
 def log_add(one: float, other: float) -> float:
-    """log(exp(one) + exp(other)); minus infinity stands for zero."""
+    """Returns log(exp(one) + exp(other)), also for minus infinity."""
     low, high = min(one, other), max(one, other)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
-    """Returns "wer" and "cer" in percent: insertions, deletions and substitutions per word, and per character.
-
-    Errors and words are summed over all utterances before they are divided. Spaces are characters.
+    """Returns the word and character error rates "wer" and "cer" in percent, over all utterances together.
 
     Args:
-      references: what was said; none is empty.
-      hypotheses: as many transcripts.
+      references: the true texts, none empty. Spaces count as characters.
+      hypotheses: a transcript for each.
     """
     import jiwer
 

@@ -36,9 +36,9 @@ from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Count, NonNegative, Range, UserError, require
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import class_metrics, class_sums
-from experiments.tasks.speech.augmentation import disturbed
+from experiments.tasks.speech.augmentation import augmented
 from experiments.tasks.speech.features import LogMel
-from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
+from experiments.tasks.speech.recognizer import RecognizerConfig, SpokenDigitRecognizer
 
 SAMPLE_RATE = 8000
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -131,7 +131,7 @@ class FsddConfig(FinalConfig):
 class Fsdd(Task):
     """Classification of a recording by the digit said in it."""
 
-    Config, ModelConfig = FsddConfig, DigitRecogniserConfig
+    Config, ModelConfig = FsddConfig, RecognizerConfig
     command = "transcribe mine.wav"
 
     @classmethod
@@ -172,8 +172,8 @@ class Fsdd(Task):
     def result_name(self) -> str:
         return "fsdd_loso" if self.config.speaker else "fsdd"
 
-    def model(self, config: DigitRecogniserConfig, rngs: nnx.Rngs) -> DigitRecogniser:
-        return DigitRecogniser(config, FRONT, CLASSES, rngs)
+    def model(self, config: RecognizerConfig, rngs: nnx.Rngs) -> SpokenDigitRecognizer:
+        return SpokenDigitRecognizer(config, FRONT, CLASSES, rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         config = self.config
@@ -182,7 +182,7 @@ class Fsdd(Task):
         chosen = [self.trained_on[row] for row in rows]
         silence = round(config.silence * SAMPLE_RATE)
         levels = (config.speed, config.tilt, config.gain_db, config.noise_db)
-        waveforms = [disturbed(one.samples, rng, *levels, silence, config.colour) for one in chosen]
+        waveforms = [augmented(one.samples, rng, *levels, silence, config.colour) for one in chosen]
         return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)) + 2 * silence)
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:

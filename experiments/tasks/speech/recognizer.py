@@ -1,4 +1,4 @@
-"""A classifier of waveforms that may come in pieces: log-mel frames, recurrent layers, one answer at any time."""
+"""A streaming recognizer of spoken digits: log-mel frames, causal recurrent layers, class logits at any time."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple
@@ -14,15 +14,15 @@ from experiments.tasks.speech.features import LogMel
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitRecogniserConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts before the readout.
+class RecognizerConfig(RecurrentConfig):
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
-      prior_frames: the weight, in frames, of the learnt mean spectrum in what each frame is compared with.
-      hidden_bands: in training, the most neighbouring mel bands that are hidden.
-      delta_frames: D, over how many frames each frame's change is heard beside it; 0 for no changes.
-      pooling: what an output of the recurrent layers counts for in the answer: "mean", as much as any; "gated", as much
-        as a gate on it lets through, so that silence may count for nothing.
+      prior_frames: P, the weight of the learned mean spectrum in the running mean, in frames.
+      hidden_bands: the most adjacent mel bands that are masked in training.
+      delta_frames: D, the distance in frames of the difference features; 0 for none.
+      pooling: the mean over the outputs of the recurrent layers: plain ("mean") or weighted by a learned gate
+        ("gated"), which can ignore silence.
     """
 
     prior_frames: Positive = 10.0
@@ -31,41 +31,40 @@ class DigitRecogniserConfig(RecurrentConfig):
     pooling: Literal["mean", "gated"] = "mean"
 
 
-class Heard(NamedTuple):
-    """What is kept of the waveforms so far: arrays with a first axis B.
+class RecognizerState(NamedTuple):
+    """The state between two chunks of waveforms. All arrays have a batch axis B first.
 
     Attributes:
-      count: (B,) int32, frames.
-      level: (B, M), the sum of their log-mel spectra.
-      recent: (B, D, M), the last D of them, as compared with their mean.
-      state: of the recurrent layers.
-      output: (B, H), the weighted sum of the highest layer's outputs.
-      weight: (B,), the sum of their weights.
+      count: (B,) int32, the frames so far.
+      sums: (B, M), the sum of their log-mel spectra.
+      recent: (B, D, M), the last D normalized frames.
+      recurrent: the state of the recurrent layers.
+      output: (B, H), the weighted sum of the outputs of the last layer.
+      weight: (B,), the sum of the weights.
     """
 
     count: jax.Array
-    level: jax.Array
+    sums: jax.Array
     recent: jax.Array
-    state: Any
+    recurrent: Any
     output: jax.Array
     weight: jax.Array
 
 
-class DigitRecogniser(nnx.Module):
-    """Waveforms (B, N) -> class logits (B, O), whole or piece by piece with the same result.
+class SpokenDigitRecognizer(nnx.Module):
+    """Maps waveforms (B, N) to class logits (B, O), whole or in chunks with the same result.
 
-    A frame's log-mel spectrum x_t is compared with the mean of all frames up to it, which begins as a learnt mean m of
-    weight P, so that neither loudness nor the microphone matters, and no frame waits for a later one:
+    The mean of all frames so far is subtracted from each log-mel frame x_t. The running mean starts from a learned
+    mean m of weight P. This makes loudness and microphone irrelevant and keeps the model causal:
 
         x̂_t = (x_t - (P m + Σ_{s≤t} x_s) / (P + t)) / 2
 
-    The recurrent layers hear x̂_t and its change 2 (x̂_t - x̂_{t-D}), x̂ before the first frame being 0; without changes
-    x̂_t alone. The answer is read from the mean of the recurrent layers' outputs y_t, weighted by σ(a · y_t + b) where
-    pooling is gated.
+    The recurrent layers read x̂_t and, if D > 0, the difference 2 (x̂_t - x̂_{t-D}), with x̂ = 0 before the first frame.
+    The readout gets the mean of the layers' outputs y_t, with weights σ(a · y_t + b) if pooling is gated.
     """
 
-    def __init__(self, config: DigitRecogniserConfig, front: LogMel, classes: int, rngs: nnx.Rngs):
-        """Makes fresh parameters from `rngs`."""
+    def __init__(self, config: RecognizerConfig, front: LogMel, classes: int, rngs: nnx.Rngs):
+        """Initializes the parameters from `rngs`."""
         self.config, self.front = config, front
         self.mean = nnx.Param(jnp.full((front.bands,), -8.0))
         self.recurrent = recurrent(config, front.bands * (2 if config.delta_frames else 1), rngs)
@@ -77,18 +76,20 @@ class DigitRecogniser(nnx.Module):
         """Classifies whole waveforms.
 
         Args:
-          waveforms: (B, N).
-          lengths: (B,), samples of each, at least one window; what waveforms holds past them has no effect.
-          key: for dropout, consumed; None for none.
-        """
-        key_heard, key_readout = (None, None) if key is None else jax.random.split(key)
-        frames = self.front.frames(jnp.asarray(waveforms))
-        heard = self.hear(self.silence(len(waveforms)), frames, self.front.count(lengths), key=key_heard)
-        return self.answer(heard, key=key_readout)
+          waveforms: (B, N) float.
+          lengths: (B,) int, the samples of each, at least one window. Samples past a length have no effect.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
-    def silence(self, rows: int) -> Heard:
-        """Returns what is kept before the first frame of `rows` waveforms."""
-        return Heard(
+        Returns:
+          logits (B, O).
+        """
+        key_frames, key_readout = (None, None) if key is None else jax.random.split(key)
+        frames, state = self.front.frames(jnp.asarray(waveforms)), self.initial_state(len(waveforms))
+        return self.logits(self.advance(state, frames, self.front.count(lengths), key=key_frames), key=key_readout)
+
+    def initial_state(self, rows: int) -> RecognizerState:
+        """Returns the state before the first frame of `rows` waveforms."""
+        return RecognizerState(
             jnp.zeros((rows,), jnp.int32),
             jnp.zeros((rows, self.front.bands)),
             jnp.zeros((rows, self.config.delta_frames, self.front.bands)),
@@ -97,51 +98,53 @@ class DigitRecogniser(nnx.Module):
             jnp.zeros((rows,)),
         )
 
-    def hear(self, heard: Heard, frames: jax.Array, counts: jax.Array, *, key: jax.Array | None = None) -> Heard:
-        """Takes in more frames.
+    def advance(
+        self, state: RecognizerState, frames: jax.Array, counts: jax.Array, *, key: jax.Array | None = None
+    ) -> RecognizerState:
+        """Returns the state after more frames.
 
         Args:
-          heard: what is kept of the frames before.
-          frames: (B, T, window).
-          counts: (B,), how many of the T frames are there; what stands past them has no effect.
-          key: for dropout and hidden bands, consumed; None for none.
+          state: from `initial_state` or a previous call.
+          frames: (B, T, window) float.
+          counts: (B,) int, the number of valid frames in each row. The rest has no effect.
+          key: PRNG key for dropout and masked bands, consumed; None for neither.
         """
         key_bands, key_layers = (None, None) if key is None else jax.random.split(key)
-        live = (jnp.arange(frames.shape[1])[None] < counts[:, None])[..., None]
-        xs = jnp.where(live, self.front(jnp.where(live, frames, 0.0)), 0.0)
-        sums = heard.level[:, None] + jnp.cumsum(xs, axis=1)
+        mask = (jnp.arange(frames.shape[1])[None] < counts[:, None])[..., None]
+        xs = jnp.where(mask, self.front(jnp.where(mask, frames, 0.0)), 0.0)
+        sums = state.sums[:, None] + jnp.cumsum(xs, axis=1)
         P = self.config.prior_frames
-        seen = P + heard.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
-        compared = (xs - (P * self.mean[...][None, None] + sums) / seen[..., None]) / 2
-        compared = hide_bands(compared, self.config.hidden_bands, key_bands)
-        latest = jnp.concatenate([heard.recent, compared], axis=1)
-        features = with_changes(latest, self.config.delta_frames) if self.config.delta_frames else compared
-        ys, state = self.recurrent(
-            features, heard.state, lengths=counts, deterministic=key_layers is None, rngs=key_layers
+        total = P + state.count[:, None] + jnp.arange(1, frames.shape[1] + 1)[None]
+        normalized = (xs - (P * self.mean[...][None, None] + sums) / total[..., None]) / 2
+        normalized = hide_bands(normalized, self.config.hidden_bands, key_bands)
+        latest = jnp.concatenate([state.recent, normalized], axis=1)
+        features = with_differences(latest, self.config.delta_frames) if self.config.delta_frames else normalized
+        ys, h = self.recurrent(
+            features, state.recurrent, lengths=counts, deterministic=key_layers is None, rngs=key_layers
         )
-        weights = live * (1.0 if self.gate is None else jax.nn.sigmoid(self.gate(ys)))
-        output, weight = heard.output + (weights * ys).sum(axis=1), heard.weight + weights[..., 0].sum(axis=1)
-        recent = jax.vmap(self._recent)(latest, counts)
-        return Heard(heard.count + counts, sums[:, -1], recent, state, output, weight)
+        weights = mask * (1.0 if self.gate is None else jax.nn.sigmoid(self.gate(ys)))
+        output, weight = state.output + (weights * ys).sum(axis=1), state.weight + weights[..., 0].sum(axis=1)
+        recent = jax.vmap(self._last_frames)(latest, counts)
+        return RecognizerState(state.count + counts, sums[:, -1], recent, h, output, weight)
 
-    def _recent(self, latest: jax.Array, count: jax.Array) -> jax.Array:
-        """Takes the last D frames (D, M) of the D before and `count` new ones; what follows them is padding."""
+    def _last_frames(self, latest: jax.Array, count: jax.Array) -> jax.Array:
+        """Returns the last D valid frames (D, M) of D previous and `count` new ones."""
         return jax.lax.dynamic_slice_in_dim(latest, count, self.config.delta_frames)
 
-    def answer(self, heard: Heard, *, key: jax.Array | None = None) -> jax.Array:
-        """Returns the logits (B, O) of what has been heard, at least one frame."""
-        mean = heard.output / jnp.where(heard.weight > 0, heard.weight, 1.0)[:, None]
+    def logits(self, state: RecognizerState, *, key: jax.Array | None = None) -> jax.Array:
+        """Returns the logits (B, O) of a state after at least one frame."""
+        mean = state.output / jnp.where(state.weight > 0, state.weight, 1.0)[:, None]
         return self.readout(gru_jax.dropout(mean, self.config.dropout, key))
 
 
-def with_changes(xs: jax.Array, delta_frames: int) -> jax.Array:
-    """Puts x_t and 2 (x_t - x_{t-D}) side by side: (B, D + T, M) -> (B, T, 2M), D = delta_frames."""
+def with_differences(xs: jax.Array, delta_frames: int) -> jax.Array:
+    """Concatenates x_t and 2 (x_t - x_{t-D}): (B, D + T, M) -> (B, T, 2M), with D = delta_frames."""
     latest = xs[:, delta_frames:]
     return jnp.concatenate([latest, 2 * (latest - xs[:, :-delta_frames])], axis=-1)
 
 
 def hide_bands(xs: jax.Array, most: int, key: jax.Array | None) -> jax.Array:
-    """Sets up to `most` neighbouring bands of each row of xs (B, T, M) to 0; none without a key."""
+    """Sets up to `most` adjacent bands of each row of xs (B, T, M) to 0; none without a key."""
     if key is None or most == 0:
         return xs
     B, _, M = xs.shape

@@ -1,7 +1,4 @@
-"""A waveform that comes in chunks, as the frames that the whole would have.
-
-Recognition while a waveform comes in: chunks of any size go in, the answer so far can be asked for at any time.
-"""
+"""Recognition of a waveform that arrives in chunks of any size, with class probabilities at any time."""
 
 from typing import Any
 
@@ -11,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from experiments.tasks.speech.features import LogMel
-from experiments.tasks.speech.recognizer import DigitRecogniser, Heard
+from experiments.tasks.speech.recognizer import RecognizerState, SpokenDigitRecognizer
 
 
 class FrameStream:
-    """Keeps the samples that the next frame still needs.
+    """Splits chunks of samples into the frames of the whole waveform.
 
     Example:
       >>> stream = FrameStream(LogMel())
@@ -24,12 +21,12 @@ class FrameStream:
     """
 
     def __init__(self, front: LogMel):
-        """Starts before the first sample."""
+        """Starts an empty stream."""
         self.front = front
         self.rest = np.zeros(0, np.float32)
 
     def accept(self, chunk: np.ndarray) -> np.ndarray:
-        """Takes samples (N,), any number of them; returns the frames (T, window) that they complete."""
+        """Returns the frames (T, window) that the samples (N,) complete."""
         samples = np.concatenate([self.rest, chunk.astype(np.float32)])
         count = max(0, self.front.count(len(samples)))
         self.rest = samples[count * self.front.hop :]
@@ -40,46 +37,48 @@ class FrameStream:
 BLOCK_LENGTH = 16
 
 
-class StreamingRecogniser:
-    """Hears one waveform; after its last chunk the answer is that of the whole waveform at once.
+class StreamingRecognizer:
+    """Recognizes one waveform. After the last chunk the result is that of the whole waveform.
 
-    Frames are heard in blocks of one shape, compiled once; those that wait for a block to be full are heard when the
-    answer is asked for, without being forgotten.
+    Frames are processed in blocks of one shape, compiled once. `probabilities` also takes account of the frames that
+    do not fill a block yet.
 
     Example:
-      >>> recogniser = StreamingRecogniser(model)
+      >>> recognizer = StreamingRecognizer(model)
       >>> for chunk in microphone:
-      ...     recogniser.accept(chunk)
-      ...     print(recogniser.probabilities().argmax())
+      ...     recognizer.accept(chunk)
+      ...     print(recognizer.probabilities().argmax())
     """
 
-    def __init__(self, model: DigitRecogniser):
-        """Starts before the first sample."""
-        self.graph, self.params = nnx.split(model)
+    def __init__(self, model: SpokenDigitRecognizer):
+        """Starts an empty stream."""
+        self.graphdef, self.params = nnx.split(model)
         self.frames = FrameStream(model.front)
-        self.waiting = np.zeros((0, model.front.window), np.float32)
-        self.heard = model.silence(1)
+        self.pending = np.zeros((0, model.front.window), np.float32)
+        self.state = model.initial_state(1)
 
     def accept(self, chunk: np.ndarray) -> None:
-        """Takes samples (N,) float32 in [-1, 1], any number of them."""
-        self.waiting = np.concatenate([self.waiting, self.frames.accept(chunk)])
-        while len(self.waiting) >= BLOCK_LENGTH:
-            block, self.waiting = self.waiting[:BLOCK_LENGTH], self.waiting[BLOCK_LENGTH:]
-            self.heard, _ = self._hear(block)
+        """Processes samples (N,) float32 in [-1, 1]."""
+        self.pending = np.concatenate([self.pending, self.frames.accept(chunk)])
+        while len(self.pending) >= BLOCK_LENGTH:
+            block, self.pending = self.pending[:BLOCK_LENGTH], self.pending[BLOCK_LENGTH:]
+            self.state, _ = self._advance(block)
 
     def probabilities(self) -> np.ndarray | None:
-        """Returns those of each class (O,) after all samples so far; None where they do not make one frame yet."""
-        heard, logits = self._hear(self.waiting)
-        return np.asarray(jax.nn.softmax(logits[0])) if int(heard.count[0]) else None
+        """Returns the class probabilities (O,) given all samples so far; None before the first whole frame."""
+        state, logits = self._advance(self.pending)
+        return np.asarray(jax.nn.softmax(logits[0])) if int(state.count[0]) else None
 
-    def _hear(self, frames: np.ndarray) -> tuple[Heard, jax.Array]:
+    def _advance(self, frames: np.ndarray) -> tuple[RecognizerState, jax.Array]:
         block = np.zeros((1, BLOCK_LENGTH, frames.shape[1]), np.float32)
         block[0, : len(frames)] = frames
-        return _advance(self.graph, self.params, self.heard, jnp.asarray(block), jnp.array([len(frames)], jnp.int32))
+        return _advance(self.graphdef, self.params, self.state, jnp.asarray(block), jnp.array([len(frames)], jnp.int32))
 
 
 @jax.jit(static_argnums=0)
-def _advance(graph: Any, params: Any, heard: Heard, frames: jax.Array, counts: jax.Array) -> tuple[Heard, jax.Array]:
-    model = nnx.merge(graph, params)
-    heard = model.hear(heard, frames, counts)
-    return heard, model.answer(heard)
+def _advance(
+    graphdef: Any, params: Any, state: RecognizerState, frames: jax.Array, counts: jax.Array
+) -> tuple[RecognizerState, jax.Array]:
+    model = nnx.merge(graphdef, params)
+    state = model.advance(state, frames, counts)
+    return state, model.logits(state)

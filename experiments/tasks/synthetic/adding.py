@@ -1,11 +1,10 @@
 """The adding problem: add the two marked numbers of a long sequence.
 
-At each of T steps the input is a number drawn uniformly from [0, 1] and a marker: 1 at one random place in each half of
-the sequence, 0 elsewhere. The target is the sum of the two marked numbers. Always answering 1 gives a mean squared
-error of 1/6 ≈ 0.167, which a model beats only by holding a number over up to T steps.
+The input at each of T steps is a number, uniform in [0, 1], and a marker. The marker is 1 at one random step in each
+half of the sequence and 0 elsewhere. The target is the sum of the two marked numbers. Always predicting 1 has a mean
+squared error of 1/6 ≈ 0.167. A model beats it only if it remembers a number for up to T steps.
 
-Training sequences are drawn afresh at every step; the validation and test sets are drawn once, from streams of
-their own that no seed touches.
+Every training step generates new sequences. The validation and test sets are the same for every seed.
 
 Reference: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; in this form Arjovsky et al., "Unitary
 Evolution Recurrent Neural Networks", 2016.
@@ -28,7 +27,8 @@ from experiments.tasks.synthetic.generated import Generated
 
 @dataclasses.dataclass(frozen=True)
 class AddingConfig(Checked):
-    """
+    """The adding task.
+
     Attributes:
       length: T, the steps of a sequence.
       batch_size: sequences in a training batch.
@@ -42,7 +42,7 @@ class AddingConfig(Checked):
 
 
 class Adding(Generated):
-    """Regression on the sum of two marked numbers."""
+    """Regression of the sum of two marked numbers."""
 
     Config, ModelConfig = AddingConfig, ClassifierConfig
     eval_batch_size = 250
@@ -73,7 +73,7 @@ class Adding(Generated):
 
 
 def draw(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """Draws sequences: xs (count, T, 2), number and marker, and targets (count,)."""
+    """Returns xs (count, T, 2), number and marker, and targets (count,), both float32."""
     numbers = rng.random((count, length), np.float32)
     half = length // 2
     places = np.stack([rng.integers(0, half, count), rng.integers(half, length, count)], axis=1)

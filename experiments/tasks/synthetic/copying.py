@@ -1,15 +1,15 @@
-"""The copying problem: read ten symbols, wait, and say them again.
+"""The copying problem: read ten symbols, wait, and repeat them.
 
-A sequence has T + 20 steps: ten symbols drawn uniformly from 1..8, T - 1 blanks (0), and eleven marks (9). The target
-is the blank at the first T + 10 steps and the ten symbols, in order, at the last ten. A memoryless model that says
-blank and then guesses has a cross-entropy of 10 ln 8 / (T + 20) nats a step; results are the ratio to it, so
-that 1 is nothing remembered and 0 is everything.
+A sequence has T + 20 steps: ten symbols, uniform in 1..8, T - 1 blanks (0), and eleven delimiters (9). The target
+is the blank at the first T + 10 steps and the ten symbols, in order, at the last ten. A memoryless model that predicts
+the blank and then guesses has a cross-entropy of 10 ln 8 / (T + 20) nats per step. Results are the ratio to it: 1 if
+nothing is remembered, 0 if everything is.
 
-Inputs are one-hot. Training sequences are drawn afresh at every step; the validation and test sets are drawn once, from
-streams of their own that no seed touches.
+Inputs are one-hot. Every training step generates new sequences. The validation and test sets are the same for every
+seed.
 
-Reference: Arjovsky et al., "Unitary Evolution Recurrent Neural Networks", 2016; with eleven marks as in Bai et al., "An
-Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling", 2018.
+Reference: Arjovsky et al., "Unitary Evolution Recurrent Neural Networks", 2016; with eleven delimiters: Bai et al.,
+"An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling", 2018.
 """
 
 import dataclasses
@@ -29,15 +29,16 @@ from experiments.tasks.synthetic.generated import Generated
 
 MEMORY = 10
 SYMBOLS = 8
-BLANK, MARK = 0, SYMBOLS + 1
+BLANK, DELIMITER = 0, SYMBOLS + 1
 CLASSES = SYMBOLS + 2
 
 
 @dataclasses.dataclass(frozen=True)
 class CopyingConfig(Checked):
-    """
+    """The copying task.
+
     Attributes:
-      length: T, the steps over which the symbols are held.
+      length: T, the steps for which the symbols are remembered.
       batch_size: sequences in a training batch.
       eval_count: sequences in each of the validation and test sets.
     """
@@ -65,7 +66,7 @@ class Copying(Generated):
 
     @property
     def memoryless_loss(self) -> float:
-        """The cross-entropy, in nats a step, of saying blank and then guessing."""
+        """The cross-entropy, in nats per step, of predicting the blank and then guessing."""
         return MEMORY * math.log(SYMBOLS) / (self.config.length + 2 * MEMORY)
 
     def model(self, config: TaggerConfig, rngs: nnx.Rngs) -> Tagger:
@@ -83,16 +84,16 @@ class Copying(Generated):
         return {"loss": ((losses * weights).sum(), count), "recalled": ((hits * weights).sum(), count)}, carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        """Returns nats a step, their ratio to the memoryless model's, and the percentage of symbols said rightly."""
+        """Returns nats per step, their ratio to the memoryless model's, and the percentage of recalled symbols."""
         loss = mean(sums, "loss")
         return {"loss": loss, "loss_ratio": loss / self.memoryless_loss, "recalled": 100 * mean(sums, "recalled")}
 
 
 def draw(rng: np.random.Generator, count: int, length: int) -> Batch:
-    """Draws sequences: inputs and targets, int32 (count, T + 20)."""
+    """Returns inputs and targets, int32 (count, T + 20)."""
     symbols = rng.integers(1, SYMBOLS + 1, (count, MEMORY), np.int32)
     inputs = np.full((count, length + 2 * MEMORY), BLANK, np.int32)
     targets = inputs.copy()
     inputs[:, :MEMORY] = targets[:, -MEMORY:] = symbols
-    inputs[:, length + MEMORY - 1 :] = MARK
+    inputs[:, length + MEMORY - 1 :] = DELIMITER
     return {"inputs": inputs, "targets": targets}

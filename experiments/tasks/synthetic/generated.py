@@ -1,4 +1,4 @@
-"""Tasks whose sequences are drawn by a program: afresh at every training step, once for validation and test."""
+"""Tasks with generated sequences: new ones at every training step, fixed validation and test sets."""
 
 import abc
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import numpy as np
 from experiments.tasks.base import Batch, Split, Task, padded_batches
 
 STREAMS = {"validation": 1, "test": 2}
-"""Random streams of the evaluation sets, which no seed touches."""
+"""Seeds of the evaluation sets, the same for every seed of a run."""
 
 
 class Generated(Task):
-    """A task that draws its sequences.
+    """Base class of tasks that generate their sequences.
 
     Attributes:
       config: with a `batch_size`, and an `eval_count` for each of the validation and test sets.
-      eval_batch_size: rows in a batch of evaluation, where there are so many sequences.
+      eval_batch_size: the most rows of an evaluation batch.
     """
 
     config: Any
@@ -25,14 +25,14 @@ class Generated(Task):
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
-        """Draws `count` sequences with their targets."""
+        """Returns `count` random sequences with their targets."""
 
     def train_batch(self, seed: int, step: int) -> Batch:
         sequences = self.draw(np.random.default_rng((0, seed, step)), self.batch_size)
         return sequences | {"weights": np.ones(self.batch_size, np.float32)}
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields the fixed validation or test set; for "train", as many batches of the training stream of seed 0."""
+        """Yields the fixed validation or test set; for "train", the first `eval_count` sequences of seed 0."""
         count = self.config.eval_count
         if split == "train":
             return (self.train_batch(0, step) for step in range(-(-count // self.batch_size)))

@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from experiments.data import fingerprint
-from experiments.data.batching import Stream, endless_windows
+from experiments.data.batching import ParallelStreams, endless_windows
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Count, UserError
@@ -139,7 +139,7 @@ class CharLM(Task):
         """Yields a split as side-by-side streams, each next character once."""
         text, streams = self.splits[split], self.streams(split)
         length = min(EVAL_LENGTH, -(-(len(text) - 1) // streams))
-        for inputs, targets, counts in Stream(text, streams, length):
+        for inputs, targets, counts in ParallelStreams(text, streams, length):
             yield {"inputs": inputs, "targets": targets, "weights": counts.astype(np.float32)}
 
     def initial_carry(self, model: nnx.Module, rows: int) -> Carry:

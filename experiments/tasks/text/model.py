@@ -1,4 +1,4 @@
-"""A recurrent language model: embedding, recurrent layers, softmax."""
+"""A recurrent language model: embedding, recurrent layers and softmax."""
 
 import dataclasses
 from typing import Any
@@ -13,11 +13,11 @@ from experiments.tasks.recurrent import RecurrentConfig, recurrent
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts on the embeddings and before the softmax.
+    """Extends `RecurrentConfig`; `dropout` also acts on the embeddings and before the softmax.
 
     Attributes:
-      embedding_size: the width of a symbol's embedding.
-      tied: whether the softmax's weights are the embedding's; then embedding_size must be hidden_size.
+      embedding_size: E, the width of the embedding.
+      tied: whether the softmax shares the embedding's weights; then embedding_size must be hidden_size.
     """
 
     embedding_size: Count = 128
@@ -26,32 +26,32 @@ class LanguageModelConfig(RecurrentConfig):
     def check(self):
         super().check()
         fits = not self.tied or self.embedding_size == self.hidden_size
-        require("embedding_size", fits, f"hidden_size={self.hidden_size} where tied", self.embedding_size)
+        require("embedding_size", fits, f"hidden_size={self.hidden_size} if tied", self.embedding_size)
 
 
 class LanguageModel(nnx.Module):
-    """Symbols (B, T) -> logits of each next symbol (B, T, V).
+    """Maps symbols (B, T) to logits of each next symbol (B, T, V).
 
     Reference: Zaremba et al., "Recurrent Neural Network Regularization", 2014 (where dropout acts).
     """
 
     def __init__(self, config: LanguageModelConfig, vocabulary_size: int, rngs: nnx.Rngs):
-        """Makes fresh parameters from `rngs`."""
+        """Initializes the parameters from `rngs`."""
         self.config = config
         self.embedding = nnx.Embed(vocabulary_size, config.embedding_size, rngs=rngs)
         self.recurrent = recurrent(config, config.embedding_size, rngs)
         self.softmax = None if config.tied else nnx.Linear(config.hidden_size, vocabulary_size, rngs=rngs)
 
     def __call__(self, symbols: jax.Array, h0: Any = None, *, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
-        """Reads symbols.
+        """Applies the model to symbols.
 
         Args:
-          symbols: (B, T) integers.
-          h0: the state before, as returned or from `initial_state`; None for zeros.
-          key: for dropout, consumed; None for none.
+          symbols: (B, T) int.
+          h0: the initial state, from `initial_state` or a previous call; None for zeros.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
-          logits (B, T, V) and the state after.
+          logits (B, T, V) and the final state.
         """
         rate = self.config.dropout
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
@@ -60,14 +60,14 @@ class LanguageModel(nnx.Module):
         return self.logits(gru_jax.dropout(ys, rate, keys[2])), h_last
 
     def step(self, symbols: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        """Reads one symbol of each row, without unrolling: what a stream needs.
+        """Runs one step, for generation.
 
         Args:
-          symbols: (B,) integers.
-          state: the state before.
+          symbols: (B,) int.
+          state: from `initial_state` or the previous step.
 
         Returns:
-          logits (B, V) of the next symbol, and the state after.
+          logits (B, V) of the next symbol, and the new state.
         """
         cell, dtype = self.recurrent.cell.cell, self.recurrent.matmul_dtype
         x, after = self.embedding(symbols), []

@@ -1,8 +1,7 @@
-"""Greedy and beam search for the likeliest sequence of symbols, inside `jit`.
+"""Greedy search and beam search for the most likely sequence of symbols, inside `jit`.
 
-Both take a model as a step `(symbols (B,), state) -> (logits (B, V), state)`, the state being any pytree of arrays
-(B, ...). A sequence ends with the symbol `end`, or where it has `length` symbols. Axes: B rows, W hypotheses, T
-symbols, V vocabulary.
+A model is a function `(symbols (B,), state) -> (logits (B, V), state)`, where the state is a pytree of arrays (B, ...).
+A sequence ends with the symbol `end` or after `length` symbols. Axes: B rows, W hypotheses, T symbols, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -15,11 +14,12 @@ Step: TypeAlias = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
 
 
 class Hypotheses(NamedTuple):
-    """
+    """The hypotheses of a search.
+
     Attributes:
-      symbols: (B, W, T) int32, best hypothesis first; `end` from the end on.
-      lengths: (B, W) int32, of the hypotheses, their `end` included.
-      log_probabilities: (B, W), of the whole sequences; -inf where there are fewer than W.
+      symbols: (B, W, T) int32, best hypothesis first, padded with `end`.
+      lengths: (B, W) int32, including `end`.
+      log_probabilities: (B, W) float32, of the sequences; -inf for missing hypotheses.
     """
 
     symbols: jax.Array
@@ -28,21 +28,21 @@ class Hypotheses(NamedTuple):
 
 
 def greedy_search(step: Step, state: Any, *, begin: int, end: int, length: int) -> Hypotheses:
-    """Takes the likeliest symbol at every step.
+    """Selects the most likely symbol at every step.
 
     Args:
       step: the model.
-      state: before the first symbol; arrays (B, ...).
-      begin: what the model is fed first.
+      state: the initial state, arrays (B, ...).
+      begin: the first input symbol.
       end: the symbol that ends a sequence.
       length: T, the most symbols.
 
     Returns:
-      one hypothesis a row: W = 1.
+      one hypothesis per row: W = 1.
     """
     B = jax.tree.leaves(state)[0].shape[0]
 
-    def go_on(carry: Any) -> jax.Array:
+    def proceed(carry: Any) -> jax.Array:
         t, _, _, _, _, _, finished = carry
         return (t < length) & ~finished.all()
 
@@ -58,27 +58,27 @@ def greedy_search(step: Step, state: Any, *, begin: int, end: int, length: int) 
     first, zeros = jnp.full((B,), begin, jnp.int32), jnp.zeros((B,), jnp.int32)
     symbols = jnp.full((B, length), end, jnp.int32)
     start = (0, first, state, symbols, zeros, jnp.zeros((B,)), jnp.zeros((B,), bool))
-    _, _, _, symbols, lengths, total, _ = jax.lax.while_loop(go_on, extend, start)
+    _, _, _, symbols, lengths, total, _ = jax.lax.while_loop(proceed, extend, start)
     return Hypotheses(symbols[:, None], lengths[:, None], total[:, None])
 
 
 def beam_search(
     step: Step, state: Any, *, begin: int, end: int, length: int, width: int, length_penalty: float = 0.0
 ) -> Hypotheses:
-    """Extends the W likeliest hypotheses of each row at every step; those that have ended keep their place.
+    """Extends the W most likely hypotheses of each row at every step. Finished ones stay in the beam.
 
     Args:
       step: the model.
-      state: before the first symbol; arrays (B, ...).
-      begin: what the model is fed first.
+      state: the initial state, arrays (B, ...).
+      begin: the first input symbol.
       end: the symbol that ends a sequence.
       length: T, the most symbols.
       width: W.
-      length_penalty: hypotheses are ranked in the end by log-probability / length ** length_penalty: 0 by the
-        log-probability itself, 1 by its mean over symbols.
+      length_penalty: the final ranking is by log-probability / length ** length_penalty. 0 ranks by the
+        log-probability, 1 by its mean over symbols.
 
     Returns:
-      W hypotheses a row, best first.
+      W hypotheses per row, best first.
 
     Reference: Graves, "Sequence Transduction with Recurrent Neural Networks", 2012; Wu et al., "Google's Neural
     Machine Translation System", 2016 (length penalty, here without the constant 5).
@@ -86,7 +86,7 @@ def beam_search(
     B = jax.tree.leaves(state)[0].shape[0]
     steps = jax.vmap(step, in_axes=1, out_axes=1)
 
-    def go_on(carry: Any) -> jax.Array:
+    def proceed(carry: Any) -> jax.Array:
         t, _, _, found, finished = carry
         return (t < length) & ~(finished | jnp.isneginf(found.log_probabilities)).all()
 
@@ -94,7 +94,7 @@ def beam_search(
         t, last, state, found, finished = carry
         logits, state = steps(last, state)
         V = logits.shape[-1]
-        ended = jnp.where(jnp.arange(V) == end, 0.0, -jnp.inf)  # a hypothesis that has ended goes on in one way alone
+        ended = jnp.where(jnp.arange(V) == end, 0.0, -jnp.inf)  # a finished hypothesis has one extension
         gains = jnp.where(finished[..., None], ended[None, None], jax.nn.log_softmax(logits))
         totals = found.log_probabilities[..., None] + gains
         best, place = jax.lax.top_k(totals.reshape(B, width * V), width)
@@ -103,7 +103,7 @@ def beam_search(
         found = Hypotheses(found.symbols.at[:, :, t].set(symbol), found.lengths + ~finished, best)
         return t + 1, symbol, state, found, finished | (symbol == end)
 
-    first = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)  # one hypothesis to begin with: the empty one
+    first = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)  # start from one empty hypothesis
     found = Hypotheses(
         jnp.full((B, width, length), end, jnp.int32),
         jnp.zeros((B, width), jnp.int32),
@@ -111,12 +111,12 @@ def beam_search(
     )
     state = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], width, axis=1), state)
     start = (0, jnp.full((B, width), begin, jnp.int32), state, found, jnp.zeros((B, width), bool))
-    _, _, _, found, _ = jax.lax.while_loop(go_on, extend, start)
+    _, _, _, found, _ = jax.lax.while_loop(proceed, extend, start)
     ranks = found.log_probabilities / jnp.maximum(found.lengths, 1) ** length_penalty
     order = jnp.argsort(ranks, axis=1, descending=True)
     return jax.tree.map(lambda leaf: _rows(leaf, order), found)
 
 
 def _rows(leaf: jax.Array, choice: jax.Array) -> jax.Array:
-    """Picks hypotheses: leaf (B, W, ...), choice (B, W) -> (B, W, ...)."""
+    """Selects hypotheses: leaf (B, W, ...), choice (B, W) -> (B, W, ...)."""
     return jnp.take_along_axis(leaf, choice.reshape(choice.shape + (1,) * (leaf.ndim - 2)), axis=1)

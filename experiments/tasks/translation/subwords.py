@@ -1,4 +1,4 @@
-"""Text as subwords: a vocabulary of word pieces that is learnt from text, by sentencepiece's unigram model.
+"""Subword vocabularies, learned from text by sentencepiece's unigram model.
 
 Reference: Kudo, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword
 Candidates", 2018.
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 PADDING, BEGIN, END, UNKNOWN = range(4)
-"""The codes that stand for no text."""
+"""The codes of control symbols."""
 
 CANDIDATES = 8
-"""The most ways to cut up a word that `Subwords.sample` chooses among."""
+"""The number of segmentations of a word that `Subwords.sample` draws from."""
 
 
 class Subwords:
-    """Word pieces numbered from 4 on. Pieces never reach over a space, so that a line is cut up word by word.
+    """A vocabulary of word pieces, with codes from 4. No piece contains a space inside, so words are segmented alone.
 
     Attributes:
-      model: all that has to be kept to rebuild the vocabulary: sentencepiece's own file format.
+      model: the vocabulary in sentencepiece's file format.
 
     Example:
       >>> subwords = Subwords.train(["zwei männer", "ein mann"] * 50, size=20)
@@ -32,20 +32,20 @@ class Subwords:
     """
 
     def __init__(self, model: bytes):
-        """Takes a model that `train` made."""
+        """Wraps a model in sentencepiece's file format."""
         self.model = model
         self._known: dict[tuple[str, float], tuple[list[np.ndarray], list[float]]] = {}
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int) -> "Subwords":
-        """Learns a vocabulary; the same lines give the same bytes.
+        """Learns a vocabulary. Deterministic.
 
         Args:
           lines: the text.
-          size: V, the four codes that stand for no text included.
+          size: V, including the four control symbols.
 
         Raises:
-          ValueError: the text does not give a vocabulary of that size.
+          ValueError: the text allows no vocabulary of that size.
         """
         import sentencepiece
 
@@ -61,7 +61,7 @@ class Subwords:
                 bos_id=BEGIN,
                 eos_id=END,
                 unk_id=UNKNOWN,
-                num_threads=1,  # sums in one order, so that the result is the same every time
+                num_threads=1,  # one order of summation, for reproducibility
                 minloglevel=2,
             )
         except RuntimeError as error:
@@ -79,11 +79,11 @@ class Subwords:
         return self._processor.get_piece_size()
 
     def encode(self, line: str) -> np.ndarray:
-        """Cuts a line up in its likeliest way: int32 (N,)."""
+        """Returns the codes of a line, int32 (N,), by its most likely segmentation."""
         return np.array(self._processor.encode(line), np.int32)
 
     def sample(self, line: str, sharpness: float, rng: np.random.Generator) -> np.ndarray:
-        """Cuts each word up in a way drawn from its likeliest ones, with probabilities ∝ p ** sharpness: int32 (N,)."""
+        """Returns codes of a line, int32 (N,). Samples each word's segmentation with probability ∝ p ** sharpness."""
         words = line.split()
         drawn = [np.zeros(0, np.int32)]
         for word, draw in zip(words, rng.random(len(words)), strict=True):
@@ -92,7 +92,7 @@ class Subwords:
         return np.concatenate(drawn)
 
     def _choices(self, word: str, sharpness: float) -> tuple[list[np.ndarray], list[float]]:
-        """The likeliest ways to cut up a word, and the draws below which, one after the other, each is chosen."""
+        """Returns the most likely segmentations of a word and the bounds of their cumulative probabilities."""
         if (word, sharpness) not in self._known:
             nbest = [np.array(codes, np.int32) for codes in self._processor.nbest_encode_as_ids(word, CANDIDATES)]
             logits = sharpness * np.array([sum(self._processor.get_score(int(c)) for c in codes) for codes in nbest])
@@ -101,9 +101,9 @@ class Subwords:
         return self._known[word, sharpness]
 
     def pieces(self, codes: Sequence[int] | np.ndarray) -> list[str]:
-        """Returns the pieces one by one, a word's first one with a mark (U+2581) before it."""
+        """Returns the pieces of codes; U+2581 marks the first piece of a word."""
         return [self._processor.id_to_piece(int(code)) for code in codes]
 
     def decode(self, codes: Sequence[int] | np.ndarray) -> str:
-        """Returns the text of codes; those that stand for no text are left out."""
+        """Returns the text of codes, without control symbols."""
         return self._processor.decode([int(code) for code in codes if code > UNKNOWN])

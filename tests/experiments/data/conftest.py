@@ -1,4 +1,4 @@
-"""A web server on the loopback interface that can do everything wrong that a server can."""
+"""A local web server that can fail in many ways."""
 
 import http.server
 import threading

@@ -1,4 +1,4 @@
-"""Batches: every example as often as promised, in an order that depends on seed and step alone."""
+"""Batches: coverage of the examples and dependence on seed and step."""
 
 import itertools
 from collections import Counter
@@ -10,7 +10,7 @@ from hypothesis import given
 
 from experiments.data.batching import (
     Buckets,
-    Stream,
+    ParallelStreams,
     bucket_edges,
     endless_windows,
     epoch_batch,
@@ -29,7 +29,7 @@ class TestEpochBatch:
             shown = seen[epoch * num_examples : (epoch + 1) * num_examples]
             assert sorted(shown) == list(range(num_examples))
 
-    def test_steps_can_be_asked_for_in_any_order(self):
+    def test_batches_do_not_depend_on_the_order_of_calls(self):
         forward = [epoch_batch(100, 7, 3, step) for step in range(40)]
         permutation.cache_clear()
         backward = [epoch_batch(100, 7, 3, step) for step in reversed(range(40))][::-1]
@@ -43,14 +43,14 @@ class TestEpochBatch:
         assert epoch_batch(10, 5, 0, 0).tolist() == np.random.default_rng([0, 0]).permutation(10)[:5].tolist()
 
     @pytest.mark.parametrize("bad", [{"num_examples": 0}, {"batch_size": 0}, {"seed": -1}, {"step": -1}, {"step": 0.5}])
-    def test_bad_arguments_are_named(self, bad):
+    def test_invalid_arguments_raise(self, bad):
         argument, value = next(iter(bad.items()))
-        with pytest.raises(ValueError, match=f"{argument} must be an integer of at least [01], got {value}"):
+        with pytest.raises(ValueError, match=f"{argument}: expected an integer of at least [01], got {value}"):
             epoch_batch(**({"num_examples": 3, "batch_size": 2, "seed": 0, "step": 0} | bad))
 
 
 @given(st.integers(1, 30), st.integers(1, 50))
-def test_an_evaluation_counts_every_example_once_in_batches_of_one_shape(num_examples, batch_size):
+def test_evaluation_batches_have_one_shape_and_every_example_once(num_examples, batch_size):
     counted = []
     for indices, counts in every_example_once(num_examples, batch_size):
         assert indices.shape == counts.shape == (batch_size,)
@@ -60,7 +60,7 @@ def test_an_evaluation_counts_every_example_once_in_batches_of_one_shape(num_exa
 
 
 class TestEndlessWindows:
-    def test_every_row_goes_on_where_it_ended_and_comes_round(self):
+    def test_rows_continue_and_wrap_around(self):
         windows = [endless_windows(np.arange(10), 3, 4, seed=5, step=step) for step in range(6)]
         rows = np.concatenate([window[:, :-1] for window in windows], axis=1)
         assert rows.shape == (3, 24)
@@ -68,15 +68,15 @@ class TestEndlessWindows:
         for window, following in itertools.pairwise(windows):
             np.testing.assert_array_equal(window[:, -1], following[:, 0])
 
-    def test_rows_begin_evenly_spread_at_a_place_that_the_seed_draws(self):
+    def test_rows_start_evenly_spaced_at_a_seeded_offset(self):
         begins = np.array([endless_windows(np.arange(90), 3, 1, seed, 0)[:, 0] for seed in range(5)])
         assert (np.diff(begins, axis=1) % 90 == 30).all()
         assert len(set(begins[:, 0])) > 1
 
 
-class TestStream:
+class TestParallelStreams:
     def test_by_hand(self):
-        stream = Stream(np.arange(10, 19), batch_size=2, num_steps=3)
+        stream = ParallelStreams(np.arange(10, 19), batch_size=2, num_steps=3)
         assert len(stream) == 2
         first, (inputs, targets, counts) = stream
         assert [array.tolist() for array in first[:2]] == [[[10, 11, 12], [14, 15, 16]], [[11, 12, 13], [15, 16, 17]]]
@@ -89,7 +89,7 @@ class TestStream:
     def test_every_symbol_but_the_first_is_predicted_once(self, length, batch_size, num_steps):
         if length <= batch_size:
             return
-        windows = list(Stream(np.arange(length), batch_size, num_steps))
+        windows = list(ParallelStreams(np.arange(length), batch_size, num_steps))
         predicted = []
         for inputs, targets, counts in windows:
             assert inputs.shape == targets.shape == counts.shape == (batch_size, num_steps)
@@ -99,11 +99,11 @@ class TestStream:
         for (_, before, _), (inputs, _, counts) in itertools.pairwise(windows):
             assert (inputs[:, 0] == before[:, -1])[counts[:, 0]].all()
 
-    def test_too_short_or_not_a_sequence_of_integers(self):
-        with pytest.raises(ValueError, match="symbols must hold at least 3 for one window, got 2"):
-            Stream(np.arange(2), batch_size=2, num_steps=3)
-        with pytest.raises(ValueError, match=r"symbols must be integers \(N,\), got float64 \(6,\)"):
-            Stream(np.ones(6), batch_size=1, num_steps=1)
+    def test_invalid_symbols_raise(self):
+        with pytest.raises(ValueError, match="symbols: expected at least 3 for one window, got 2"):
+            ParallelStreams(np.arange(2), batch_size=2, num_steps=3)
+        with pytest.raises(ValueError, match=r"symbols: expected integers \(N,\), got float64 \(6,\)"):
+            ParallelStreams(np.ones(6), batch_size=1, num_steps=1)
 
 
 class TestPadding:
@@ -113,21 +113,21 @@ class TestPadding:
         assert lengths.tolist() == [1, 0, 2]
         assert pad([np.arange(2)], length=4)[0].tolist() == [[0, 1, 0, 0]]
 
-    def test_bad_sequences_are_named(self):
-        with pytest.raises(ValueError, match=r"sequences\[1\] must have at most length=2 steps, got 3"):
+    def test_invalid_sequences_raise(self):
+        with pytest.raises(ValueError, match=r"sequences\[1\]: expected at most length=2 steps, got 3"):
             pad([np.arange(2), np.arange(3)], length=2)
         with pytest.raises(
-            ValueError, match=r"sequences\[1\] must be float64 \(T, 2\) like the first, got float64 \(1, 3\)"
+            ValueError, match=r"sequences\[1\]: expected float64 \(T, 2\) like the first, got float64 \(1, 3\)"
         ):
             pad([np.ones((1, 2)), np.ones((1, 3))])
-        with pytest.raises(ValueError, match=r"sequences\[1\] must be float64 .* got int64"):
+        with pytest.raises(ValueError, match=r"sequences\[1\]: expected float64 .* got int64"):
             pad([np.ones(1), np.ones(1, int)])
         with pytest.raises(ValueError, match="at least one"):
             pad([])
 
 
 class TestBuckets:
-    def test_edges_by_hand(self):
+    def test_edges_of_known_lengths(self):
         lengths = np.array([1, 2, 3, 4, 10, 11, 12, 40])
         assert bucket_edges(lengths, 2).tolist() == [4, 40]
         assert bucket_edges(lengths, 2, multiple=8).tolist() == [8, 40]
@@ -135,7 +135,7 @@ class TestBuckets:
         assert bucket_edges(np.array([0, 0, 3]), 2).tolist() == [1, 3]
 
     @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 6))
-    def test_an_epoch_shows_every_sequence_in_the_bucket_it_fits(self, lengths, num_buckets, batch_size):
+    def test_an_epoch_contains_every_sequence_in_its_bucket(self, lengths, num_buckets, batch_size):
         lengths = np.array(lengths)
         edges = bucket_edges(lengths, num_buckets, multiple=4)
         buckets = Buckets(lengths, edges, batch_size, seed=1)
@@ -152,7 +152,7 @@ class TestBuckets:
             # Only the filling of last batches shows a sequence again.
             assert shown.total() - len(lengths) < batch_size * len(edges)
 
-    def test_batches_differ_between_epochs_and_not_between_calls(self):
+    def test_batches_differ_between_epochs_but_not_between_calls(self):
         lengths = np.arange(100)
         make = lambda: Buckets(lengths, bucket_edges(lengths, 4), 5, seed=0)  # noqa: E731
         one, two = make(), make()
@@ -162,14 +162,14 @@ class TestBuckets:
         assert sorted(map(sorted, first)) != sorted(map(sorted, second))
         assert first == [two.batch(k)[0].tolist() for k in range(two.batches)]
 
-    def test_buckets_come_in_another_order_in_each_epoch(self):
+    def test_buckets_are_shuffled_in_each_epoch(self):
         buckets = Buckets(np.arange(1, 31), np.arange(1, 31), batch_size=1, seed=0)
         first, second = ([buckets.batch(30 * epoch + k)[1] for k in range(30)] for epoch in (0, 1))
         assert sorted(first) == sorted(second) == list(range(1, 31))
         assert first != second
 
-    def test_bad_arguments(self):
-        with pytest.raises(ValueError, match="lengths must be at most the last edge 4, got 5"):
+    def test_invalid_arguments_raise(self):
+        with pytest.raises(ValueError, match="lengths: expected at most the last edge 4, got 5"):
             Buckets(np.array([5]), np.array([4]), 1, 0)
-        with pytest.raises(ValueError, match="lengths must hold at least one"):
+        with pytest.raises(ValueError, match="lengths: expected at least one"):
             Buckets(np.array([], int), np.array([4]), 1, 0)

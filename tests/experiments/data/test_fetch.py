@@ -1,4 +1,4 @@
-"""`fetch`: what it finds, downloads and refuses, with a server that really serves and really fails."""
+"""`fetch` against a local server with all kinds of failures."""
 
 import contextlib
 import gzip
@@ -53,7 +53,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 class TestDownload:
-    def test_good_file_is_downloaded_once_to_the_users_cache(self, server, cache):
+    def test_a_file_is_downloaded_once_to_the_cache(self, server, cache):
         registry = registry_of(server.serve("play.txt", BODY))
         path = fetch("plays", "play.txt", registry=registry, retry=QUICK)
         assert path == cache / "plays" / "play.txt"
@@ -63,7 +63,7 @@ class TestDownload:
         assert everything_in(cache) == ["plays/play.txt"]
 
     @pytest.mark.parametrize("length", [0, "many"])
-    def test_length_need_not_be_announced(self, length, server, cache):
+    def test_content_length_is_optional(self, length, server, cache):
         registry = registry_of(server.serve("play.txt", BODY, length=length))
         assert fetch("plays", "play.txt", registry=registry, retry=QUICK).read_bytes() == BODY
 
@@ -73,19 +73,19 @@ class TestDownload:
         assert path == tmp_path / "mine" / "plays" / "raw" / "play.txt"
         assert path.read_bytes() == BODY
 
-    def test_environment_names_the_folder_and_an_argument_goes_before_it(self, server, tmp_path, monkeypatch):
+    def test_data_dir_precedes_the_environment(self, server, tmp_path, monkeypatch):
         registry = registry_of(server.serve("a", BODY))
         monkeypatch.setenv("GRU_JAX_DATA", str(tmp_path / "env"))
         assert fetch("plays", "play.txt", registry=registry).is_relative_to(tmp_path / "env")
         assert fetch("plays", "play.txt", "", registry=registry).is_relative_to(tmp_path / "env")
         assert fetch("plays", "play.txt", tmp_path / "arg", registry=registry).is_relative_to(tmp_path / "arg")
 
-    def test_passing_failure_is_tried_again(self, server):
+    def test_temporary_failures_are_retried(self, server):
         registry = registry_of(server.serve("play.txt", BODY, failures=2))
         assert fetch("plays", "play.txt", registry=registry, retry=QUICK).read_bytes() == BODY
         assert server.asked["play.txt"] == 3
 
-    def test_second_address_where_the_first_has_other_bytes(self, server):
+    def test_the_second_url_is_used_if_the_first_has_other_bytes(self, server):
         registry = registry_of(server.serve("other", b"x" * len(BODY)), server.serve("play.txt", BODY))
         assert fetch("plays", "play.txt", registry=registry, retry=QUICK).read_bytes() == BODY
         assert server.asked == {"other": 1, "play.txt": 1}
@@ -110,17 +110,17 @@ class TestDownload:
         registry = registry_of(url, name="play.gz", stored=gzip.compress(BODY, 9), contents=digest_of(BODY))
         assert gzip.decompress(fetch("plays", "play.gz", registry=registry).read_bytes()) == BODY
 
-    def test_gzip_file_that_the_server_calls_an_encoding_is_stored_as_it_is(self, server):
+    def test_content_encoding_gzip_is_stored_unchanged(self, server):
         stored = gzip.compress(BODY, mtime=0)
         registry = registry_of(server.serve("play.gz", stored, encoding="gzip"), name="play.gz", stored=stored)
         assert fetch("plays", "play.gz", registry=registry).read_bytes() == stored
 
-    def test_permissions_are_those_of_any_new_file(self, server, tmp_path):
+    def test_permissions_follow_the_umask(self, server, tmp_path):
         (tmp_path / "other").touch()
         path = fetch("plays", "play.txt", registry=registry_of(server.serve("play.txt", BODY)))
         assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
-    def test_archive_is_known_by_its_recordings(self, server):
+    def test_archives_are_identified_by_their_contents(self, server):
         def archive(top: str, **members: bytes) -> bytes:
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
@@ -181,7 +181,7 @@ class TestFailure:
         url = server.stall("play.txt")
         self.refused(registry_of(url), cache, url, "timed out")
 
-    def test_dawdling_server(self, server, cache):
+    def test_slow_server(self, server, cache):
         url = server.serve("play.txt", BODY, pause_s=0.2)
         registry = registry_of(url)
         slow = RetryPolicy(attempts=1, timeout_s=0.3, min_bytes_per_s=1e6)
@@ -206,11 +206,11 @@ class TestFailure:
         url = server.serve("unannounced", BODY * 2, length=0)
         self.refused(registry_of(url), cache, "more than the expected 20,000 bytes")
 
-    def test_every_address_is_named(self, server, cache):
+    def test_every_url_is_reported(self, server, cache):
         urls = server.url("first"), server.serve("second", b"short")
         self.refused(registry_of(*urls), cache, *urls)
 
-    def test_nothing_public(self, cache):
+    def test_no_public_url(self, cache):
         registry = registry_of(by_hand="ask the author")
         self.refused(registry, cache, "ask the author")
 
@@ -248,7 +248,7 @@ class TestFailure:
 
 
 class TestCorruption:
-    def test_in_the_cache_it_is_replaced_with_a_warning(self, server, cache):
+    def test_cached_files_are_replaced_with_a_warning(self, server, cache):
         registry = registry_of(server.serve("play.txt", BODY))
         path = fetch("plays", "play.txt", registry=registry)
         path.write_bytes(BODY[:-1] + b"?")
@@ -257,7 +257,7 @@ class TestCorruption:
         assert path.read_bytes() == BODY
         assert server.asked["play.txt"] == 2
 
-    def test_in_the_cache_it_stays_when_there_is_no_better_one(self, server, cache):
+    def test_cached_files_stay_if_the_download_fails(self, server, cache):
         registry = registry_of(server.url("gone"))
         path = cache / "plays" / "play.txt"
         path.parent.mkdir(parents=True)
@@ -269,7 +269,7 @@ class TestCorruption:
             fetch("plays", "play.txt", registry=registry, retry=QUICK)
         assert path.read_bytes() == b"half"
 
-    def test_in_a_named_folder_it_is_refused_and_kept(self, server, tmp_path):
+    def test_files_in_a_user_folder_raise_and_stay(self, server, tmp_path):
         registry = registry_of(server.serve("play.txt", BODY))
         path = tmp_path / "mine" / "plays" / "play.txt"
         path.parent.mkdir(parents=True)
@@ -298,7 +298,7 @@ class TestCorruption:
 
 class TestNames:
     @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "C:\\x", "a\\x", "a\0"])
-    def test_a_name_that_leaves_its_folder_is_refused(self, name, tmp_path):
+    def test_names_outside_the_folder_raise(self, name, tmp_path):
         # Refused even where a registry lists it.
         with pytest.raises(UserError, match="must be a plain name"):
             fetch("plays", name, tmp_path, registry=registry_of(name=name))
@@ -312,7 +312,7 @@ class TestNames:
             fetch("plays", "song", tmp_path, registry=registry_of())
 
     @pytest.mark.parametrize("link", ["plays", "plays/play.txt"])
-    def test_a_link_out_of_the_folder_is_refused(self, link, tmp_path):
+    def test_links_out_of_the_folder_raise(self, link, tmp_path):
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "play.txt").write_bytes(BODY)
@@ -322,7 +322,7 @@ class TestNames:
         with pytest.raises(UserError, match="outside its folder"):
             fetch("plays", "play.txt", inside, registry=registry_of())
 
-    def test_the_data_folder_itself_may_be_a_link(self, tmp_path):
+    def test_the_data_folder_can_be_a_link(self, tmp_path):
         (tmp_path / "real" / "plays").mkdir(parents=True)
         (tmp_path / "real" / "plays" / "play.txt").write_bytes(BODY)
         (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -353,7 +353,7 @@ def fetching(url: str, processes: int = 1) -> Iterator[list[subprocess.Popen[str
             process.communicate()
 
 
-def test_two_processes_fetch_the_same_file_at_once(server, cache):
+def test_two_processes_can_fetch_the_same_file(server, cache):
     with fetching(server.serve("play.txt", BODY, together=2), processes=2) as running:
         for process in running:
             out, err = process.communicate(timeout=60)
@@ -382,7 +382,7 @@ def test_interrupted_download_leaves_nothing(server, cache):
     assert not cache.exists()
 
 
-def test_what_a_killed_download_left_is_removed_after_a_day(server, cache):
+def test_leftovers_of_killed_downloads_are_removed_after_a_day(server, cache):
     (left,) = stopped_midway(server, cache, signal.SIGKILL)
     assert left.endswith(".tmp")
     registry = registry_of(server.serve("play.txt", BODY))
@@ -394,7 +394,7 @@ def test_what_a_killed_download_left_is_removed_after_a_day(server, cache):
     assert everything_in(cache) == ["plays/play.txt"]
 
 
-def test_users_cache_without_xdg(monkeypatch, tmp_path):
+def test_the_cache_without_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "gru_jax"

@@ -1,4 +1,4 @@
-"""The registry against the real files, and against itself."""
+"""The registry of data sets against the real files."""
 
 import re
 
@@ -11,7 +11,7 @@ ALL = [(dataset.name, file) for dataset in REGISTRY.values() for file in dataset
 
 
 @pytest.mark.parametrize("dataset", REGISTRY)
-def test_every_known_file_that_is_there_passes_its_checksum(data_dir, dataset):
+def test_available_files_pass_their_checksums(data_dir, dataset):
     names = [name for name in REGISTRY[dataset].files if (data_dir / dataset / name).is_file()]
     if not names:
         pytest.skip(f"{data_dir} holds no file of {dataset}")
@@ -22,7 +22,7 @@ def test_every_known_file_that_is_there_passes_its_checksum(data_dir, dataset):
 @pytest.mark.parametrize(
     ("dataset", "name"), [(dataset, name) for dataset, name in ALL if REGISTRY[dataset].files[name].contents]
 )
-def test_recorded_contents_are_those_of_the_recorded_bytes(data_dir, dataset, name):
+def test_content_digests_match_the_stored_files(data_dir, dataset, name):
     """A file that is known by its contents is also accepted by them alone."""
     entry = REGISTRY[dataset].files[name]
     path = data_dir / dataset / name
@@ -32,7 +32,7 @@ def test_recorded_contents_are_those_of_the_recorded_bytes(data_dir, dataset, na
     assert is_intact(path, by_contents_alone)
 
 
-def test_addresses_and_fingerprints_are_well_formed():
+def test_urls_and_digests_are_well_formed():
     for dataset, name in ALL:
         entry = REGISTRY[dataset].files[name]
         for digest in filter(None, (entry.stored, entry.contents)):
@@ -45,12 +45,12 @@ def test_addresses_and_fingerprints_are_well_formed():
     assert all(dataset.licence and dataset.citation for dataset in REGISTRY.values())
 
 
-def test_no_bytes_are_recorded_twice():
+def test_digests_are_unique():
     stored = [REGISTRY[dataset].files[name].stored for dataset, name in ALL]
     assert len(set(stored)) == len(stored) == 76
 
 
-def test_addresses_of_files_that_are_kept_in_another_form():
+def test_urls_of_files_stored_in_another_form():
     assert REGISTRY["ptb"].files["ptb.char.train.txt.gz"].urls[0].endswith("/data/ptb.char.train.txt")
     assert REGISTRY["ptb"].files["ptb.char.train.txt.gz"].compress
     assert not REGISTRY["ptb"].files["ptb.train.txt"].compress

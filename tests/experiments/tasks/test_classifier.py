@@ -1,7 +1,4 @@
-"""What a classifier reads out, against the same sequences run one by one without padding.
-
-Cross-entropy and hits of a few rows, worked out by hand.
-"""
+"""Readouts of padded batches against single sequences; cross-entropy and accuracy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +13,7 @@ LENGTHS = (6, 3, 1, 0)
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("readout", ["last", "mean"])
-def test_readout(readout, bidirectional):
+def test_readout_equals_unpadded_sequences(readout, bidirectional):
     config = ClassifierConfig(hidden_size=3, bidirectional=bidirectional, readout=readout)
     model = Classifier(config, 2, 5, nnx.Rngs(0))
     logits = model(XS, lengths=jnp.array(LENGTHS))
@@ -33,7 +30,7 @@ def test_readout(readout, bidirectional):
     np.testing.assert_allclose(model(XS)[0], logits[0], rtol=1e-5, atol=1e-6)
 
 
-def test_rows_of_weight_zero_count_for_nothing():
+def test_rows_of_weight_zero_have_no_effect():
     # Every row gives its classes 0.8 and 0.2. Two are of the class named, the third is not, the last is padding.
     logits = jnp.tile(jnp.log(jnp.array([[0.8, 0.2]])), (4, 1))
     sums = class_sums(logits, jnp.array([0, 0, 1, 0]), jnp.array([1.0, 1.0, 1.0, 0.0]))

@@ -1,4 +1,4 @@
-"""A configuration's every field reaches the layer that it describes."""
+"""Every field of a configuration reaches the layers."""
 
 import jax.numpy as jnp
 import pytest
@@ -19,11 +19,11 @@ from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
         ({"cell": "elman"}, gru_jax.Elman()),
     ],
 )
-def test_cells(options, expected):
+def test_options_reach_the_cell(options, expected):
     assert make_cell(RecurrentConfig(**options)) == expected
 
 
-def test_layers():
+def test_options_reach_the_layers():
     config = RecurrentConfig(
         hidden_size=3, num_layers=2, dropout=0.1, weight_dropout=0.2, backend="scan", matmul_dtype="bfloat16"
     )

@@ -91,7 +91,7 @@ def test_batches_are_pure_functions_of_seed_and_step(name, make):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_evaluation_batches_are_as_large_of_few_shapes_and_the_same_every_time(name, make):
+def test_evaluation_batches_are_deterministic_with_few_shapes(name, make):
     _, task = make(name)
     for split in ("train", "validation", "test"):
         shapes, rows, weight = set(), set(), 0.0
@@ -138,7 +138,7 @@ def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dropout_acts_in_training_alone(name, make):
+def test_dropout_acts_only_in_training(name, make):
     config, task = make(name, dropout=0.5)
     model = task.model(config.model, nnx.Rngs(0))
     batch = task.train_batch(0, 0)

@@ -1,4 +1,4 @@
-"""Dates go on by the calendar that a file keeps: against NumPy's calendars and the database of time zones."""
+"""Continuation of dates against NumPy's calendar and the time zone database."""
 
 import datetime
 import zoneinfo
@@ -45,11 +45,11 @@ def continued(cells, count):
         ("315532800 315619200", "315705600 315792000"),
     ],
 )
-def test_dates_go_on_in_their_own_notation(cells, later):
+def test_dates_continue_in_their_notation(cells, later):
     assert continued(cells.split(), 2) == later.split()
 
 
-def test_notations_with_a_space():
+def test_notations_with_spaces():
     assert continued(["2021 Q3", "2021 Q4"], 1) == ["2022 Q1"]
     assert continued(["Q3 2021", "Q4 2021"], 1) == ["Q1 2022"]
     assert continued(["2021-05-01 12:00:00", "2021-06-01 12:00:00"], 1) == ["2021-07-01 12:00:00"]
@@ -62,7 +62,7 @@ def test_weekdays_skip_weekends(start):
     assert continued([f"{day} 17:30:00" for day in days[:20]], 1) == [f"{days[20]} 17:30:00"]
 
 
-def test_days_and_months_are_those_of_numpy():
+def test_days_and_months_equal_numpy():
     days = (np.datetime64("2023-12-25") + np.arange(90)).astype(str).tolist()
     months = (np.datetime64("2023-11") + np.arange(30)).astype(str).tolist()
     assert continued(days[:10], 80) == days[10:]
@@ -82,7 +82,7 @@ def midnights(first, count, zone=BERLIN):
 
 @pytest.mark.parametrize("zone", [BERLIN, "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tokyo"])
 @pytest.mark.parametrize("first", ["2021-03-27", "2021-03-28", "2020-10-20"])
-def test_local_midnights_are_understood_over_changes_of_the_clock(zone, first):
+def test_local_midnights_across_clock_changes(zone, first):
     found = midnights(first, 420, zone)
     utc = [moment.astimezone(datetime.UTC).replace(tzinfo=None) for moment in found]
     unix = [str(int(moment.timestamp())) for moment in found]
@@ -93,7 +93,7 @@ def test_local_midnights_are_understood_over_changes_of_the_clock(zone, first):
     assert [str(dates(row).replace(tzinfo=None)) for row in range(420)] == days
 
 
-def test_local_months_and_hours_over_a_change_of_the_clock():
+def test_local_months_and_hours_across_clock_changes():
     months = [moment for moment in midnights("2021-01-01", 400) if moment.day == 1]
     utc = [str(moment.astimezone(datetime.UTC).replace(tzinfo=None)) for moment in months]
     assert utc[2:4] == ["2021-02-28 23:00:00", "2021-03-31 22:00:00"]
@@ -121,14 +121,14 @@ def test_local_months_and_hours_over_a_change_of_the_clock():
         ("1614470400 1614470400", 1, "expected a date after 1614470400 of the row before, got 1614470400"),
     ],
 )
-def test_the_first_date_that_is_wrong_or_out_of_step_is_named(cells, row, message):
+def test_the_first_invalid_or_unevenly_spaced_date_is_reported(cells, row, message):
     with pytest.raises(DateError) as caught:
         read_dates(cells.split())
     assert caught.value.row == row
     assert str(caught.value).startswith(message)
 
 
-def test_what_a_change_of_the_clock_does_not_explain_is_refused():
+def test_uneven_spacing_without_a_clock_change_raises():
     # A day an hour late, and a clock that is put back after a week: seasons are longer.
     days = [f"2021-03-{day:02} 23:00:00" for day in range(1, 28)]
     for wrong in ([5], range(5, 12)):

@@ -1,7 +1,4 @@
-"""Forecasts look back only, channels mix or do not, quantiles never cross, decoding goes step by step.
-
-What is taken out of a window is put back.
-"""
+"""The forecaster: causality, channels, quantiles, decoding, reversible normalization."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +27,7 @@ def make(decoder="direct", channels="shared", normalisation="mean", **options):
 
 
 @pytest.mark.parametrize(("decoder", "channels", "normalisation"), VARIANTS)
-def test_forecasts_never_look_ahead(decoder, channels, normalisation):
+def test_forecasts_are_causal(decoder, channels, normalisation):
     model = make(decoder, channels, normalisation)
     series = jax.random.normal(jax.random.key(1), (ROWS, VARIABLES))
     origin = 15
@@ -58,7 +55,7 @@ def test_quantiles_never_cross():
     assert (jnp.diff(quantiles, axis=-1) > 0).all()
 
 
-def test_ordered_quantiles_by_hand():
+def test_ordered_quantiles_of_known_values():
     one = np.log1p(np.e)  # softplus(1)
     np.testing.assert_allclose(
         ordered(jnp.array([[1.0, 1.0, 5.0, 1.0, 1.0]]), 2),
@@ -68,7 +65,7 @@ def test_ordered_quantiles_by_hand():
 
 
 @pytest.mark.parametrize(("cell", "channels"), [("gru", "shared"), ("lstm", "joint")])
-def test_stepwise_decoding_reads_its_own_medians(cell, channels):
+def test_stepwise_decoding_feeds_back_medians(cell, channels):
     # The same forecast by hand: each segment's medians are appended to the window and everything is read anew.
     model = make("stepwise", channels, "none", cell=cell, num_layers=2)
     xs = jax.random.normal(jax.random.key(3), (4, WINDOW, VARIABLES))
@@ -85,7 +82,7 @@ def test_stepwise_decoding_reads_its_own_medians(cell, channels):
     np.testing.assert_allclose(*both(xs), rtol=1e-5, atol=1e-6)
 
 
-def test_forecasts_begin_near_the_last_value():
+def test_untrained_forecasts_are_near_the_last_value():
     model = make(normalisation="last")
     xs = jax.random.normal(jax.random.key(5), (20, WINDOW, VARIABLES))
     difference = nnx.jit(model)(xs)[..., 1] - xs[:, -1:]
@@ -104,13 +101,13 @@ def learned(centre):
 
 
 @pytest.mark.parametrize("centre", ["mean", "last"])
-def test_the_inverse_undoes_it(centre, xs):
+def test_inverse_restores_the_windows(centre, xs):
     layer = learned(centre)
     normalised, level = layer(xs)
     np.testing.assert_allclose(layer.inverse(normalised, level), xs, rtol=1e-5, atol=1e-5)
 
 
-def test_a_fresh_one_standardises_every_window_by_itself(xs):
+def test_untrained_normalization_standardizes_each_window(xs):
     normalised, _ = ReversibleNormalisation(2, "mean")(xs)
     np.testing.assert_allclose(normalised.mean(axis=1), 0.0, atol=1e-6)
     np.testing.assert_allclose(normalised.std(axis=1), 1.0, rtol=1e-4)
@@ -120,7 +117,7 @@ def test_a_fresh_one_standardises_every_window_by_itself(xs):
 
 
 @pytest.mark.parametrize("centre", ["mean", "last"])
-def test_it_does_not_see_a_windows_level_or_unit(centre, xs):
+def test_normalization_removes_level_and_scale(centre, xs):
     layer = learned(centre)
     normalised, _ = layer(xs)
     moved, level = layer(100.0 * xs - 7.0)

@@ -1,4 +1,4 @@
-"""A series is read as it stands or refused in one line; windows and scalings against hand-worked values."""
+"""Reading of series, errors of invalid files, windows and scalings."""
 
 import gzip
 import re
@@ -23,7 +23,7 @@ def write(tmp_path, text, name="mine.csv"):
     return path
 
 
-def test_reads_the_named_columns_in_the_order_asked_for(tmp_path):
+def test_columns_have_the_requested_order(tmp_path):
     series = read_csv(write(tmp_path, "\ufeff" + GOOD.replace("\n", "\r\n") + "\r\n"), ("OT", "load"))
     assert series.columns == ("OT", "load")
     np.testing.assert_array_equal(series.values, [[30, 1.5], [31, -20], [32, 0]])
@@ -31,7 +31,7 @@ def test_reads_the_named_columns_in_the_order_asked_for(tmp_path):
     assert series.label(24) == "2016-07-02 00:00:00"
 
 
-def test_reads_all_columns_but_the_dates_and_counts_rows_where_there_are_none(tmp_path):
+def test_all_columns_but_the_dates_are_read(tmp_path):
     path = write(tmp_path, GOOD.replace(",note", ",n").replace(",a", ",1").replace("31,", "31,2").replace(",c", ",3"))
     assert read_csv(path).columns == ("load", "OT", "n")
     counted = read_csv(path, ("OT",), date_column="")
@@ -50,7 +50,7 @@ def test_reads_all_columns_but_the_dates_and_counts_rows_where_there_are_none(tm
         (["2021-01-04", "2021-01-11", "2021-01-18"], "2021-01-25"),
     ],
 )
-def test_evenly_spaced_means_a_duration_or_calendar_months(tmp_path, dates, later):
+def test_spacings_are_durations_or_calendar_months(tmp_path, dates, later):
     path = write(tmp_path, "date,x\n" + "".join(f"{date},1\n" for date in dates))
     assert read_csv(path).label(len(dates)) == later
 
@@ -58,7 +58,7 @@ def test_evenly_spaced_means_a_duration_or_calendar_months(tmp_path, dates, late
 SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
-def test_only_line_ends_outside_quotes_end_rows(tmp_path):
+def test_quoted_line_breaks_do_not_end_rows(tmp_path):
     text = f'date,x,note\r2016-07-01,1,a{SEPARATORS}b\n2016-07-02,2,"c\r\nd\n"\r\n2016-07-03,3,{SEPARATORS}\n'
     series = read_csv(write(tmp_path, text), ("x",))
     np.testing.assert_array_equal(series.values, [[1], [2], [3]])
@@ -78,7 +78,7 @@ def test_only_line_ends_outside_quotes_end_rows(tmp_path):
         ("date,a,b,\n2021,1,2,\n2022,3,4,\n", ["2021", "2023"]),
     ],
 )
-def test_a_first_column_without_a_name_holds_dates_or_counts_rows(tmp_path, text, labels):
+def test_an_unnamed_first_column_is_dates_or_row_numbers(tmp_path, text, labels):
     series = read_csv(write(tmp_path, text))
     assert series.columns == ("a", "b")
     np.testing.assert_array_equal(series.values, [[1, 2], [3, 4]])
@@ -86,13 +86,13 @@ def test_a_first_column_without_a_name_holds_dates_or_counts_rows(tmp_path, text
     assert read_csv(write(tmp_path, text), ("b",), date_column="").label(2) == "2"
 
 
-def test_values_keep_what_a_float64_holds(tmp_path):
+def test_values_keep_float64_precision(tmp_path):
     values = [1e9 + 10, 1e9 + 10.25, 0.1 + 0.2, 1e-300, 123456789.12345679]
     series = read_csv(write(tmp_path, "x\n" + "".join(f"{value!r}\n" for value in values)), date_column="")
     assert series.values[:, 0].tolist() == values
 
 
-def test_a_constant_loses_its_mean_alone():
+def test_scaling_a_constant_subtracts_its_mean():
     scaling = Scaling.standard(np.full((60, 1), 0.1))  # whose mean and deviation are rounded
     np.testing.assert_array_equal(scaling.scale, 1.0)
     np.testing.assert_allclose(scaling.forward(np.full((1, 1), 0.2)), 0.1)
@@ -154,14 +154,14 @@ def test_a_constant_loses_its_mean_alone():
         ),
     ],
 )
-def test_refuses_in_one_line_that_names_file_and_line(tmp_path, text, columns, message):
+def test_invalid_files_raise_with_file_and_line(tmp_path, text, columns, message):
     path = write(tmp_path, text)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/{message}")) as caught:
         read_csv(path, columns)
     assert "\n" not in str(caught.value)
 
 
-def test_refuses_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"none.csv: expected a readable CSV file \(No such file or directory\)"):
         read_csv(tmp_path / "none.csv")
 
@@ -174,7 +174,7 @@ def test_reads_a_gzipped_table(tmp_path):
 
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
-def test_a_window_ends_where_its_forecast_begins(array):
+def test_windows_end_where_their_forecast_begins(array):
     values = array(np.arange(10.0)[:, None] * np.array([[1.0, 10.0]]))
     inputs, targets = windows(values, np.array([3, 8]), window=3, horizon=2)
     np.testing.assert_array_equal(inputs[..., 0], [[0, 1, 2], [5, 6, 7]])
@@ -182,7 +182,7 @@ def test_a_window_ends_where_its_forecast_begins(array):
     np.testing.assert_array_equal(targets[..., 1], [[30, 40], [80, 90]])
 
 
-def test_scalings_by_hand_and_back():
+def test_scalings_and_their_inverses():
     values = np.array([[1.0, -4.0, 5.0], [3.0, 2.0, 5.0]])
     standard, largest = Scaling.standard(values), Scaling.largest(values)
     np.testing.assert_array_equal(standard.forward(values), [[-1, -1, 0], [1, 1, 0]])

@@ -1,4 +1,4 @@
-"""Splits, windows and scaling against hand-worked indices; metrics against independent computation."""
+"""Splits, windows and scaling against known indices; metrics against independent computations."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +36,7 @@ def make_exchange(monkeypatch, values, **options):
     return Forecasting(ForecastingConfig(dataset="exchange_rate", **settings), None)
 
 
-def test_the_splits_of_etth1_are_those_of_informer(data_file):
+def test_etth1_has_the_splits_of_informer(data_file):
     data_dir = data_file("ett", "ETTh1.csv").parents[1]
     task = Forecasting(ForecastingConfig(column="OT", window=336, horizon=24), str(data_dir))
     assert task.result_name == "etth1_uni_24"
@@ -55,7 +55,7 @@ def test_the_splits_of_etth1_are_those_of_informer(data_file):
     assert str(task.series.dates(11520)) == "2017-10-24 00:00:00"
 
 
-def test_the_splits_of_the_exchange_rates_are_those_of_lstnet(data_file):
+def test_exchange_rates_have_the_splits_of_lstnet(data_file):
     data_dir = data_file("exchange_rate", "exchange_rate.txt.gz").parents[1]
     task = Forecasting(ForecastingConfig(dataset="exchange_rate", window=168, horizon=24), str(data_dir))
     assert task.result_name == "exchange_rate_24"
@@ -68,7 +68,7 @@ def test_the_splits_of_the_exchange_rates_are_those_of_lstnet(data_file):
     assert np.abs(task.values[:4552]).max(axis=0) == pytest.approx(np.ones(8))
 
 
-def test_splits_of_ones_own_series(tmp_path, values):
+def test_splits_of_a_user_series(tmp_path, values):
     task = make(write(tmp_path, values))
     assert {split: (o[0], o[-1]) for split, o in task.origins.items()} == {
         "train": (7, 56),
@@ -79,7 +79,7 @@ def test_splits_of_ones_own_series(tmp_path, values):
     assert make(write(tmp_path, values), column="y").result_name == "csv_mine_y_4"
 
 
-def test_training_sees_nothing_of_the_rows_after_its_split(tmp_path, values):
+def test_training_ignores_rows_after_its_split(tmp_path, values):
     changed = values.copy()
     changed[60:] = 1e6
     one, other = make(write(tmp_path, values)), make(write(tmp_path, changed, "other.csv"))
@@ -110,7 +110,7 @@ def noisy(xs, *, key=None):
     return last * (1 + 0.1 * jnp.arange(4.0)[None, :, None, None]) + jnp.array([-0.7, 0.1, 0.5])[None, None, None]
 
 
-def test_metrics_of_all_steps_against_scikit_learn(tmp_path, values, monkeypatch):
+def test_metrics_equal_scikit_learn(tmp_path, values, monkeypatch):
     monkeypatch.setattr(forecasting_task, "EVAL_BATCH_SIZE", 6)
     metrics, forecasts, targets = evaluated(make(write(tmp_path, values)), noisy)
     assert len(targets) == 17
@@ -127,7 +127,7 @@ def test_metrics_of_all_steps_against_scikit_learn(tmp_path, values, monkeypatch
     assert 0 < metrics["coverage"] < 100
 
 
-def test_rse_and_corr_of_the_last_step_in_the_rates_themselves(values, monkeypatch):
+def test_rse_and_corr_are_of_the_last_step_in_original_units(values, monkeypatch):
     rates = 5.0 + np.exp(0.2 * values) * [1.0, 100.0]
     task = make_exchange(monkeypatch, rates)
     _, forecasts, _ = evaluated(task, noisy)
@@ -142,7 +142,7 @@ def test_rse_and_corr_of_the_last_step_in_the_rates_themselves(values, monkeypat
     assert task.scoring.reported == ("rse", "corr", "coverage")
 
 
-def test_a_constant_forecast_has_no_correlation_and_a_perfect_one_all():
+def test_correlation_of_constant_and_perfect_forecasts():
     truth = np.random.default_rng(1).normal(size=(30, 2))
     assert forecasting_task.correlation(np.ones((30, 2)), truth) == 0.0
     assert forecasting_task.correlation(3 * truth + 1, truth) == pytest.approx(1.0)
@@ -150,7 +150,7 @@ def test_a_constant_forecast_has_no_correlation_and_a_perfect_one_all():
     assert forecasting_task.root_relative_squared_error(np.full((30, 2), truth.mean()), truth) == pytest.approx(1.0)
 
 
-def test_the_pinball_loss_is_least_at_the_quantile():
+def test_pinball_loss_is_minimal_at_the_quantile():
     targets = jnp.asarray(np.random.default_rng(2).exponential(size=2001))
     candidates = jnp.linspace(0.0, 5.0, 501)
     losses = pinball(jnp.tile(candidates[:, None, None], (1, 2001, 3)), jnp.tile(targets, (501, 1)), (0.1, 0.5, 0.9))
@@ -172,12 +172,12 @@ def test_the_pinball_loss_is_least_at_the_quantile():
         ({"quantiles": (0.1, 0.5, 0.8)}, r"quantiles: expected increasing levels around 0.5"),
     ],
 )
-def test_refuses_settings_that_do_not_serve(tmp_path, values, options, message):
+def test_invalid_settings_raise(tmp_path, values, options, message):
     with pytest.raises(UserError, match=message):
         make(write(tmp_path, values), **options)
 
 
-def test_refuses_a_window_that_segments_do_not_fill(tmp_path, values):
+def test_a_window_that_is_no_multiple_of_the_segment_raises(tmp_path, values):
     task = make(write(tmp_path, values))
     with pytest.raises(UserError, match=r"model.segment: expected a divisor of task.window=7, got 2"):
         task.model(task.ModelConfig(segment=2), nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""The digits' split is fixed and disjoint, and images lie in time as they read."""
+"""The splits of the digits and their layouts in time."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def test_splits_are_disjoint_stratified_and_complete():
         assert abs(shares - 0.1).max() < 0.01
 
 
-def test_the_split_never_changes():
+def test_the_split_is_fixed():
     # What any published number rests on: the labels at the head of each split.
     heads = {name: labels[:8].tolist() for name, (_, labels) in load_splits().items()}
     assert heads == {
@@ -29,7 +29,7 @@ def test_the_split_never_changes():
     }
 
 
-def test_layouts_read_the_same_image_by_pixel_and_by_row():
+def test_pixels_and_rows_are_layouts_of_the_same_image():
     pixels = next(iter(Digits(DigitsConfig(layout="pixels"), None).eval_batches("test")))
     rows = next(iter(Digits(DigitsConfig(layout="rows"), None).eval_batches("test")))
     assert pixels["xs"].shape == (180, 64, 1)
@@ -37,7 +37,7 @@ def test_layouts_read_the_same_image_by_pixel_and_by_row():
     np.testing.assert_array_equal(pixels["xs"].reshape(180, 64), rows["xs"].reshape(180, 64))
 
 
-def test_an_epoch_of_training_reads_every_image_of_the_train_split_once():
+def test_an_epoch_contains_every_training_image_once():
     task = Digits(DigitsConfig(layout="pixels", batch_size=419), None)  # three batches an epoch
     batches = [task.train_batch(5, step) for step in range(3)]
     rows = np.concatenate([task.batch_indices(5, step) for step in range(3)])
@@ -47,7 +47,7 @@ def test_an_epoch_of_training_reads_every_image_of_the_train_split_once():
     np.testing.assert_array_equal(np.concatenate([b["labels"] for b in batches]), labels[rows])
 
 
-def test_shifting_moves_an_image_and_lets_nothing_in():
+def test_shifts_move_images_and_fill_with_black():
     image = np.zeros((200, 8, 8), np.float32)
     image[:, 3, 4] = 1.0
     moved = shifted(image, 1, np.random.default_rng(0))
@@ -59,7 +59,7 @@ def test_shifting_moves_an_image_and_lets_nothing_in():
     assert set(shifted(corner, 2, np.random.default_rng(0)).sum(axis=(1, 2))) == {0.0, 1.0}
 
 
-def test_shifts_are_drawn_anew_for_every_step_and_seed():
+def test_shifts_depend_on_seed_and_step():
     task = Digits(DigitsConfig(shift=2), None)
     images, labels = task.splits["train"]
     task.splits = {"train": (np.repeat(images[:1], len(images), axis=0), labels)}

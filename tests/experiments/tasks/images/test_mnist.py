@@ -1,7 +1,4 @@
-"""Pixels come in the order that the task states.
-
-IDX files, made by hand.
-"""
+"""Sequential MNIST and the IDX format."""
 
 import gzip
 
@@ -18,7 +15,7 @@ def tasks(data_dir):
     return {permuted: MNIST(MNISTConfig(permuted=permuted), str(data_dir)) for permuted in (False, True)}
 
 
-def test_splits_are_as_stated(tasks):
+def test_splits_have_the_documented_sizes(tasks):
     task = tasks[False]
     assert {name: len(labels) for name, (_, labels) in task.splits.items()} == {
         "train": 55_000,
@@ -30,7 +27,7 @@ def test_splits_are_as_stated(tasks):
     assert (tasks[False].result_name, tasks[True].result_name) == ("smnist", "psmnist")
 
 
-def test_the_permutation_never_changes(tasks):
+def test_the_permutation_is_fixed(tasks):
     # What any published number rests on.
     assert ORDER[:8].tolist() == [318, 2, 606, 446, 758, 13, 98, 539]
     assert sorted(ORDER) == list(range(784))
@@ -39,7 +36,7 @@ def test_the_permutation_never_changes(tasks):
     np.testing.assert_array_equal(permuted["labels"], plain["labels"])
 
 
-def test_a_batch_holds_the_images_that_its_indices_name(tasks):
+def test_a_batch_contains_the_images_of_its_indices(tasks):
     images, labels = tasks[False].splits["train"]
     rows = tasks[False].batch_indices(1, 2)
     batch = tasks[False].train_batch(1, 2)
@@ -65,6 +62,6 @@ def test_by_hand(tmp_path):
         ([0, 0, 8, 1, 0, 0, 0, 3, 5], r"expected 3 numbers of shape \(3,\), got 1"),
     ],
 )
-def test_another_file_is_refused(tmp_path, content, message):
+def test_other_files_raise(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         mnist.read(written(tmp_path, content))

@@ -1,4 +1,4 @@
-"""Music is written as it was drawn, and drawn as the model says."""
+"""Samples of music, their MIDI files and pictures."""
 
 import io
 
@@ -18,7 +18,7 @@ ROLL[1, 43] = 1  # E for one
 ROLL[3, 39] = 1  # and C again, at the end
 
 
-def test_a_roll_and_its_midi_file_say_the_same():
+def test_the_midi_file_contains_the_roll():
     file = mido.MidiFile(file=io.BytesIO(compose.midi(ROLL, beats_per_step=0.5)))
     now, played = 0, []
     for message in file.tracks[0]:
@@ -35,7 +35,7 @@ def test_a_roll_and_its_midi_file_say_the_same():
     ]
 
 
-def test_a_picture_is_drawn_of_any_roll():
+def test_pictures_of_empty_and_full_rolls():
     for roll in (ROLL, np.zeros_like(ROLL)):
         assert compose.picture(roll, 1).startswith(b"\x89PNG")
 
@@ -45,7 +45,7 @@ def model():
     return Polyphony(PolyphonyConfig(hidden_size=8, chord="ordered", chord_size=100), 88, nnx.Rngs(0))
 
 
-def test_a_composition_goes_on_from_its_opening_by_what_the_model_predicts(model):
+def test_a_composition_continues_its_opening(model):
     roll = compose.compose(model, ROLL[:3], 5, 0.0, jax.random.key(0))
     assert roll.shape == (8, 88)
     np.testing.assert_array_equal(roll[:3], ROLL[:3])
@@ -54,7 +54,7 @@ def test_a_composition_goes_on_from_its_opening_by_what_the_model_predicts(model
     np.testing.assert_array_equal(roll[3:], np.asarray(logits)[0, 2:] > 0)
 
 
-def test_draws_follow_the_key_and_the_probabilities(model):
+def test_samples_follow_the_key_and_the_probabilities(model):
     first, again, other = (
         compose.compose(model, ROLL[:1], 30, temperature=1.0, key=jax.random.key(seed)) for seed in (0, 0, 1)
     )

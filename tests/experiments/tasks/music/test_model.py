@@ -1,4 +1,4 @@
-"""A distribution over chords: it sums to one, sees no key that is not below, and draws what it says."""
+"""The distribution over chords: normalization, masks, samples."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def test_the_probabilities_of_all_chords_sum_to_one(model, rolls):
     np.testing.assert_allclose(np.exp(log_probabilities(model, rolls)).sum(axis=0), 1.0, rtol=1e-5)
 
 
-def test_a_logit_depends_on_the_keys_below_it_and_on_all_of_the_past(model, rolls):
+def test_logits_depend_on_lower_keys_and_all_previous_steps(model, rolls):
     following = 1 - rolls
 
     def slope(argument):
@@ -65,23 +65,23 @@ def test_a_logit_depends_on_the_keys_below_it_and_on_all_of_the_past(model, roll
             np.testing.assert_array_equal(seen, np.tri(K, k=-1, dtype=bool))
 
 
-def test_chords_are_drawn_as_often_as_they_are_likely(model, rolls):
+def test_chords_are_sampled_with_their_probabilities(model, rolls):
     count, state = 4000, model.initial_state(1)
     _, state = model(rolls[:1, :3], rolls[:1, 1:4], state)
     expected = np.exp(log_probabilities(model, rolls)[:, 0, 3])
     many = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), state)
-    drawn, _ = model.draw(jnp.repeat(rolls[:1, 3], count, axis=0), many, 1.0, jax.random.key(1))
+    drawn, _ = model.sample_step(jnp.repeat(rolls[:1, 3], count, axis=0), many, 1.0, jax.random.key(1))
     found = (np.asarray(drawn)[:, None] == CHORDS[None]).all(axis=-1).mean(axis=0)
     np.testing.assert_array_less(np.abs(found - expected), 5 * np.sqrt(expected * (1 - expected) / count) + 1e-6)
 
 
-def test_the_masks_by_hand():
+def test_masks_of_three_keys():
     below, into, out_of = masks(3, 2)  # units of degree 1 and 2
     np.testing.assert_array_equal(below, [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
     np.testing.assert_array_equal(into, [[1, 1], [0, 1], [0, 0]])
     np.testing.assert_array_equal(out_of, [[0, 1, 1], [0, 0, 1]])
 
 
-def test_units_between_keys_that_are_independent_are_refused():
+def test_chord_size_with_independent_keys_raises():
     with pytest.raises(UserError, match="chord_size"):
         PolyphonyConfig(chord_size=5).check()

@@ -1,7 +1,4 @@
-"""Every step but the first of a piece is predicted once, and padding changes nothing.
-
-Piano rolls as they were published, cut and transposed without losing a step.
-"""
+"""Polyphonic music: batches, loss, splits, transposition."""
 
 import jax
 import numpy as np
@@ -18,7 +15,7 @@ def task(data_dir):
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_an_evaluation_predicts_every_step_but_the_first_of_every_piece(task, split):
+def test_evaluation_predicts_every_step_but_the_first_of_every_piece(task, split):
     counted, notes = 0, 0
     for batch in task.eval_batches(split):
         for roll, length, weight in zip(batch["rolls"], batch["lengths"], batch["weights"], strict=True):
@@ -29,7 +26,7 @@ def test_an_evaluation_predicts_every_step_but_the_first_of_every_piece(task, sp
     assert notes == sum(piece[1:].sum() for piece in task.pieces[split])
 
 
-def test_a_batch_holds_the_pieces_that_its_indices_name(task):
+def test_a_batch_contains_the_pieces_of_its_indices(task):
     batch, rows = task.train_batch(0, 5), task.batch_indices(0, 5)
     for roll, length, row in zip(batch["rolls"], batch["lengths"], rows, strict=True):
         np.testing.assert_array_equal(roll[: length + 1], task.train_pieces[row])
@@ -47,7 +44,7 @@ def test_transposition_moves_whole_pieces(data_dir):
 
 
 @pytest.mark.parametrize("chord", ["independent", "ordered"])
-def test_the_loss_is_the_cross_entropy_of_the_keys_and_ignores_the_padding(task, chord):
+def test_loss_is_the_cross_entropy_without_padding(task, chord):
     model = task.model(PolyphonyConfig(hidden_size=5, chord=chord), nnx.Rngs(0))
     batch = task.train_batch(0, 0)
     batch["weights"][2] = 0
@@ -77,7 +74,7 @@ def test_the_loss_is_the_cross_entropy_of_the_keys_and_ignores_the_padding(task,
     ("name", "pieces", "steps"),
     [("jsb", (229, 76, 77), (13_807, 4_602, 4_725)), ("piano_midi", (87, 12, 25), (75_911, 8_540, 19_036))],
 )
-def test_the_splits_are_the_published_ones(name, pieces, steps, data_file, data_dir):
+def test_splits_have_the_published_sizes(name, pieces, steps, data_file, data_dir):
     data_file("poly_music", FILES[name])
     splits = load(name, data_dir)
     assert tuple(len(splits[split]) for split in ("train", "validation", "test")) == pieces
@@ -85,19 +82,19 @@ def test_the_splits_are_the_published_ones(name, pieces, steps, data_file, data_
     assert all(set(np.unique(piece)) <= {0, 1} and piece.shape[1] == 88 for piece in splits["validation"])
 
 
-def test_the_two_forms_of_the_chorales_agree(data_file, data_dir):
+def test_both_files_of_the_chorales_agree(data_file, data_dir):
     packed = np.load(data_file("poly_music", "JSB_Chorales.npz"))
     rolls = np.unpackbits(packed["test_roll_packed"], axis=1)[:, :88]
     np.testing.assert_array_equal(np.concatenate(load("jsb", data_dir)["test"]), rolls)
 
 
-def test_parts_predict_every_step_but_the_first_once():
+def test_segments_predict_every_step_but_the_first_once():
     pieces = [np.arange(10)[:, None], np.arange(5)[:, None], np.arange(4)[:, None]]
     parts = [part[:, 0].tolist() for part in segments(pieces, 4)]
     assert parts == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9], [0, 1, 2, 3, 4], [0, 1, 2, 3]]
 
 
-def test_transposition_by_hand():
+def test_transposition_of_single_keys():
     roll = np.zeros((1, 88), np.uint8)
     roll[0, [0, 40, 87]] = 1
     assert np.flatnonzero(transposed(roll, 2)).tolist() == [2, 42]

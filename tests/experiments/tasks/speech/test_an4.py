@@ -1,7 +1,4 @@
-"""Transcription of AN4: batches, what disturbs them, decoding of a whole split.
-
-The corpus is whole, and no speaker is in two parts of it.
-"""
+"""AN4: batches, augmentation, decoding of a split, speakers of the splits."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +22,7 @@ def text_of(labels):
     return "".join(VOCABULARY.decode(labels[labels > 0] - 1))
 
 
-def test_batches_hold_features_and_texts_of_the_same_utterances(make):
+def test_batches_contain_features_and_texts_of_the_same_utterances(make):
     task = make(batch_size=8, stack=3)
     batch, rows = task.train_batch(0, 3), task.batch_indices(0, 3)
     for row, index in enumerate(rows):
@@ -37,7 +34,7 @@ def test_batches_hold_features_and_texts_of_the_same_utterances(make):
         assert (batch["xs"][row, length:] == 0).all()
 
 
-def test_disturbed_batches_differ_and_always_leave_room_for_their_text(make):
+def test_augmented_batches_differ_and_are_long_enough_for_their_text(make):
     task = make(batch_size=32, speed=0.2, warp=0.2, hidden_bands=10, hidden_spans=2, hidden_frames=20)
     plain, shapes = make(batch_size=32), set()
     for step in range(12):
@@ -52,7 +49,7 @@ def test_disturbed_batches_differ_and_always_leave_room_for_their_text(make):
     assert 2 <= len(shapes) <= an4.BUCKETS
 
 
-def test_features_are_stacked_standardised_and_blind_to_the_level(make):
+def test_features_are_stacked_standardized_and_independent_of_gain(make):
     task = make(stack=2)
     frames = task.splits["test"][0].cepstra
     features = task.features(frames)
@@ -62,9 +59,9 @@ def test_features_are_stacked_standardised_and_blind_to_the_level(make):
     np.testing.assert_array_equal(features.reshape(-1, 39)[:5], standardised(with_deltas(frames))[:5])
 
 
-def test_a_last_run_trains_on_the_validation_speakers_too(make):
+def test_training_can_include_the_validation_speakers(make):
     chosen, last = make(), make(train_on_validation=True)
-    assert (chosen.selects, last.selects) == (True, False)
+    assert (chosen.scoring.selects, last.scoring.selects) == (True, False)
     assert (len(chosen.trained_on), len(last.trained_on)) == (848, 948)
     assert {one.speaker for one in last.splits["test"]}.isdisjoint(one.speaker for one in last.trained_on)
 
@@ -88,7 +85,7 @@ class Oracle:
         return jnp.asarray(judged)
 
 
-def test_a_split_is_decoded_in_order_and_scored_against_its_texts(make, monkeypatch):
+def test_splits_are_decoded_in_order_and_scored(make, monkeypatch):
     task = make(stack=1)
     oracle = Oracle(task, "validation", wrong=2)
     monkeypatch.setattr(an4, "judge", lambda model, xs, lengths: model(xs, lengths))
@@ -99,7 +96,7 @@ def test_a_split_is_decoded_in_order_and_scored_against_its_texts(make, monkeypa
     assert 0 < scores["cer"] == scores["cer_greedy"] < scores["wer"] * 2
 
 
-def test_utterances_are_judged_alike_alone_and_together(make):
+def test_log_probabilities_do_not_depend_on_the_batch(make):
     task = make(stack=4)
     model = Transcriber(TranscriberConfig(hidden_size=4), 39 * 4, 28, nnx.Rngs(0))
     utterances = [one.cepstra for one in task.splits["test"][:3]]
@@ -114,7 +111,7 @@ def test_texts_are_spelled_with_single_spaces():
     assert spelled([]) == ""
 
 
-def test_the_standard_split_and_the_held_out_speakers(data_file, data_dir):
+def test_splits_by_speaker(data_file, data_dir):
     data_file("an4_mfcc", "an4_mfcc.npz")
     splits = an4.load(str(data_dir))
     assert {name: len(split) for name, split in splits.items()} == {"train": 848, "validation": 100, "test": 130}
@@ -128,7 +125,7 @@ def test_the_standard_split_and_the_held_out_speakers(data_file, data_dir):
     assert set("".join(one.text for split in splits.values() for one in split)) == set(an4.ALPHABET)
 
 
-def test_utterances_keep_their_own_frames_and_text(data_file, data_dir):
+def test_utterances_have_their_frames_and_text(data_file, data_dir):
     path = data_file("an4_mfcc", "an4_mfcc.npz")
     first, second = an4.load(str(data_dir))["test"][:2]
     assert (first.name, first.speaker, first.text) == ("an406-fcaw-b", "fcaw", "RUBOUT G M E F THREE NINE")
@@ -138,6 +135,6 @@ def test_utterances_keep_their_own_frames_and_text(data_file, data_dir):
     np.testing.assert_array_equal(second.cepstra, frames[one : one + two])
 
 
-def test_where_the_corpus_is_missing_the_line_says_where_it_comes_from(tmp_path):
+def test_a_missing_corpus_raises_with_its_source(tmp_path):
     with pytest.raises(UserError, match=r"an4_mfcc.npz is not at .*http://www.speech.cs.cmu.edu/databases/an4/"):
         an4.load(str(tmp_path))

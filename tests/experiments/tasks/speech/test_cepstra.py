@@ -1,4 +1,4 @@
-"""Features of speech against formulas written out, and feature files of both byte orders."""
+"""Features of cepstra against their formulas; feature files of both byte orders."""
 
 import struct
 
@@ -14,7 +14,7 @@ def ramp(T=9):
     return np.stack([2 * t + 1, np.full(T, 5.0, np.float32), t * t], axis=1)
 
 
-def test_deltas_are_slopes():
+def test_deltas_equal_regression_slopes():
     slopes = deltas(ramp())
     assert slopes.dtype == np.float32
     np.testing.assert_allclose(slopes[2:-2, 0], 2.0, rtol=1e-6)
@@ -25,7 +25,7 @@ def test_deltas_are_slopes():
     assert deltas(np.ones((1, 3), np.float32)).tolist() == [[0.0, 0.0, 0.0]]
 
 
-def test_deltas_and_their_deltas_stand_beside_the_coefficients():
+def test_deltas_and_second_deltas_are_appended():
     frames = ramp()
     both = with_deltas(frames)
     np.testing.assert_array_equal(both[:, :3], frames)
@@ -33,13 +33,13 @@ def test_deltas_and_their_deltas_stand_beside_the_coefficients():
     np.testing.assert_allclose(both[4, 6:], [0, 0, 2], atol=1e-6)
 
 
-def test_each_coefficient_is_standardised_over_the_utterance():
+def test_coefficients_are_standardized_per_utterance():
     frames = standardised(ramp())
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(frames.std(axis=0), [1, 0, 1], rtol=1e-5)
 
 
-def test_frames_stand_side_by_side_and_zeros_fill_the_last_step():
+def test_frames_are_stacked_and_padded_with_zeros():
     frames = np.arange(10, dtype=np.float32).reshape(5, 2)
     np.testing.assert_array_equal(stacked(frames, 3), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 0, 0]])
     np.testing.assert_array_equal(stacked(frames, 1), frames)
@@ -58,13 +58,13 @@ def test_feature_files_are_read_in_either_byte_order(tmp_path, order):
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", struct.pack(">i", 14) + bytes(13 * 4), b"RIFF" + bytes(4000)])
-def test_other_files_are_refused_in_one_line(tmp_path, content):
+def test_other_files_raise(tmp_path, content):
     path = tmp_path / "other.mfc"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"got {len(content)} bytes of something else$"):
         read_cepstra(path, 13)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"none.mfc: expected a readable file \(No such file or directory\)"):
         read_cepstra(tmp_path / "none.mfc", 13)

@@ -1,7 +1,4 @@
-"""Both searches against every path of tiny problems.
-
-jiwer's rates in percent, against counts by hand.
-"""
+"""CTC decoding against the enumeration of all paths; error rates against counts."""
 
 import collections
 import itertools
@@ -32,7 +29,7 @@ def all_labellings(log_probs):
 
 
 @pytest.mark.parametrize(("T", "V"), [(1, 2), (4, 3), (5, 3), (3, 5)])
-def test_a_wide_enough_beam_finds_the_probability_of_every_labelling(T, V):
+def test_wide_beams_are_exact(T, V):
     log_probs = random_log_probs(T, T, V)
     expected = all_labellings(log_probs)
     found = prefix_beam(log_probs, width=V**T)
@@ -46,7 +43,7 @@ def test_a_wide_enough_beam_finds_the_probability_of_every_labelling(T, V):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_is_the_labelling_of_the_likeliest_path(seed):
+def test_greedy_returns_the_labeling_of_the_most_likely_path(seed):
     log_probs = random_log_probs(seed, 5, 4)
     paths = itertools.product(range(4), repeat=5)
     best = max(paths, key=lambda path: sum(log_probs[t, label] for t, label in enumerate(path)))
@@ -54,7 +51,7 @@ def test_greedy_is_the_labelling_of_the_likeliest_path(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_width_one_is_greedy_where_every_frame_is_nearly_sure(seed):
+def test_width_one_equals_greedy_for_confident_frames(seed):
     rng = np.random.default_rng(seed)
     sure = rng.integers(0, 4, 40)
     probabilities = rng.dirichlet(np.ones(4), 40) * 0.1
@@ -63,7 +60,7 @@ def test_width_one_is_greedy_where_every_frame_is_nearly_sure(seed):
     assert list(labels) == greedy(np.log(probabilities)) == list(labelling(sure))
 
 
-def test_many_unlikely_paths_outweigh_the_likeliest():
+def test_many_unlikely_paths_outweigh_the_most_likely_one():
     # Graves' example: the blank twice has 0.36, yet "1" has 0.4 * 0.6 + 0.6 * 0.4 + 0.4 * 0.4 = 0.64.
     log_probs = np.log([[0.6, 0.4], [0.6, 0.4]])
     assert greedy(log_probs) == []
@@ -72,7 +69,7 @@ def test_many_unlikely_paths_outweigh_the_likeliest():
     assert math.exp(score) == pytest.approx(0.64)
 
 
-def test_a_label_is_said_twice_only_across_a_blank():
+def test_repeated_labels_need_a_blank():
     sure = np.log(np.array([[1e-9, 1.0], [1.0, 1e-9], [1e-9, 1.0]]))
     assert greedy(sure) == [1, 1]
     assert prefix_beam(sure, width=3)[0][0] == (1, 1)
@@ -82,7 +79,7 @@ def test_a_label_is_said_twice_only_across_a_blank():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_leaving_unlikely_labels_out_changes_little(seed):
+def test_pruning_unlikely_labels_changes_little(seed):
     log_probs = random_log_probs(seed, 30, 8, sharpness=4.0)
     (whole, score), *_ = prefix_beam(log_probs, width=8)
     (pruned, bound), *_ = prefix_beam(log_probs, width=8, least_log_prob=math.log(1e-4))
@@ -92,7 +89,7 @@ def test_leaving_unlikely_labels_out_changes_little(seed):
     assert none == ()
 
 
-def test_a_wider_beam_is_no_worse_here_and_no_sound_is_no_text():
+def test_wider_beams_are_no_worse_and_no_frames_give_no_text():
     log_probs = random_log_probs(0, 12, 5)
     scores = [prefix_beam(log_probs, width)[0][1] for width in (1, 4, 16, 64)]
     assert scores == sorted(scores)
@@ -110,12 +107,12 @@ def test_log_add():
     assert log_add(-1000.0, 0.0) == 0.0
 
 
-def test_errors_are_summed_over_utterances_before_they_are_divided():
+def test_error_rates_are_of_all_utterances_together():
     # Words: 1 substitution of 3, 1 deletion of 1. Characters: 1 of 8 with the spaces, 2 of 2.
     rates = error_rates(["A BB CCC", "GO"], ["A BX CCC", ""])
     assert rates == {"wer": pytest.approx(100 * 2 / 4), "cer": pytest.approx(100 * 3 / 10)}
 
 
-def test_insertions_count_too():
+def test_insertions_are_errors():
     assert error_rates(["GO"], ["GO NO GO"]) == {"wer": pytest.approx(200.0), "cer": pytest.approx(300.0)}
     assert error_rates(["YES", "NO"], ["YES", "NO"]) == {"wer": 0.0, "cer": 0.0}

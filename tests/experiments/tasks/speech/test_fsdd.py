@@ -1,7 +1,4 @@
-"""Spoken digits: who is heard in which part, and what a batch holds.
-
-Recordings are read whole, under the archive's folder whatever it is called.
-"""
+"""Spoken digits: splits by speaker, batches, reading of the archive."""
 
 import io
 import tarfile
@@ -34,7 +31,7 @@ def test_the_standard_split_is_by_index(make):
     assert indices == {"test": set(range(5)), "validation": set(range(5, 10)), "train": set(range(10, 50))}
 
 
-def test_a_speaker_left_out_is_heard_in_the_test_alone(make):
+def test_a_left_out_speaker_is_only_in_the_test_split(make):
     task = make(speaker="theo")
     assert task.result_name == "fsdd_loso"
     assert counts(task) == {"train": 2250, "validation": 250, "test": 500}
@@ -47,17 +44,17 @@ def test_a_speaker_left_out_is_heard_in_the_test_alone(make):
     assert {one.speaker for one in inner.splits["train"]}.isdisjoint({"lucas", "theo"})
     last = make(speaker="theo", train_on_validation=True)
     assert len(last.trained_on) == 2500
-    assert not last.selects
+    assert not last.scoring.selects
     assert "theo" not in {one.speaker for one in last.trained_on}
 
 
 @pytest.mark.parametrize("options", [{"validation_speaker": "theo"}, {"speaker": "theo", "validation_speaker": "theo"}])
-def test_a_validation_speaker_is_another_one_than_the_one_left_out(options):
+def test_the_validation_speaker_must_differ_from_the_test_speaker(options):
     with pytest.raises(UserError, match="validation_speaker: expected another speaker than a named `speaker`"):
         FsddConfig(**options)
 
 
-def test_batches_hold_recordings_of_similar_length_with_their_digits(make):
+def test_batches_contain_recordings_of_similar_length(make):
     task = make(batch_size=16)
     shapes = set()
     for step in range(20):
@@ -77,7 +74,7 @@ def test_batches_hold_recordings_of_similar_length_with_their_digits(make):
     "options",
     [{"speed": 0.3}, {"tilt": 0.5}, {"gain_db": 10.0}, {"noise_db": -10.0}, {"silence": 0.25}, {"colour": 1.0}],
 )
-def test_every_disturbance_is_heard_in_training_and_not_in_evaluation(make, options):
+def test_augmentations_act_only_in_training(make, options):
     plain, disturbed = make(batch_size=8), make(batch_size=8, **options)
     clean, heard = plain.train_batch(1, 2)["waveforms"], disturbed.train_batch(1, 2)["waveforms"]
     shorter = min(clean.shape[1], heard.shape[1])
@@ -87,7 +84,7 @@ def test_every_disturbance_is_heard_in_training_and_not_in_evaluation(make, opti
 
 
 @pytest.mark.parametrize("silence", [0.0, 0.25])
-def test_disturbed_recordings_fit_their_bucket_and_hold_a_frame(make, silence):
+def test_augmented_recordings_fit_their_bucket_and_have_a_frame(make, silence):
     task = make(batch_size=64, speed=0.3, tilt=0.5, gain_db=10.0, noise_db=-10.0, silence=silence)
     for step in range(10):
         batch = task.train_batch(1, step)
@@ -98,7 +95,7 @@ def test_disturbed_recordings_fit_their_bucket_and_hold_a_frame(make, silence):
         np.testing.assert_array_equal(batch["waveforms"], again["waveforms"])
 
 
-def test_every_speaker_says_every_digit_fifty_times(data_file, data_dir):
+def test_every_speaker_has_fifty_recordings_of_every_digit(data_file, data_dir):
     data_file("fsdd", "fsdd.tar.gz")
     recordings = fsdd.load(str(data_dir))
     assert len(recordings) == 3000
@@ -127,7 +124,7 @@ def archive(path, rate=8000):
     return samples
 
 
-def test_members_are_known_by_their_folder_and_name(tmp_path, monkeypatch):
+def test_recordings_are_identified_by_folder_and_name(tmp_path, monkeypatch):
     samples = archive(tmp_path / "a.tar.gz")
     monkeypatch.setattr(fsdd, "fetch", lambda *_: tmp_path / "a.tar.gz")
     first, second = fsdd.load(None)

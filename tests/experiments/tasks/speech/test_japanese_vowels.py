@@ -1,7 +1,4 @@
-"""Speakers are held out evenly, and padding changes nothing.
-
-Files of labelled sequences are read strictly.
-"""
+"""Japanese Vowels: splits, padding, reading of `.ts` files."""
 
 import jax
 import numpy as np
@@ -19,7 +16,7 @@ def task(data_dir):
     return JapaneseVowels(JapaneseVowelsConfig(noise=0.5), str(data_dir))
 
 
-def test_splits_are_as_stated(task):
+def test_splits_have_the_documented_sizes(task):
     counts = {name: np.bincount(split["labels"]).tolist() for name, split in task.splits.items()}
     assert counts["train"] == [25] * 9
     assert counts["validation"] == [5] * 9
@@ -32,7 +29,7 @@ def test_splits_are_as_stated(task):
     assert not train["xs"][~real].any()
 
 
-def test_the_last_run_may_train_on_the_validation_split(data_dir):
+def test_training_can_include_the_validation_split(data_dir):
     task = JapaneseVowels(JapaneseVowelsConfig(train_on_validation=True), str(data_dir))
     assert not task.scoring.selects
     assert len(task.trained_on["labels"]) == 270
@@ -41,7 +38,7 @@ def test_the_last_run_may_train_on_the_validation_split(data_dir):
 
 
 @pytest.mark.parametrize("readout", ["last", "mean"])
-def test_padding_changes_no_logit_and_no_gradient(task, readout):
+def test_padding_changes_neither_logits_nor_gradients(task, readout):
     model = task.model(ClassifierConfig(hidden_size=4, bidirectional=True, readout=readout), nnx.Rngs(0))
     batch = task.train_batch(0, 0)
     real = (np.arange(29) < batch["lengths"][:, None])[..., None]
@@ -77,6 +74,6 @@ def test_by_hand(tmp_path):
         ("", "x_TRAIN.ts: expected sequences after a line @data, got none"),
     ],
 )
-def test_what_is_no_sequence_is_named(tmp_path, lines, message):
+def test_invalid_files_raise(tmp_path, lines, message):
     with pytest.raises(UserError, match=message):
         japanese_vowels.read(written(tmp_path, lines))

@@ -1,4 +1,4 @@
-"""Log-mel spectra of tones, and frames that a stream shares with the whole."""
+"""Log-mel spectra of tones and of streams."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,7 @@ def test_a_tone_is_loudest_in_the_band_of_its_frequency(frequency):
     assert (abs(spectra.argmax(axis=1) - nearest) <= 1).all()
 
 
-def test_values_are_those_of_a_discrete_fourier_transform_written_out():
+def test_values_equal_a_discrete_fourier_transform():
     frame = np.random.default_rng(0).standard_normal(200).astype(np.float32)
     n, k = np.arange(200), np.arange(129)[:, None]
     windowed = frame * (0.5 - 0.5 * np.cos(2 * np.pi * n / 199))
@@ -32,7 +32,7 @@ def test_values_are_those_of_a_discrete_fourier_transform_written_out():
     np.testing.assert_allclose(FRONT(jnp.asarray(frame)), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_filters_are_triangles_that_sum_to_one_between_the_outermost_centres():
+def test_filters_are_triangles_that_sum_to_one():
     bank = LogMel(window=1024, bands=20)
     filters = bank.filters(1024)
     bins = np.arange(513) * 8000 / 1024
@@ -43,7 +43,7 @@ def test_filters_are_triangles_that_sum_to_one_between_the_outermost_centres():
     assert (filters.max(axis=0) > 0.7).all()
 
 
-def test_silence_is_finite_and_ten_times_the_sound_is_log_100_more():
+def test_silence_is_finite_and_tenfold_amplitude_adds_log_100():
     silence = FRONT(FRONT.frames(jnp.zeros(400)))
     np.testing.assert_allclose(silence, np.log(1e-8), rtol=1e-6)
     soft, loud = (np.asarray(FRONT(FRONT.frames(gain * tone(1000.0)))) for gain in (1.0, 10.0))
@@ -51,13 +51,13 @@ def test_silence_is_finite_and_ten_times_the_sound_is_log_100_more():
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(199, 0), (200, 1), (279, 1), (280, 2), (1000, 11)])
-def test_only_whole_frames_count(samples, frames):
+def test_incomplete_frames_are_dropped(samples, frames):
     assert FRONT.count(samples) == frames
     assert FRONT.frames(jnp.zeros((2, samples))).shape == (2, frames, 200)
 
 
 @pytest.mark.parametrize("size", [1, 37, 80, 200, 999, 5000])
-def test_a_stream_has_the_frames_of_the_whole(size):
+def test_a_stream_has_the_frames_of_the_whole_waveform(size):
     waveform = np.random.default_rng(0).standard_normal(1234).astype(np.float32)
     stream = FrameStream(FRONT)
     pieces = [stream.accept(waveform[start : start + size]) for start in range(0, 1234, size)]

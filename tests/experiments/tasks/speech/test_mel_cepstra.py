@@ -1,4 +1,4 @@
-"""Mel-cepstra against their formula written out, and what loudness, time and silence do to them."""
+"""Mel-cepstra against their formula."""
 
 import math
 
@@ -14,7 +14,7 @@ def noise(samples=2000, seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, samples)
 
 
-def test_values_are_those_of_the_formula_written_out():
+def test_values_equal_the_formula():
     waveform = noise(410 + 160)
     x = 32768 * waveform
     y = np.array([x[n] - 0.97 * (x[n - 1] if n else 0.0) for n in range(len(x))])
@@ -40,20 +40,20 @@ def test_values_are_those_of_the_formula_written_out():
     np.testing.assert_allclose(cepstra[1], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_loudness_adds_the_same_to_every_frame():
+def test_gain_adds_a_constant_to_every_frame():
     change = FRONT(noise()) - FRONT(noise() / 10)
     np.testing.assert_allclose(change, np.broadcast_to(change[:1], change.shape), atol=1e-5)
     assert change[0, 0] == pytest.approx(math.log(100) * 39.5 / 40, rel=1e-5)
 
 
-def test_frames_are_cut_a_hop_apart():
+def test_frames_are_one_hop_apart():
     np.testing.assert_allclose(FRONT(noise()[160:])[1:], FRONT(noise())[2:], atol=1e-6)
     assert len(FRONT(noise(410))) == 1
     assert len(FRONT(noise(410 + 159))) == 1
     assert len(FRONT(noise(410 + 160))) == 2
 
 
-def test_before_the_first_sample_there_was_silence():
+def test_the_waveform_starts_after_silence():
     np.testing.assert_allclose(FRONT(np.concatenate([np.zeros(160), noise()]))[1], FRONT(noise())[0], atol=1e-6)
 
 

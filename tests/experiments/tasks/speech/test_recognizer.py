@@ -1,4 +1,4 @@
-"""The recogniser compares each frame with what came before it, and with nothing that comes later or is padding."""
+"""The recognizer of spoken digits: causality, padding, chunks, normalization."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ import pytest
 from flax import nnx
 
 from experiments.tasks.speech.features import LogMel
-from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig, hide_bands, with_changes
+from experiments.tasks.speech.recognizer import RecognizerConfig, SpokenDigitRecognizer, hide_bands, with_differences
 
 FRONT = LogMel(bands=12)
 
 
 def make(**options: Any):
-    config = DigitRecogniserConfig(**{"hidden_size": 6, "num_layers": 2} | options)
-    return DigitRecogniser(config, FRONT, 10, nnx.Rngs(0))
+    config = RecognizerConfig(**{"hidden_size": 6, "num_layers": 2} | options)
+    return SpokenDigitRecognizer(config, FRONT, 10, nnx.Rngs(0))
 
 
 def sounds(samples, rows=2):
@@ -24,7 +24,7 @@ def sounds(samples, rows=2):
 
 
 @pytest.mark.parametrize("options", [{}, {"delta_frames": 3}, {"pooling": "gated"}])
-def test_padding_changes_neither_answer_nor_gradient(options):
+def test_padding_changes_neither_logits_nor_gradients(options):
     graph, params = nnx.split(make(**options))
     waveforms, lengths = sounds(1000), jnp.array([1000, 555])
 
@@ -46,12 +46,12 @@ def test_padding_changes_neither_answer_nor_gradient(options):
 @pytest.mark.parametrize(
     "options", [{"cell": "gru"}, {"cell": "lstm"}, {"delta_frames": 3}, {"delta_frames": 10}, {"pooling": "gated"}]
 )
-def test_hearing_in_pieces_is_hearing_the_whole(options):
+def test_chunks_equal_the_whole(options):
     model = make(**options)
     frames = FRONT.frames(sounds(1640))
-    hear = jax.jit(lambda heard, frames, counts: model.hear(heard, frames, counts))
-    whole = hear(model.silence(2), frames, jnp.array([19, 14]))
-    pieces = hear(model.silence(2), frames[:, :8], jnp.array([8, 8]))
+    hear = jax.jit(lambda heard, frames, counts: model.advance(heard, frames, counts))
+    whole = hear(model.initial_state(2), frames, jnp.array([19, 14]))
+    pieces = hear(model.initial_state(2), frames[:, :8], jnp.array([8, 8]))
     pieces = hear(pieces, frames[:, 8:16], jnp.array([8, 6]))
     pieces = hear(pieces, frames[:, 11:], jnp.array([0, 0]))
     pieces = hear(pieces, frames[:, 16:], jnp.array([3, 0]))
@@ -59,11 +59,11 @@ def test_hearing_in_pieces_is_hearing_the_whole(options):
     assert whole.count.tolist() == [19, 14]
 
 
-def test_a_gate_weighs_outputs_by_what_they_are_and_a_fresh_one_all_alike():
+def test_gated_pooling_is_a_weighted_mean():
     gated, plain = make(pooling="gated"), make()  # the same but for the gate
     frames = FRONT.frames(sounds(1000))
-    heard, outputs = plain.silence(2), []
-    hear = jax.jit(lambda heard, frame: plain.hear(heard, frame, jnp.array([1, 1])))
+    heard, outputs = plain.initial_state(2), []
+    hear = jax.jit(lambda heard, frame: plain.advance(heard, frame, jnp.array([1, 1])))
     for t in range(frames.shape[1]):
         after = hear(heard, frames[:, t : t + 1])
         outputs.append(after.output - heard.output)
@@ -79,28 +79,28 @@ def test_a_gate_weighs_outputs_by_what_they_are_and_a_fresh_one_all_alike():
     assert weights.min() < 0.3 < 0.7 < weights.max()
 
 
-def test_changes_are_those_over_so_many_frames():
+def test_differences_span_delta_frames():
     xs = jnp.array([0, 0, 1, 3, 6, 10], jnp.float32)[None, :, None]
     expected = [[1, 2], [3, 6], [6, 10], [10, 14]]
-    np.testing.assert_array_equal(with_changes(xs, 2)[0], expected)
+    np.testing.assert_array_equal(with_differences(xs, 2)[0], expected)
 
 
 @pytest.mark.parametrize("delta_frames", [0, 2])
-def test_no_frame_waits_for_a_later_one(delta_frames):
+def test_the_recognizer_is_causal(delta_frames):
     model = make(delta_frames=delta_frames)
     frames = FRONT.frames(sounds(1000, rows=1))
 
     @jax.jit
     @jax.grad
     def gradient(frames):
-        return model.hear(model.silence(1), frames, jnp.array([5])).output.sum()
+        return model.advance(model.initial_state(1), frames, jnp.array([5])).output.sum()
 
     slopes = np.asarray(gradient(frames))[0]
     assert (slopes[5:] == 0).all()
     assert (abs(slopes[:5]).max(axis=1) > 0).all()
 
 
-def test_loudness_matters_only_as_far_as_the_prior_does():
+def test_loudness_has_no_effect_without_the_prior():
     """Ten times as loud adds log 100 to each band of each frame, and to their mean: only the prior tells them apart."""
     lengths = jnp.array([4000, 4000])
     pair = sounds(4000, rows=1) * jnp.array([[1.0], [10.0]])
@@ -111,7 +111,7 @@ def test_loudness_matters_only_as_far_as_the_prior_does():
     assert abs(quieter - louder).max() > 1e-2
 
 
-def test_hidden_bands_are_neighbours_and_differ_from_row_to_row():
+def test_hidden_bands_are_adjacent_and_differ_between_rows():
     xs = jnp.ones((64, 3, 12))
     np.testing.assert_array_equal(hide_bands(xs, 4, None), xs)
     np.testing.assert_array_equal(hide_bands(xs, 0, jax.random.key(0)), xs)

@@ -1,4 +1,4 @@
-"""A waveform in chunks of any size is answered as the whole is."""
+"""Streaming in chunks of any size against the whole waveform."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from experiments.tasks.speech.features import LogMel
-from experiments.tasks.speech.recognizer import DigitRecogniser, DigitRecogniserConfig
-from experiments.tasks.speech.streaming import StreamingRecogniser
+from experiments.tasks.speech.recognizer import RecognizerConfig, SpokenDigitRecognizer
+from experiments.tasks.speech.streaming import StreamingRecognizer
 
 FRONT = LogMel(bands=12)
 N = 5000
@@ -17,8 +17,8 @@ WAVEFORM = (np.random.default_rng(0).standard_normal(N) * np.linspace(0.01, 1, N
 
 @pytest.fixture(scope="module", params=[0, 3])
 def model(request):
-    config = DigitRecogniserConfig(hidden_size=6, num_layers=2, delta_frames=request.param)
-    return DigitRecogniser(config, FRONT, 10, nnx.Rngs(0))
+    config = RecognizerConfig(hidden_size=6, num_layers=2, delta_frames=request.param)
+    return SpokenDigitRecognizer(config, FRONT, 10, nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +29,15 @@ def whole(model):
 
 
 @pytest.mark.parametrize("size", [1, 79, 80, 333, 1600, 10_000])
-def test_the_last_answer_is_that_of_the_whole(model, whole, size):
-    recogniser = StreamingRecogniser(model)
+def test_final_probabilities_equal_those_of_the_whole_waveform(model, whole, size):
+    recognizer = StreamingRecognizer(model)
     for start in range(0, N, size):
-        recogniser.accept(WAVEFORM[start : start + size])
-    np.testing.assert_allclose(recogniser.probabilities(), whole(N), rtol=1e-4, atol=1e-6)
+        recognizer.accept(WAVEFORM[start : start + size])
+    np.testing.assert_allclose(recognizer.probabilities(), whole(N), rtol=1e-4, atol=1e-6)
 
 
-def test_an_answer_on_the_way_is_that_of_what_has_been_heard_and_changes_no_later_one(model, whole):
-    asked, silent = StreamingRecogniser(model), StreamingRecogniser(model)
+def test_intermediate_probabilities_do_not_change_later_ones(model, whole):
+    asked, silent = StreamingRecognizer(model), StreamingRecognizer(model)
     assert asked.probabilities() is None
     answers = []
     for start in range(0, N, 700):
@@ -49,9 +49,9 @@ def test_an_answer_on_the_way_is_that_of_what_has_been_heard_and_changes_no_late
     np.testing.assert_array_equal(asked.probabilities(), silent.probabilities())
 
 
-def test_less_than_a_frame_is_no_answer_yet(model):
-    recogniser = StreamingRecogniser(model)
-    recogniser.accept(np.zeros(199, np.float32))
-    assert recogniser.probabilities() is None
-    recogniser.accept(np.zeros(1, np.float32))
-    assert recogniser.probabilities().sum() == pytest.approx(1.0, rel=1e-5)
+def test_less_than_a_frame_has_no_probabilities(model):
+    recognizer = StreamingRecognizer(model)
+    recognizer.accept(np.zeros(199, np.float32))
+    assert recognizer.probabilities() is None
+    recognizer.accept(np.zeros(1, np.float32))
+    assert recognizer.probabilities().sum() == pytest.approx(1.0, rel=1e-5)

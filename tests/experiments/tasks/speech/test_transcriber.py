@@ -1,4 +1,4 @@
-"""The loss against every path of tiny problems; padding says nothing."""
+"""The CTC loss against the enumeration of all paths."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def batch():
     return jnp.asarray(lengths), jnp.asarray(labels), jnp.asarray([len(case) for case, _ in CASES])
 
 
-def test_loss_and_gradient_are_those_of_all_paths():
+def test_loss_and_gradient_equal_the_sum_over_paths():
     logits = jax.random.normal(jax.random.key(0), (len(CASES), T, V))
     lengths, labels, counts = batch()
 
@@ -57,7 +57,7 @@ def test_loss_and_gradient_are_those_of_all_paths():
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
 
 
-def test_probabilities_of_all_labellings_sum_to_one():
+def test_probabilities_of_all_labelings_sum_to_one():
     log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(1), (T, V)))
     labellings = [
         labels
@@ -74,7 +74,7 @@ def test_probabilities_of_all_labellings_sum_to_one():
     assert math.fsum(np.exp(-np.asarray(losses, np.float64))) == pytest.approx(1.0, rel=1e-5)
 
 
-def test_what_stands_in_the_padding_changes_neither_loss_nor_gradient():
+def test_padding_changes_neither_loss_nor_gradient():
     config = TranscriberConfig(hidden_size=5, num_layers=2)
     model = Transcriber(config, 3, V, nnx.Rngs(0))
     graph, params = nnx.split(model)
@@ -93,7 +93,7 @@ def test_what_stands_in_the_padding_changes_neither_loss_nor_gradient():
     assert np.isfinite(clean[0])
 
 
-def test_log_probabilities_are_normalised_and_input_dropout_acts_in_training_alone():
+def test_log_probabilities_are_normalized_and_dropout_acts_only_in_training():
     config = TranscriberConfig(hidden_size=5, input_dropout=0.5)
     model = Transcriber(config, 3, V, nnx.Rngs(0))
     assert model.softmax.kernel.shape == (10, V)

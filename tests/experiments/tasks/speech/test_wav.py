@@ -1,4 +1,4 @@
-"""WAV files of every common form give the same waveform."""
+"""WAV files of all common formats."""
 
 import contextlib
 import warnings
@@ -51,7 +51,7 @@ def test_other_sample_rates_are_converted(tmp_path, rate):
         ([[3.0, 1.0], [1.0, -1.0], [0.0, 1.0]], "a.wav: 1 of 3 samples beyond ±1 are clipped, the largest is 2"),
     ],
 )
-def test_what_is_too_loud_is_clipped_and_said(tmp_path, samples, message):
+def test_clipping_warns(tmp_path, samples, message):
     samples = np.array(samples, np.float32)
     wavfile.write(tmp_path / "a.wav", 8000, samples)
     with pytest.warns(UserWarning, match=rf"{message}$"):
@@ -62,7 +62,7 @@ def test_what_is_too_loud_is_clipped_and_said(tmp_path, samples, message):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_a_cut_file_is_read_to_its_last_whole_frame(tmp_path, dtype, channels):
+def test_a_truncated_file_is_read_to_its_last_whole_frame(tmp_path, dtype, channels):
     whole, cut, frame = tmp_path / "whole.wav", tmp_path / "cut.wav", np.dtype(dtype).itemsize * channels
     samples = np.linspace(-0.5, 0.5, 10 * channels).reshape(10, channels)
     encoded = samples if np.issubdtype(dtype, np.floating) else (samples + 1) * 100
@@ -77,7 +77,7 @@ def test_a_cut_file_is_read_to_its_last_whole_frame(tmp_path, dtype, channels):
             np.testing.assert_array_equal(read_wav(cut, 8000), expected[:left])
 
 
-def test_a_24_bit_file_that_is_cut_and_a_stream_of_unknown_size_are_read(tmp_path):
+def test_truncated_24_bit_files_and_streams_of_unknown_size_are_read(tmp_path):
     path = tmp_path / "a.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((2, 3, 8000, 0, "NONE", ""))
@@ -94,13 +94,13 @@ def test_a_24_bit_file_that_is_cut_and_a_stream_of_unknown_size_are_read(tmp_pat
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_not_finite_are_refused(tmp_path, value):
+def test_nonfinite_samples_raise(tmp_path, value):
     wavfile.write(tmp_path / "a.wav", 8000, np.array([0.5, value], np.float32))
     with pytest.raises(UserError, match=r"a.wav: expected finite samples, got NaN or infinity"):
         read_wav(tmp_path / "a.wav", 8000)
 
 
-def test_what_is_no_sound_is_refused_in_one_line(tmp_path):
+def test_files_without_audio_raise(tmp_path):
     with pytest.raises(UserError, match=r"none.wav: expected a readable file \(No such file or directory\)"):
         read_wav(tmp_path / "none.wav", 8000)
     (tmp_path / "text.wav").write_text("this is no sound")

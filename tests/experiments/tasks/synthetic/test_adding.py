@@ -1,4 +1,4 @@
-"""The adding problem is what its paper says."""
+"""The adding problem as in its paper."""
 
 import numpy as np
 
@@ -16,13 +16,13 @@ def test_targets_are_the_sum_of_one_marked_number_in_each_half():
     assert numbers.max() < 1
 
 
-def test_always_answering_one_gives_a_sixth():
+def test_predicting_one_has_an_error_of_one_sixth():
     task = Adding(AddingConfig(length=20, eval_count=4000), None)
     targets = np.concatenate([batch["targets"] for batch in task.eval_batches("test")])
     assert abs(np.square(targets - 1).mean() - 1 / 6) < 0.01
 
 
-def test_splits_are_drawn_apart():
+def test_splits_differ():
     task = Adding(AddingConfig(length=5, eval_count=50), None)
     first = {split: next(iter(task.eval_batches(split)))["xs"][:4] for split in ("train", "validation", "test")}
     assert not np.allclose(first["validation"], first["test"])

@@ -1,4 +1,4 @@
-"""The copying problem is what its papers say."""
+"""The copying problem as in its papers."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from experiments.tasks.synthetic.copying import Copying, CopyingConfig, draw
 
 
-def test_a_sequence_by_hand():
+def test_a_sequence_of_length_three():
     batch = draw(np.random.default_rng(0), 200, 3)
     inputs, targets = batch["inputs"], batch["targets"]
     assert inputs.shape == targets.shape == (200, 23)
@@ -24,7 +24,7 @@ def test_a_sequence_by_hand():
     ("share_known", "ratio", "recalled"),
     [(0.0, 1.0, 12.5), (1.0, 0.0, 100.0), (0.5, 0.5, 56.25)],
 )
-def test_the_ratio_to_the_memoryless_model(share_known, ratio, recalled):
+def test_loss_ratio_is_relative_to_the_memoryless_model(share_known, ratio, recalled):
     # An oracle that knows the first symbols of each memory, and guesses the others evenly.
     task = Copying(CopyingConfig(length=7, eval_count=50), None)
     known = int(10 * share_known)
@@ -44,7 +44,7 @@ def test_the_ratio_to_the_memoryless_model(share_known, ratio, recalled):
     assert metrics["recalled"] == pytest.approx(recalled, abs=0 if share_known == 1 else 5)
 
 
-def test_splits_are_drawn_apart():
+def test_splits_differ():
     task = Copying(CopyingConfig(length=5, eval_count=30), None)
     first = [next(iter(task.eval_batches(split)))["inputs"][:8] for split in ("train", "validation", "test")]
     assert not (first[0] == first[1]).all()

@@ -1,4 +1,4 @@
-"""Text goes in as it stands: the split, the streams, the carried state."""
+"""Character language modeling: splits, streams, the carried state."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def text_of(task, codes):
     return task.vocabulary.decode(codes)
 
 
-def test_tiny_shakespeare_is_split_as_stated(data_dir):
+def test_tiny_shakespeare_has_the_documented_splits(data_dir):
     task = CharLM(CharLMConfig(), str(data_dir))
     assert task.result_name == "tiny_shakespeare"
     assert len(task.vocabulary) == 65
@@ -41,17 +41,17 @@ def test_tiny_shakespeare_is_split_as_stated(data_dir):
     }
 
 
-def test_the_splits_are_the_text_in_order(text_file):
+def test_splits_are_consecutive_parts_of_the_text(text_file):
     task = make(text_file)
     assert "".join(text_of(task, task.splits[name]) for name in ("train", "validation", "test")) == TEXT
     assert len(task.splits["test"]) == 1003 - 902
     assert task.result_name == "char_lm_mine"
 
 
-def test_a_last_run_trains_on_the_validation_split_too_and_chooses_nothing(text_file):
+def test_training_on_validation_data_selects_no_checkpoint(text_file):
     chosen, last = make(text_file), make(text_file, train_on_validation=True)
-    assert chosen.selects
-    assert not last.selects
+    assert chosen.scoring.selects
+    assert not last.scoring.selects
     for task, names in ((chosen, ("train",)), (last, ("train", "validation"))):
         text = "".join(text_of(task, task.splits[name]) for name in names)
         assert text_of(task, task.trained_on) == text
@@ -61,7 +61,7 @@ def test_a_last_run_trains_on_the_validation_split_too_and_chooses_nothing(text_
     np.testing.assert_array_equal(last.splits["test"], chosen.splits["test"])
 
 
-def test_each_row_reads_on_where_it_stopped(text_file):
+def test_rows_continue_where_they_stopped(text_file):
     task = make(text_file)
     train = text_of(task, task.splits["train"])
     for row in range(4):
@@ -73,7 +73,7 @@ def test_each_row_reads_on_where_it_stopped(text_file):
 
 
 @pytest.mark.parametrize(("split", "streams"), [("validation", 3), ("test", 1)])
-def test_evaluation_predicts_every_character_of_a_split_but_the_first_once(text_file, split, streams):
+def test_evaluation_predicts_every_character_but_the_first_once(text_file, split, streams):
     task = make(text_file)
     batches = list(task.eval_batches(split))
     inputs, targets, weights = (
@@ -85,7 +85,7 @@ def test_evaluation_predicts_every_character_of_a_split_but_the_first_once(text_
     assert "".join(text_of(task, row[real > 0]) for row, real in zip(targets, weights, strict=True)) == part[1:]
 
 
-def test_the_state_is_carried_from_batch_to_batch(text_file):
+def test_the_state_is_carried_over_batches(text_file):
     task = make(text_file)
     model = task.model(LanguageModelConfig(hidden_size=6, embedding_size=4), nnx.Rngs(0))
     carry = task.initial_carry(model, 4)
@@ -101,7 +101,7 @@ def test_the_state_is_carried_from_batch_to_batch(text_file):
     np.testing.assert_allclose(total, expected["loss"][0], rtol=1e-5)
 
 
-def test_only_weighted_characters_count_and_bits_are_nats_by_the_logarithm_of_two(text_file):
+def test_padding_has_no_weight_and_bits_are_nats_over_log_two(text_file):
     task = make(text_file)
     model = task.model(LanguageModelConfig(hidden_size=6, embedding_size=4), nnx.Rngs(0))
     batch = task.train_batch(0, 0)
@@ -117,7 +117,7 @@ def test_only_weighted_characters_count_and_bits_are_nats_by_the_logarithm_of_tw
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
-def test_streaming_a_symbol_at_a_time_gives_what_unrolling_gives(cell):
+def test_single_steps_equal_unrolling(cell):
     config = LanguageModelConfig(cell=cell, hidden_size=6, embedding_size=4, num_layers=2)
     model = LanguageModel(config, 11, nnx.Rngs(0))
     symbols = jax.random.randint(jax.random.key(1), (3, 5), 0, 11)
@@ -134,7 +134,7 @@ def test_streaming_a_symbol_at_a_time_gives_what_unrolling_gives(cell):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), streamed, unrolled)
 
 
-def test_tied_weights_are_one_array():
+def test_tied_weights_share_one_array():
     model = LanguageModel(LanguageModelConfig(hidden_size=6, embedding_size=6, tied=True), 11, nnx.Rngs(0))
     shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model)))]
     assert sorted(shapes) == sorted([(11, 6), (6, 18), (6, 18), (18,)])
@@ -153,7 +153,7 @@ def test_tied_weights_are_one_array():
         (TEXT.encode(), {"validation_streams": 46}, r"task.validation_streams: expected at most 45"),
     ],
 )
-def test_refuses_a_text_that_does_not_serve(tmp_path, content, options, message):
+def test_an_unusable_text_raises(tmp_path, content, options, message):
     path = tmp_path / "none.txt"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Characters as integers, and the messages for text that is none."""
+"""Vocabularies of characters and errors of invalid text."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -9,7 +9,7 @@ from experiments.schema import UserError
 from experiments.tasks.text.corpus import Vocabulary, read_text
 
 
-def test_symbols_are_numbered_by_code_point_over_all_texts():
+def test_symbols_are_sorted_by_code_point():
     vocabulary = Vocabulary.of(["hello", "world!\n"])
     assert vocabulary.symbols == "\n!dehlorw"
     assert len(vocabulary) == 9
@@ -32,7 +32,7 @@ def test_decode_inverts_encode(text, random):
 
 
 @pytest.mark.parametrize(("stranger", "shown"), [("?", "'?'"), ("z", "'z'"), ("😀", "'😀'"), ("\0", r"'\\x00'")])
-def test_a_character_outside_the_vocabulary_is_named_with_its_place(stranger, shown):
+def test_unknown_characters_are_reported_with_their_position(stranger, shown):
     vocabulary = Vocabulary.of(["abc\ny"])
     with pytest.raises(
         ValueError, match=f"the 5 characters of the vocabulary, got {shown} in line 3, column 2".replace("?", r"\?")
@@ -40,7 +40,7 @@ def test_a_character_outside_the_vocabulary_is_named_with_its_place(stranger, sh
         vocabulary.encode(f"ab\nc\na{stranger}c")
 
 
-def test_a_number_outside_the_vocabulary_is_named_with_its_place():
+def test_unknown_codes_are_reported_with_their_position():
     vocabulary = Vocabulary("abc")
     with pytest.raises(ValueError, match=r"codes must lie in 0\.\.2, got 3 at position 1"):
         vocabulary.decode([0, 3])
@@ -48,14 +48,14 @@ def test_a_number_outside_the_vocabulary_is_named_with_its_place():
         vocabulary.decode(np.array([-1]))
 
 
-def test_bad_vocabularies():
+def test_invalid_vocabularies_raise():
     with pytest.raises(ValueError, match="at least one character"):
         Vocabulary("")
     with pytest.raises(ValueError, match="each character once, got 'b' twice"):
         Vocabulary("abcb")
 
 
-def test_text_is_read_as_it_is(tmp_path):
+def test_text_is_read_unchanged(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("a\r\né\n\u2028".encode())
     assert read_text(path) == "a\r\né\n\u2028"
@@ -71,7 +71,7 @@ def test_text_is_read_as_it_is(tmp_path):
         (b"surrogate \xed\xa0\x80", "0xed (byte 11 of the line, offset 10 of all)"),
     ],
 )
-def test_bad_utf8_is_named_with_its_place(tmp_path, data, place):
+def test_invalid_utf8_is_reported_with_its_position(tmp_path, data, place):
     path = tmp_path / "text"
     path.write_bytes(data)
     with pytest.raises(UserError) as caught:
@@ -87,7 +87,7 @@ def test_tiny_shakespeare(data_file):
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_byte_order_marks_are_removed_or_raise(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfab\n")
     assert read_text(path) == "ab\n"

@@ -1,4 +1,4 @@
-"""The Penn Treebank's characters are the published ones."""
+"""The Penn Treebank against its published statistics."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def task(data_dir):
     return PTBChar(PTBCharConfig(), str(data_dir))
 
 
-def test_parts_are_of_the_published_sizes(task):
+def test_parts_have_the_published_sizes(task):
     assert {name: len(codes) for name, codes in task.splits.items()} == {
         "train": 5_017_482,
         "validation": 393_042,
@@ -22,12 +22,12 @@ def test_parts_are_of_the_published_sizes(task):
     assert task.result_name == "ptb_char"
 
 
-def test_text_reads_as_text(task):
+def test_spaces_are_restored(task):
     text = task.vocabulary.decode(task.splits["validation"][:80])
     assert text == "consumers may want to move their telephones a little closer to the tv set\n<unk> "
 
 
-def test_both_held_out_parts_are_cut_into_streams(task):
+def test_validation_and_test_parts_are_split_into_streams(task):
     for split in ("validation", "test"):
         batches = list(task.eval_batches(split))
         assert {batch["inputs"].shape for batch in batches} == {(16, 1000)}

@@ -1,7 +1,4 @@
-"""Additive attention against its equations in NumPy.
-
-Products with operands in a dtype of their own, against double precision.
-"""
+"""Additive attention against its equations in NumPy, and matmuls of rounded operands."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +23,7 @@ def draw():
     return jax.random.normal(keys[0], (B, H)), jax.random.normal(keys[1], (B, S, D))
 
 
-def test_is_what_its_equations_say(attention):
+def test_attention_equals_its_equations(attention):
     h, annotations = draw()
     lengths = np.array([5, 2, 1])
     context, weights = attention(h, attention.memory(annotations, lengths))
@@ -40,7 +37,7 @@ def test_is_what_its_equations_say(attention):
     assert not np.asarray(weights)[np.arange(S) >= lengths[:, None]].any()
 
 
-def test_what_is_past_the_end_changes_nothing_and_learns_nothing(attention):
+def test_padding_changes_neither_values_nor_gradients(attention):
     h, annotations = draw()
     lengths = np.array([5, 2, 1])
     past = np.arange(S)[None, :, None] >= lengths[:, None, None]
@@ -71,7 +68,7 @@ def test_values_and_gradients(dtype, tolerance, transposed):
     assert {y.dtype, x_gradient.dtype, w_gradient.dtype} == {jnp.dtype(jnp.float32)}
 
 
-def test_operands_are_rounded_to_their_dtype_forward_and_backward():
+def test_operands_are_rounded_in_forward_and_backward_pass():
     x, w = jnp.full((1, 1), 1 + 2**-10), jnp.ones((1, 1))  # bfloat16 holds no 1 + 2⁻¹⁰
     assert product(x, w, jnp.float32)[0, 0] == x[0, 0]
     assert product(x, w, jnp.bfloat16)[0, 0] == 1

@@ -1,4 +1,4 @@
-"""Searches against the enumeration of every sequence that there is."""
+"""Greedy and beam search against the enumeration of all sequences."""
 
 import functools
 import itertools
@@ -49,7 +49,7 @@ def search(state, width, length=LENGTH, length_penalty=0.0):
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_full_width_is_exhaustive_search(length_penalty):
+def test_full_width_equals_exhaustive_search(length_penalty):
     found = search(STATE, EVERY, length_penalty=length_penalty)
     for row, state in enumerate(STATE):
         expected = enumerate_sequences(state)
@@ -62,7 +62,7 @@ def test_full_width_is_exhaustive_search(length_penalty):
         )
 
 
-def test_one_hypothesis_is_greedy_search():
+def test_width_one_equals_greedy_search():
     greedy = jax.jit(lambda state: greedy_search(step, state, begin=BEGIN, end=END, length=LENGTH))(STATE)
     beam = search(STATE, 1)
     np.testing.assert_array_equal(greedy.symbols, beam.symbols)
@@ -79,13 +79,13 @@ def test_one_hypothesis_is_greedy_search():
         np.testing.assert_allclose(greedy.log_probabilities[row, 0], enumerate_sequences(state)[tuple(best)], rtol=1e-5)
 
 
-def test_a_wider_beam_than_there_are_sequences_leaves_its_rest_impossible():
+def test_surplus_hypotheses_have_probability_zero():
     found = search(STATE[:1], 5, length=1)
     assert np.isneginf(found.log_probabilities[0]).tolist() == [False] * V + [True] * (5 - V)
     assert sorted(found.symbols[0, :V, 0].tolist()) == list(range(V))
 
 
-def test_a_narrow_beam_gives_true_log_probabilities_in_falling_order_and_ends_with_end():
+def test_narrow_beams_return_sorted_exact_log_probabilities():
     found = search(STATE, 2)
     for row, state in enumerate(STATE):
         expected = enumerate_sequences(state)
@@ -97,7 +97,7 @@ def test_a_narrow_beam_gives_true_log_probabilities_in_falling_order_and_ends_wi
         assert found.log_probabilities[row, 0] >= found.log_probabilities[row, 1]
 
 
-def test_rows_do_not_know_of_each_other():
+def test_rows_are_independent():
     together = search(STATE, 2)
     alone = search(STATE[1:2], 2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1:2], b, rtol=1e-6), together, alone)

@@ -1,4 +1,4 @@
-"""Encoder and decoder: what they may see, and that one step at a time gives what teacher forcing gives."""
+"""The encoder-decoder: masking, causality, single steps against teacher forcing."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def draw():
 
 
 @pytest.mark.parametrize(("cell", "attention", "num_layers"), KINDS)
-def test_padding_changes_no_logit_and_targets_see_no_later_ones(cell, attention, num_layers):
+def test_padding_changes_no_logits_and_the_decoder_is_causal(cell, attention, num_layers):
     model, (source, lengths, inputs) = make(cell=cell, attention=attention, num_layers=num_layers), draw()
     call = jax.jit(model)
     logits = call(source, lengths, inputs)
@@ -42,7 +42,7 @@ def test_padding_changes_no_logit_and_targets_see_no_later_ones(cell, attention,
 
 
 @pytest.mark.parametrize(("cell", "attention", "num_layers"), KINDS)
-def test_teacher_forcing_is_the_sum_of_the_steps_log_probabilities(cell, attention, num_layers):
+def test_teacher_forcing_equals_single_steps(cell, attention, num_layers):
     model, (source, lengths, inputs) = make(cell=cell, attention=attention, num_layers=num_layers), draw()
     targets = np.roll(inputs, -1, axis=1)
 
@@ -70,13 +70,13 @@ def test_the_alignment_is_a_distribution_over_the_source():
         make(attention="none").alignment(source, lengths, inputs)
 
 
-def test_tied_weights_are_one_array():
+def test_tied_weights_share_one_array():
     def count(**options):
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(make(**options))))
 
     assert count(tied=False) - count() == (V + 1) * 4
 
 
-def test_refuses_an_attention_size_without_attention():
+def test_attention_size_without_attention_raises():
     with pytest.raises(UserError, match='attention_size: expected the default for attention="none", got 7'):
         EncoderDecoderConfig(attention="none", attention_size=7)

@@ -1,4 +1,4 @@
-"""Captions as batches, and translations as scores."""
+"""Batches of captions and scores of translations."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ def model(task):
     return made
 
 
-def test_the_whole_data_set_is_split_as_stated(folder):
+def test_splits_have_the_documented_sizes(folder):
     for direction, first in (("de-en", "Zwei junge weiße Männer"), ("en-fr", "Two young, White males")):
         task = Multi30k(Multi30kConfig(direction=direction, lowercase=False), folder)
         sides = [[len(task.lines(split, language)) for language in task.languages] for split in ("train", "test")]
@@ -56,7 +56,7 @@ def test_the_whole_data_set_is_split_as_stated(folder):
         assert task.result_name == "multi30k_" + direction.replace("-", "")
 
 
-def test_vocabularies_are_learnt_from_training_sentences_alone_and_kept(task, tmp_path):
+def test_vocabularies_come_from_training_sentences_and_are_saved(task, tmp_path):
     for language, subwords in zip(("de", "en"), task.subwords, strict=True):
         assert subwords.model == Subwords.train(task.lines("train", language), 160).model
     task.save_artifacts(tmp_path)
@@ -66,7 +66,7 @@ def test_vocabularies_are_learnt_from_training_sentences_alone_and_kept(task, tm
     assert [s.model for s in without_data.subwords] == [s.model for s in task.subwords]
 
 
-def test_a_batch_holds_sentences_and_their_translations(task):
+def test_a_batch_contains_sentences_and_their_translations(task):
     lines = dict(zip(task.lines("train", "de"), task.lines("train", "en"), strict=True))
     seen = set()
     for step in range(12):
@@ -83,7 +83,7 @@ def test_a_batch_holds_sentences_and_their_translations(task):
     assert len(seen) > 100
 
 
-def test_subwords_are_drawn_anew_and_say_the_same(task):
+def test_sampled_subwords_decode_to_the_same_text(task):
     drawn = Multi30k(dataclasses.replace(SMALL, sampling=0.2), task.data_dir)
     likeliest, one, again, later = (
         t.train_batch(seed, 3) for t, seed in ((task, 0), (drawn, 0), (drawn, 0), (drawn, 1))
@@ -96,7 +96,7 @@ def test_subwords_are_drawn_anew_and_say_the_same(task):
     assert later["source"].shape[0] == 16
 
 
-def test_an_evaluation_shows_every_pair_once(task):
+def test_evaluation_contains_every_pair_once(task):
     found = []
     for batch in task.eval_batches("validation"):
         for target, weights in zip(batch["targets"], batch["weights"], strict=True):
@@ -106,7 +106,7 @@ def test_an_evaluation_shows_every_pair_once(task):
     assert sorted(found) == sorted(known)
 
 
-def test_the_loss_is_that_of_smoothed_labels_in_training_alone(task, model):
+def test_labels_are_smoothed_only_in_training(task, model):
     batch = task.train_batch(0, 0)
     loss = jax.jit(lambda key: task.loss(model, batch, (), key)[0])
     sums = loss(None)
@@ -125,7 +125,7 @@ def test_the_loss_is_that_of_smoothed_labels_in_training_alone(task, model):
     np.testing.assert_allclose(training["nats"][0], sums["nats"][0], rtol=1e-5)
 
 
-def test_the_teacher_forced_loss_is_the_sum_of_the_searched_log_probabilities(task, model):
+def test_teacher_forced_loss_equals_log_probabilities_of_the_search(task, model):
     """The search gives its own translation the probability that the loss gives it as a target."""
     source, lengths = np.array([[7, 9, END], [8, END, PADDING]]), np.array([3, 2])
 
@@ -150,7 +150,7 @@ def test_the_teacher_forced_loss_is_the_sum_of_the_searched_log_probabilities(ta
         np.testing.assert_allclose(-loss(batch)["loss"][0], found.log_probabilities[row, 0], rtol=1e-5, atol=1e-5)
 
 
-def test_translations_come_in_the_order_of_their_sources(task, model):
+def test_translations_have_the_order_of_their_sources(task, model):
     lines = [*task.lines("validation", "de")[:6], "", "Zwei Männer"]
     found = task.translate(model, lines, 2)
     codes = [task.subwords[0].encode(line.lower()) for line in lines]
@@ -160,7 +160,7 @@ def test_translations_come_in_the_order_of_their_sources(task, model):
     assert [t.text for t in found] == [task.subwords[1].decode(t.codes) for t in found]
 
 
-def test_scores_are_sacrebleus(task, model, monkeypatch):
+def test_scores_equal_sacrebleu(task, model, monkeypatch):
     references = task.lines("validation", "en")
     widths = []
 
@@ -190,7 +190,7 @@ def test_scores_are_sacrebleus(task, model, monkeypatch):
     del task._pairs["test"]
 
 
-def test_batches_are_padded_little_and_filled_with_what_is_there():
+def test_batches_have_little_padding():
     lengths = np.random.default_rng(0).integers(5, 40, 1000)
     edges = bucket_edges_by_growth(lengths, 64)
     counts = np.diff([0, *(int((lengths <= edge).sum()) for edge in edges)])
@@ -201,7 +201,7 @@ def test_batches_are_padded_little_and_filled_with_what_is_there():
     assert bucket_edges_by_growth(lengths, 2000).tolist() == [lengths.max()]
 
 
-def test_a_batch_of_two_pairs_in_numbers():
+def test_a_batch_of_two_pairs():
     batch = batch_of([(np.array([7, 8], np.int32), np.array([9], np.int32)), (np.zeros(0, np.int32),) * 2], 3)
     assert batch["source"].tolist() == [[7, 8, END], [END, PADDING, PADDING]]
     assert batch["source_lengths"].tolist() == [3, 1]
@@ -210,13 +210,13 @@ def test_a_batch_of_two_pairs_in_numbers():
     assert batch["weights"].tolist() == [[1, 1, 0], [1, 0, 0]]
 
 
-def test_refuses_a_vocabulary_larger_than_the_text_gives(folder):
+def test_a_vocabulary_larger_than_the_text_allows_raises(folder):
     task = Multi30k(dataclasses.replace(SMALL, vocabulary_size=50_000), folder)
     with pytest.raises(UserError, match=r"^task.vocabulary_size: expected one that the text allows, got 50000 \("):
         task.model(EncoderDecoderConfig(), nnx.Rngs(0))
 
 
-def test_the_model_is_as_wide_as_the_vocabularies(task, model):
+def test_the_model_has_the_sizes_of_the_vocabularies(task, model):
     assert isinstance(model, EncoderDecoder)
     assert model.bias[...].shape == (160,)
     assert model.source_embedding.embedding[...].shape == (160, 4)

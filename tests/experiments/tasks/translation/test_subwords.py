@@ -1,4 +1,4 @@
-"""Subwords learnt from a small text."""
+"""Subword vocabularies of a small text."""
 
 import math
 
@@ -15,7 +15,7 @@ def subwords():
     return Subwords.train(LINES, 32)
 
 
-def test_the_same_lines_give_the_same_vocabulary_and_its_bytes_rebuild_it(subwords):
+def test_training_is_deterministic_and_bytes_restore_the_vocabulary(subwords):
     assert Subwords.train(iter(LINES), 32).model == subwords.model
     assert len(subwords) == 32
     rebuilt = Subwords(subwords.model)
@@ -26,7 +26,7 @@ def test_the_same_lines_give_the_same_vocabulary_and_its_bytes_rebuild_it(subwor
         assert rebuilt.decode(codes) == line
 
 
-def test_codes_of_no_text_are_left_out(subwords):
+def test_control_symbols_are_not_decoded(subwords):
     codes = subwords.encode("am see")
     assert not set(codes.tolist()) & {PADDING, BEGIN, END, UNKNOWN}
     assert subwords.decode([BEGIN, *codes, END, PADDING]) == "am see"
@@ -34,7 +34,7 @@ def test_codes_of_no_text_are_left_out(subwords):
     assert "".join(subwords.pieces(codes)) == "▁am▁see"
 
 
-def test_draws_are_ways_to_cut_up_the_line_as_likely_as_stated(subwords):
+def test_segmentations_are_sampled_with_their_probabilities(subwords):
     def log_probability(codes):
         return sum(subwords._processor.get_score(int(code)) for code in codes)
 
@@ -50,7 +50,7 @@ def test_draws_are_ways_to_cut_up_the_line_as_likely_as_stated(subwords):
         assert abs(counts[codes] - expected) < 5 * math.sqrt(expected) + 1, subwords.pieces(codes)
 
 
-def test_a_sharp_draw_is_the_likeliest_way_and_a_generator_repeats_its_draws(subwords):
+def test_sharp_samples_are_the_most_likely_segmentation(subwords):
     line = "zwei männer stehen"
     np.testing.assert_array_equal(subwords.sample(line, 200.0, np.random.default_rng(0)), subwords.encode(line))
     first, again = (subwords.sample(line, 0.1, np.random.default_rng(3)) for _ in range(2))
@@ -61,6 +61,6 @@ def test_a_sharp_draw_is_the_likeliest_way_and_a_generator_repeats_its_draws(sub
 
 
 @pytest.mark.parametrize("size", [5, 5000])
-def test_refuses_a_size_that_the_text_does_not_allow(size):
+def test_a_size_that_the_text_does_not_allow_raises(size):
     with pytest.raises(ValueError, match=rf"size: expected one that the text allows, got {size} \(\S.*\)$"):
         Subwords.train(LINES, size)

@@ -26,6 +26,7 @@ from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
 from gru_jax.interop._arrays import (
     NamedArrays,
+    name_other_shards,
     prefix_errors,
     read_safetensors,
     require_package,
@@ -83,7 +84,7 @@ def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str
     Raises:
       ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
     """
-    with prefix_errors(path):
+    with prefix_errors(path), name_other_shards(path):
         arrays, metadata = read_safetensors(path)
         if "gru_jax" not in metadata:
             return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)

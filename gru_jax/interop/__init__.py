@@ -1,36 +1,36 @@
-"""Weights from other libraries and to them.
+"""Converts weights between this library and others.
 
-`from_*` gives `(cell, params)`, with a `Stack` where there are several layers or directions; `to_*` takes them and
-gives the other library's own form. Where that is arrays and dicts, the library need not be installed.
+Each `from_*` returns `(cell, params)`, with a `Stack` as cell if there are several layers or directions. Each `to_*`
+takes them and returns the form of the other library. `python -m gru_jax.interop` converts files. A library need not be
+installed if its form is arrays and dicts.
 
-    functions                                  form                            cells                    layers  merge
-    torch.from_state_dict, to_state_dict       state dict; from_module; files  GRU, LSTM, Elman         yes     concat
-    keras.from_weights, to_weights             get_weights(); from_layer       GRU, LSTM, Elman         yes     any
-    flax.from_linen, to_linen                  params                          GRU, LSTM, Elman         yes     any
-    flax.from_nnx, to_nnx                      module or state                 GRU, LSTM, Elman         yes     any
-    haiku.from_params, to_params               params                          GRU, LSTM, Elman (relu)  yes     no
-    equinox.from_cell, to_cell                 module                          GRU, LSTM                no      no
-    onnx.from_model, to_model                  ModelProto, bytes; path: .onnx  GRU, LSTM, Elman         yes     any
+    torch.from_state_dict, to_state_dict    state dicts; from_module; from_file, to_file
+    keras.from_weights, to_weights          lists of get_weights(); from_layer
+    flax.from_linen, to_linen               dicts of parameters
+    flax.from_nnx, to_nnx                   modules; from_nnx also reads states
+    haiku.from_params, to_params            dicts of parameters
+    equinox.from_cell, to_cell              modules
+    onnx.from_model, to_model               ModelProto; from_model also reads bytes and files; to_file
 
-A layer whose gates or new state take another function than ours is refused where the form says so. Where it does not,
-that of an Elman network is asked for, "tanh" or "relu", and the gated cells are taken to have sigmoid and tanh.
+All convert the GRU and the LSTM, all but Equinox the Elman network (Haiku with relu only) and stacks. A layer with
+another activation raises ValueError if its form tells the activation. Otherwise gates are taken to have a sigmoid and
+new states a tanh, and the activation of an Elman network, "tanh" or "relu", is an argument.
 
-Here `W (I, G H)` and `U (H, G H)` have gates `[r | z | n]` or `[i | f | g | o]`, z is the weight of the new candidate,
-and there is one bias, with `b_hn` apart for reset="after". There, in the same letters:
+This library has `W (I, G H)` and `U (H, G H)` with gates `[r | z | n]` or `[i | f | g | o]`, where z weighs the new
+candidate, one bias `b (G H,)`, and `b_hn (H,)` for reset="after". The others, in the same letters:
 
     library  GRU    LSTM     z weighs  reset          W               biases
-    PyTorch  r z n  i f g o  old       after          (G H, I)        two parts
-    Keras    z r n  i f g o  old       before, after  (I, G H)        one; two parts for reset="after"
-    linen    r z n  i f g o  old       after          (I, H) a gate   one; b_hn apart
-    nnx      r z n  i f g o  old       after          (I, G H)        one; no b_hn, which is zeros
-    Haiku    z r n  i g f o  new       before         (I, G H)        one; less 1 for f
-    Equinox  r z n  i f g o  old       after          (G H, I)        one; b_hn apart
-    ONNX     z r n  i o f g  old       before, after  (D, G H, I)     two parts
+    PyTorch  r z n  i f g o  old       after          (G H, I)        two
+    Keras    z r n  i f g o  old       before, after  (I, G H)        one; two for reset="after"
+    linen    r z n  i f g o  old       after          (I, H) a gate   one; b_hn by itself
+    nnx      r z n  i f g o  old       after          (I, G H)        one; b_hn is zeros
+    Haiku    z r n  i g f o  new       before         (I, G H)        one; for f less 1
+    Equinox  r z n  i f g o  old       after          (G H, I)        one; b_hn by itself
+    ONNX     z r n  i o f g  old       before, after  (D, G H, I)     two
 
-Where z weighs the old state its weights change their sign, which loses no bit. A reset that a library does not have is
-refused on the way out. U lies as W does; Haiku's LSTM has W above U in one matrix (I + H, 4H); D counts directions. Two
-parts of a bias are added up on the way in, each number rounded once, but for the second part's n with reset="after": it
-is b_hn. On the way out the first part is b, the second b_hn and else zeros. `python -m gru_jax.interop` converts files.
+If z weighs the old state, its weights change sign, which is exact. U has the layout of W. D is the number of
+directions. The LSTM of Haiku has W above U in one matrix (I + H, 4H). Two biases are added on reading, rounded once;
+for reset="after" the n of the second is b_hn instead. On writing, the first is b, the second b_hn and else zeros.
 """
 
 import importlib
@@ -44,7 +44,7 @@ __all__ = ["equinox", "flax", "haiku", "keras", "onnx", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Imports a library's converters when they are first named."""
+    """Imports a module of converters on first access."""
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """Reads and writes arrays from outside the library: checked by name, with errors that name the file or the package."""
 
+import json
 import os
 import secrets
 import warnings
@@ -200,6 +201,30 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str,
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except (SafetensorError, TypeError, AttributeError) as error:  # The last two for dtypes that NumPy lacks.
             raise ValueError(f"expected a safetensors file, got {summarize_error(error)}") from None
+
+
+@contextmanager
+def name_other_shards(path: str | os.PathLike) -> Iterator[None]:
+    """Adds the other shards to the message of a ValueError if the file is a shard of a safetensors checkpoint."""
+    try:
+        yield
+    except ValueError as error:
+        others = _other_shards(Path(path))
+        if not others:
+            raise
+        raise ValueError(f"{error}; this file is one of {len(others) + 1} shards, see {_list_names(others)}") from None
+
+
+def _other_shards(path: Path) -> list[str]:
+    """Returns the other files of an index `*.index.json` beside a shard; [] if no index has the file."""
+    for index in sorted(path.parent.glob("*.index.json")):
+        try:
+            shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # Not an index of a checkpoint.
+            continue
+        if path.name in shards:
+            return sorted(map(str, shards - {path.name}))
+    return []
 
 
 def summarize_error(error: Exception) -> str:

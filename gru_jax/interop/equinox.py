@@ -1,7 +1,7 @@
 """Equinox: `eqx.nn.GRUCell` and `eqx.nn.LSTMCell`.
 
-Gates lie `[r | z | n]` and `[i | f | g | o]` along the first axis; z weighs the old state, hence the sign. The GRU
-resets after the product, with `bias_n` as `b_hn`. There is no Elman cell, no stack and no second direction.
+Gates are `[r | z | n]` and `[i | f | g | o]` along the first axis. z weighs the old state, so its sign changes. The
+GRU has reset="after", with `bias_n` as b_hn. Equinox has no Elman cell, no stack and no bidirectional layer.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def from_cell(module: Any) -> tuple[Any, Params]:
       A cell and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array does not fit; the line names it.
+      ValueError, TypeError: another module, or an array of another shape or dtype.
 
     Example:
       >>> cell, params = from_cell(eqx.nn.GRUCell(64, 128, key=key))
@@ -65,7 +65,7 @@ def from_cell(module: Any) -> tuple[Any, Params]:
 
 
 def to_cell(cell: Any, params: Params) -> "equinox.Module":
-    """Builds an Equinox cell that holds these parameters.
+    """Builds an Equinox cell with these parameters.
 
     Args:
       cell: a GRU with reset="after" or an LSTM.
@@ -75,14 +75,14 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
       An `equinox.nn.GRUCell` or `LSTMCell`.
 
     Raises:
-      ValueError, TypeError: for what Equinox does not have: reset="before", an Elman cell, a stack.
+      ValueError, TypeError: Equinox does not have the cell: reset="before", an Elman network, or a stack.
     """
     with require_package("equinox", "to build a module"):
         import equinox
 
     layers = split_layers(cell, params)
     if isinstance(layers.cell, Elman):
-        raise ValueError("cell: Equinox has a GRUCell and an LSTMCell only, got an Elman")
+        raise ValueError("cell: expected a GRU or an LSTM, as Equinox has them, got an Elman")
     check_single_cell("Equinox", layers)
     check_supported("Equinox", layers, reset="after")
     ((cell_params,),) = layers.params

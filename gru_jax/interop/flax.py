@@ -1,13 +1,12 @@
-"""Flax: the cells of `flax.linen` as dicts of parameters, those of `flax.nnx` as modules or states.
+"""Flax: cells of `flax.linen` as dicts of parameters, cells of `flax.nnx` as modules or states.
 
-    linen   GRUCell, LSTMCell and OptimizedLSTMCell, SimpleCell: a Dense for each gate and side, `ir`, `hr`, ...
-    nnx     GRUCell, OptimizedLSTMCell, SimpleCell: `dense_i` and `dense_h`, with the gates side by side;
-            LSTMCell: a Linear for each gate and side, as in linen, but `if_`
+    linen   GRUCell, LSTMCell, OptimizedLSTMCell, SimpleCell: a Dense for each gate of inputs and state, `ir`, `hr`, ...
+    nnx     GRUCell, OptimizedLSTMCell, SimpleCell: `dense_i` and `dense_h` with concatenated gates;
+            LSTMCell: a Linear for each gate of inputs and state, named as in linen except for `if_`
 
-Both also inside an `RNN` (`cell`), a `Bidirectional` (`forward_rnn`, `backward_rnn`) and a `Sequential` of those. z
-weighs the old state, hence the sign. The GRU resets after the product; nnx's has no `b_hn`, so that one is read as
-zeros and only zeros are written. Parameters do not say which functions a cell applies, sigmoid and tanh for the gated
-ones: a module says, and is asked for where a `SimpleCell` may have a ReLU.
+A cell may be inside an `RNN` (`cell`), a `Bidirectional` (`forward_rnn`, `backward_rnn`) and a `Sequential` of them. z
+weighs the old state, so its sign changes. The GRU has reset="after". The nnx one has no b_hn, which is read as zeros
+and must be zeros to be written. Parameters do not tell the activations of a cell; the module does.
 """
 
 import re
@@ -45,18 +44,21 @@ DIRECTIONS = ("forward_rnn", "backward_rnn")
 def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any = None) -> tuple[Any, Params]:
     """Reads the parameters of a linen cell, or of the `RNN`, `Bidirectional` or `Sequential` around it.
 
+    A `merge_fn` of a `Bidirectional` that returns both outputs is read as "concat": `jnp.split(ys, 2, axis=-1)` of the
+    concatenated outputs (..., T, 2H) returns both.
+
     Args:
-      params: nested dicts, with or without the collection `params` around them.
-      merge: how a `Bidirectional` puts its outputs together: "concat", its default, "sum", "ave" or "mul".
-      module: whose parameters they are; its functions are checked. Needed for a `SimpleCell`, whose parameters do not
-        say tanh or ReLU; None takes other cells to apply sigmoid and tanh, their defaults.
+      params: nested dicts, with or without the collection `params`.
+      merge: what the `merge_fn` of a `Bidirectional` does: "concat" (its default), "sum", "ave" or "mul".
+      module: the module of the parameters, to check its activations. Required for a `SimpleCell`, which has tanh or
+        ReLU. If None, other cells are taken to have sigmoid and tanh, their defaults.
 
     Returns:
-      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+      A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array is missing, too many, or does not fit, or the module applies other
-        functions; the line names it.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype, or the module has another
+        activation.
 
     Example:
       >>> rnn = nn.RNN(nn.GRUCell(128))
@@ -76,18 +78,18 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
 
 
 def to_linen(cell: Any, params: Params) -> dict[str, Any]:
-    """Writes parameters under linen's names.
+    """Writes parameters as those of a linen module.
 
     Args:
       cell: a GRU with reset="after", an LSTM, an Elman, or a `Stack` of them.
       params: its parameters.
 
     Returns:
-      Nested dicts of JAX arrays: those of a `GRUCell`, `OptimizedLSTMCell` or `SimpleCell`; for a `Stack` those of an
-      `RNN` or `Bidirectional` around it, and of a `Sequential` of them where there are several layers.
+      Nested dicts of JAX arrays for a `GRUCell`, `OptimizedLSTMCell` or `SimpleCell`. A `Stack` becomes an `RNN` or
+      `Bidirectional` of the cell, or a `Sequential` of them if there are several layers.
 
     Raises:
-      ValueError, TypeError: for what Flax does not have, reset="before" among it.
+      ValueError, TypeError: Flax does not have the cell or its reset ("before").
     """
     layers = split_layers(cell, params)
     check_supported("Flax", layers, reset="after")
@@ -102,15 +104,15 @@ def from_nnx(module: Any, *, merge: str = "concat") -> tuple[Any, Params]:
     """Reads the parameters of an nnx cell, or of the `RNN`, `Bidirectional` or `Sequential` around it.
 
     Args:
-      module: a module, or the state of one.
-      merge: how a `Bidirectional` puts its outputs together: "concat", its default, "sum", "ave" or "mul".
+      module: a module, or its state.
+      merge: what the `merge_fn` of a `Bidirectional` does; see `from_linen`.
 
     Returns:
-      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+      A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array is missing, too many, or does not fit, or a module applies other functions
-        than sigmoid and tanh (a `SimpleCell` tanh or ReLU, which its state alone does not say); the line names it.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype; a module has another activation
+        than sigmoid and tanh (a `SimpleCell`: tanh or ReLU); or the state of a `SimpleCell`, which does not tell it.
     """
     from flax import nnx
 
@@ -127,18 +129,18 @@ def from_nnx(module: Any, *, merge: str = "concat") -> tuple[Any, Params]:
 
 
 def to_nnx(cell: Any, params: Params) -> "nnx.Module":
-    """Builds an nnx module that owns these parameters; `nnx.state` of it is its state.
+    """Builds an nnx module with these parameters.
 
     Args:
-      cell: a GRU with reset="after", an LSTM, an Elman, or a `Stack` of them; its dropout is left out.
-      params: its parameters; a GRU's b_hn must be zeros, for nnx has none.
+      cell: a GRU with reset="after", an LSTM, an Elman, or a `Stack` of them. Dropout is not written.
+      params: its parameters. The b_hn of a GRU must be zeros, since the nnx cell has none.
 
     Returns:
-      A `GRUCell`, `OptimizedLSTMCell` or `SimpleCell`; for a `Stack` an `RNN` or `Bidirectional` around it, and a
-      `Sequential` of them where there are several layers.
+      A `GRUCell`, `OptimizedLSTMCell` or `SimpleCell`. A `Stack` becomes an `RNN` or `Bidirectional` of the cell, or a
+      `Sequential` of them if there are several layers.
 
     Raises:
-      ValueError, TypeError: for what nnx does not have.
+      ValueError, TypeError: nnx does not have the cell, its reset ("before"), or its b_hn.
     """
     from flax import nnx
 
@@ -162,7 +164,7 @@ def _read(
     found = {int(match.group(1)): match.group() for match in matches}
     if sorted(found) != list(range(len(found))):
         got = ", ".join(map(str, sorted(found)))
-        raise ValueError(f"{source}: expected recurrent layers 0, 1, 2 and nothing between them, got layers {got}")
+        raise ValueError(f"{source}: expected recurrent layers numbered 0, 1, 2 without gaps, got layers {got}")
     layers, width = [], "I"
     for layer in [found[number] for number in sorted(found)] or [""]:
         paths = [f"{layer}{name}/" for name in DIRECTIONS] if _has(arrays, f"{layer}{DIRECTIONS[0]}/") else [layer]
@@ -178,7 +180,7 @@ def _has(arrays: NamedArrays, path: str) -> bool:
 
 
 def _read_cell(arrays: NamedArrays, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
-    """Finds out by its names which cell lies at `path`, and reads it."""
+    """Reads the cell at `path`, which the names of its arrays tell."""
     if f"{path}dense_h/kernel" in arrays:
         return _read_joined_gates(arrays, path, width, activation)
     if f"{path}hr/kernel" in arrays:
@@ -195,16 +197,18 @@ def _read_cell(arrays: NamedArrays, path: str, width: int | str, activation: str
 
 
 def _activation(layout: GateLayout, activation: str | None) -> str:
-    """That of the module; it is needed where there is a choice."""
+    """Returns the module's activation, which is required if the cell has a choice."""
     if layout is ELMAN_GATES and activation is None:
-        raise ValueError("module: expected the module, for a SimpleCell's parameters do not say tanh or ReLU, got none")
+        raise ValueError(
+            "module: expected the module of a SimpleCell, whose parameters do not tell tanh or relu, got None"
+        )
     return activation or "tanh"
 
 
 def _read_gates(
     arrays: NamedArrays, path: str, width: int | str, layout: GateLayout, activation: str | None, **renamed: str
 ) -> tuple[Cell, Params]:
-    """A cell with a kernel for each gate and side, and a bias at one side."""
+    """Reads a cell with a kernel for each gate of inputs and of the state, and one bias for each gate."""
     gates = GATES[layout]
     H = arrays.take(f"{path}h{gates[0]}/kernel", ("H", "H")).shape[0]
     U = [arrays.take(f"{path}h{gate}/kernel", (H, H)) for gate in gates]
@@ -219,7 +223,7 @@ def _read_gates(
 
 
 def _read_joined_gates(arrays: NamedArrays, path: str, width: int | str, activation: str | None) -> tuple[Cell, Params]:
-    """One of nnx's cells with the gates side by side, and a bias at the one side or the other."""
+    """Reads an nnx cell with concatenated gates and one bias, that of the inputs or of the state."""
     layout, U = take_recurrent_matrix(arrays, f"{path}dense_h/kernel", LAYOUTS)
     W = arrays.take(f"{path}dense_i/kernel", (width, U.shape[1]))
     b = arrays.take(f"{path}dense_{'h' if layout is LSTM_GATES else 'i'}/bias", U.shape[1:])
@@ -266,7 +270,7 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
 
 
 def _linen_modules(name: str, module: Any) -> list[tuple[str, Any]]:
-    """A linen module and those inside it, by name."""
+    """Returns a linen module and its submodules by name."""
     inside, attributes = [(name, module)], vars(module)
     for key in ("cell", *DIRECTIONS):
         if key in attributes:
@@ -277,7 +281,7 @@ def _linen_modules(name: str, module: Any) -> list[tuple[str, Any]]:
 
 
 def _check_modules(modules: Iterable[tuple[str, Any]], merge: str) -> str | None:
-    """Tries on numbers the functions of modules, which parameters do not say; returns that of simple cells."""
+    """Checks activations and merges by calling them on numbers; returns the activation of simple cells."""
     found: dict[str, str] = {}
     for name, module in modules:
         _check_module(name, module, merge)
@@ -293,12 +297,14 @@ def _check_modules(modules: Iterable[tuple[str, Any]], merge: str) -> str | None
 
 
 def _agree(function: Any, expected: Any, count: int = 1) -> bool:
-    """Whether two functions give the same on numbers, bit by bit but for rounding."""
+    """Returns whether two functions agree on some numbers, up to rounding."""
     x = jnp.array([-12.0, -3.1, -1.5, -0.2, 0.0, 0.5, 2.0, 2.9, 7.0])
     given = (x, -3 * x)[:count]
     try:
-        got = function(*given)
-    except Exception:  # Another's function may not take such numbers.
+        got: Any = function(*given)
+        if isinstance(got, tuple) and count == 2:  # Both outputs, which "concat" has side by side.
+            got = jnp.concatenate(got, axis=-1)
+    except Exception:  # A user's function can raise any class.
         return False
     result = expected(*given)
     return got.shape == result.shape and bool(jnp.allclose(got, result, rtol=1e-6, atol=1e-6))
@@ -313,7 +319,7 @@ def _check_module(name: str, module: Any, merge: str) -> None:
         if function in attributes and not _agree(attributes[function], ours):
             raise ValueError(f"{name}.{function}: expected {expected}, got another function")
     if "merge_fn" in attributes and not _agree(attributes["merge_fn"], MERGES[merge], 2):
-        raise ValueError(f'{name}.merge_fn: expected one that does merge="{merge}", got another function')
+        raise ValueError(f'{name}.merge_fn: expected a function for merge="{merge}", got another one')
     for number, layer in enumerate(attributes.get("layers", ())):
         if not isinstance(layer, (nnx.RNN, nnx.Bidirectional, linen.RNN, linen.Bidirectional)):
             got = type(layer).__name__

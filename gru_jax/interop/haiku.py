@@ -1,9 +1,9 @@
 """Haiku: `hk.GRU`, `hk.LSTM` and `hk.VanillaRNN`, one or several in a `DeepRNN`, as dicts of parameters.
 
-The GRU is ours: reset before the product, z the weight of the candidate; its gates lie `[z | r | n]`. The LSTM has one
-matrix for inputs and state, gates `[i | g | f | o]`, and adds 1 to the forget gate as it runs, so its bias is ours less
-one. The `VanillaRNN` is an Elman network with a ReLU; its bias has two parts, of which one may be missing: added on the
-way in; on the way out the second is zeros.
+The GRU has reset="before", z weighs the candidate, and gates are `[z | r | n]`. The LSTM has one matrix for inputs and
+state and gates `[i | g | f | o]`. It adds 1 to the forget gate at every step, so its bias is ours less one. The
+`VanillaRNN` is an Elman network with a ReLU. It has one or two biases, which are added on reading; on writing the
+second is zeros.
 """
 
 import re
@@ -23,18 +23,18 @@ SEPARATOR = ": "
 
 
 def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
-    """Reads the parameters of one core, or of several that lie on each other.
+    """Reads the parameters of one core, or of the cores of a `DeepRNN`.
 
     Args:
       params: module names to names to arrays: `gru` with `w_i (I, 3H)`, `w_h (H, 3H)`, `b (3H,)`, or `lstm/linear` with
         `w (I + H, 4H)`, `b (4H,)`, or `vanilla_rnn/linear` with `w (I, H)`, `b (H,)` and `vanilla_rnn/linear_1` with
-        `w (H, H)`, `b (H,)`; then `gru_1`, ... for the layers above. Any name will do, and any path before it.
+        `w (H, H)`, `b (H,)`; then `gru_1`, ... for the layers above. Modules may have other names and a path.
 
     Returns:
-      A cell, or a `Stack` where there are several layers, and its parameters.
+      A cell, or a `Stack` if there are several layers, and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array is missing, too many, or does not fit; the line names it.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype.
 
     Example:
       >>> core = hk.transform(lambda xs, state: hk.dynamic_unroll(hk.GRU(128), xs, state))
@@ -61,24 +61,24 @@ def from_params(params: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Params]:
 
 
 def to_params(cell: Any, params: Params) -> dict[str, dict[str, Any]]:
-    """Writes parameters under Haiku's names.
+    """Writes parameters as those of Haiku cores.
 
     Args:
-      cell: a GRU with reset="before", an LSTM, an Elman(activation="relu"), or a `Stack` of them in one direction.
+      cell: a GRU with reset="before", an LSTM, an Elman(activation="relu"), or a unidirectional `Stack` of them.
       params: its parameters.
 
     Returns:
       Module names, such as `gru` or `lstm/linear`, with `_1`, `_2`, ... for the layers above, to names to JAX arrays.
 
     Raises:
-      ValueError, TypeError: for what Haiku does not have: reset="after", a tanh network, two directions.
+      ValueError, TypeError: Haiku does not have the cell: reset="after", a tanh network, or two directions.
     """
     layers = split_layers(cell, params)
     if isinstance(layers.cell, Elman) and layers.cell.activation != "relu":
         got = f"activation={layers.cell.activation!r}"
-        raise ValueError(f'cell: Haiku has no Elman network but activation="relu", its VanillaRNN, got {got}')
+        raise ValueError(f'cell: expected activation="relu", as the VanillaRNN of Haiku has it, got {got}')
     if layers.directions == 2:
-        raise ValueError("cell: Haiku has no layer of two directions, got bidirectional=True")
+        raise ValueError("cell: expected one direction, as Haiku has it, got bidirectional=True")
     check_supported("Haiku", layers, reset="before")
     modules = {}
     for number, (layer,) in enumerate(layers.params):

@@ -1,9 +1,9 @@
-"""Keras: `GRU`, `LSTM` and `SimpleRNN` as layers, and as the arrays that `get_weights` gives and `set_weights` takes.
+"""Keras: `GRU`, `LSTM` and `SimpleRNN` as layers, and as the arrays of `get_weights` and `set_weights`.
 
-Gates lie `[z | r | n]` and `[i | f | g | o]`; z weighs the old state, hence the sign. The GRU exists with both resets:
-by default `reset_after=True`, with a bias (2, 3H) of two parts, which are added on the way in; on the way out the
-second holds `b_hn` alone. With `reset_after=False` its bias is (3H,). Lists of the old `CuDNNGRU` and `CuDNNLSTM`,
-whose matrices lie transposed, are known by their biases in two parts, (6H,) and (8H,).
+Gates are `[z | r | n]` and `[i | f | g | o]`. z weighs the old state, so its sign changes. The GRU has both resets: by
+default `reset_after=True` with an input and a recurrent bias (2, 3H), which are added on reading; on writing the second
+has b_hn and else zeros. With `reset_after=False` its bias is (3H,). The matrices of the old `CuDNNGRU` and `CuDNNLSTM`
+are transposed; they are recognized by the shapes of their biases, (6H,) and (8H,).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gru_jax import _arguments as arguments
-from gru_jax._stack import check_merge
+from gru_jax._stack import MERGES
 from gru_jax._types import Params
 from gru_jax.cells import Cell
 from gru_jax.cells.elman import ACTIVATIONS
@@ -33,17 +33,20 @@ KINDS = ("GRU", "LSTM", "SimpleRNN")
 
 
 def from_layer(layer: Any) -> tuple[Any, Params]:
-    """Reads a layer, which says all that the list of its weights does not.
+    """Reads a layer, with what the list of its weights does not tell: activation, reset and merge.
+
+    With `merge_mode=None` Keras returns two outputs. The `Stack` concatenates them, (..., T, 2H), and
+    `jnp.split(ys, 2, axis=-1)` returns both.
 
     Args:
-      layer: a built `GRU`, `LSTM`, `SimpleRNN` or `Bidirectional` of one, or a `Sequential` of these. Its dropout,
-        which acts in training alone, is left out; a state that `stateful` carries is `h0` of `gru_jax.unroll`.
+      layer: a built `GRU`, `LSTM`, `SimpleRNN` or `Bidirectional` of one, or a `Sequential` of these. Dropout is not
+        read. The state of a `stateful` layer is `h0` of `gru_jax.unroll`.
 
     Returns:
-      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+      A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: for another layer, or what no cell here has; the line names it.
+      ValueError, TypeError: another layer, or an option that no cell here has.
 
     Example:
       >>> layer = keras.layers.SimpleRNN(128, activation="relu", return_sequences=True)
@@ -51,9 +54,9 @@ def from_layer(layer: Any) -> tuple[Any, Params]:
       >>> cell, params = from_layer(layer)
     """
     layers = list(layer.layers) if type(layer).__name__ == "Sequential" else [layer]
-    found = [_settings(each) for each in layers]
+    found = [_settings(each, last=each is layers[-1]) for each in layers]
     if not found or not layer.get_weights():
-        raise ValueError(f"{_name(layer)}: expected a layer that is built, got no weights: call it, or its build")
+        raise ValueError(f"{_name(layer)}: expected a built layer, got no weights: call the layer or its build()")
     for each, settings in zip(layers, found, strict=True):
         if settings != found[0]:
             raise ValueError(f"{_name(each)}: expected {found[0]}, as in {_name(layers[0])}, got {settings}")
@@ -72,7 +75,7 @@ def from_weights(
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
-    merge: str = "concat",
+    merge: str | None = "concat",
     reset: str | None = None,
     activation: str | None = None,
     recurrent_activation: str | None = None,
@@ -80,20 +83,21 @@ def from_weights(
     """Reads `layer.get_weights()`, or `model.get_weights()` of a model of recurrent layers.
 
     Args:
-      weights: for every layer and direction kernel (I, G H), recurrent kernel (H, G H) and, unless use_bias=False, bias
-        (G H,), or (2, 3H) of a GRU with reset_after=True; (6H,) and (8H,) of a CuDNNGRU and CuDNNLSTM.
+      weights: kernel (I, G H), recurrent kernel (H, G H) and bias of every layer and direction, no bias with
+        use_bias=False. It is (G H,), (2, 3H) with reset_after=True, (6H,) for a CuDNNGRU, (8H,) for a CuDNNLSTM.
       num_layers: L.
       bidirectional: whether the layers are wrapped in a `Bidirectional`.
-      merge: its merge_mode, "concat", "sum", "ave" or "mul".
-      reset: for a GRU without a bias "after" (reset_after=True) or "before"; else the bias's shape says it.
-      activation: the layer's. A SimpleRNN's is needed, "tanh" or "relu", for the list does not say; None for tanh.
-      recurrent_activation: that of a GRU's or LSTM's gates; None for sigmoid, which is the only one there is here.
+      merge: its merge_mode, "concat", "sum", "ave" or "mul"; None reads as "concat", and `jnp.split(ys, 2, axis=-1)`
+        returns the two outputs of Keras.
+      reset: "after" (reset_after=True) or "before", for a GRU without a bias. Otherwise the bias's shape tells.
+      activation: "tanh" or "relu" for a SimpleRNN, whose weights do not tell; None or "tanh" for other layers.
+      recurrent_activation: None or "sigmoid", the only one that cells here have.
 
     Returns:
-      A cell, or a `Stack` where there are several layers or directions, and its parameters.
+      A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: where an array is missing, too many, or does not fit; the line names it.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype.
 
     Example:
       >>> layer = keras.layers.Bidirectional(keras.layers.GRU(128, return_sequences=True))
@@ -102,7 +106,8 @@ def from_weights(
     """
     arguments.positive_int("num_layers", num_layers)
     arguments.boolean("bidirectional", bidirectional)
-    check_merge("merge", merge)
+    merge = "concat" if merge is None else merge
+    arguments.one_of("merge", merge, MERGES)
     arguments.one_of("reset", reset, (None, "before", "after"))
     arguments.one_of("activation", activation, (None, *ACTIVATIONS))
     arguments.one_of("recurrent_activation", recurrent_activation, (None, "sigmoid"))
@@ -128,18 +133,18 @@ def from_weights(
 
 
 def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
-    """Writes parameters in the order of Keras.
+    """Writes parameters as a list for `set_weights`.
 
     Args:
-      cell: a GRU (for reset="after" a layer with reset_after=True), an LSTM, an Elman (a SimpleRNN of its activation),
-        or a `Stack` of them.
+      cell: a GRU, an LSTM, an Elman, or a `Stack` of them. The Keras GRU needs `reset_after=True` for reset="after",
+        the SimpleRNN the same activation.
       params: its parameters.
 
     Returns:
-      For every layer and direction kernel, recurrent kernel and bias, as NumPy arrays.
+      NumPy arrays: kernel (I, G H), recurrent kernel (H, G H) and bias of every layer and direction.
 
     Raises:
-      ValueError, TypeError: for another cell.
+      ValueError, TypeError: another cell, or parameters that do not match it.
 
     Example:
       >>> layer = keras.layers.GRU(128, return_sequences=True, reset_after=cell.reset == "after")
@@ -156,7 +161,7 @@ def to_weights(cell: Any, params: Params) -> list[np.ndarray]:
 
 
 class Settings(NamedTuple):
-    """What the layers of a stack have in common; None for what a layer does not have."""
+    """Options that all layers of a stack share; None for an option that a layer does not have."""
 
     kind: str
     activation: str
@@ -165,14 +170,15 @@ class Settings(NamedTuple):
     merge_mode: str | None
 
 
-def _settings(layer: Any) -> Settings:
-    """Returns a layer's settings; refuses what no cell here does."""
+def _settings(layer: Any, last: bool) -> Settings:
+    """Returns a layer's settings; raises if no cell here has them. Only the last layer may have two outputs."""
     if type(layer).__name__ == "Bidirectional":
-        check_merge(f"{_name(layer)}: merge_mode", layer.merge_mode)
+        merge = "concat" if layer.merge_mode is None and last else layer.merge_mode
+        arguments.one_of(f"{_name(layer)}: merge_mode", merge, MERGES)
         one, other = _settings_of_direction(layer.forward_layer), _settings_of_direction(layer.backward_layer, True)
         if one != other:
-            raise ValueError(f"{_name(layer)}: expected two layers that are alike, got {one} and {other}")
-        return one._replace(merge_mode=layer.merge_mode)
+            raise ValueError(f"{_name(layer)}: expected equal settings in both directions, got {one} and {other}")
+        return one._replace(merge_mode=merge)
     return _settings_of_direction(layer)
 
 
@@ -191,7 +197,7 @@ def _settings_of_direction(layer: Any, backward: bool = False) -> Settings:
     if settings["go_backwards"] is not backward:
         raise ValueError(
             f"{_name(layer)}: go_backwards: expected {backward}, got {settings['go_backwards']}: give from_weights the "
-            "layer's weights, and unroll with reverse=True, whose outputs lie in the order of the inputs"
+            "layer's weights, and unroll with reverse=True, whose outputs keep the order of the inputs"
         )
     return Settings(kind, settings["activation"], settings.get("reset_after"), settings["use_bias"], None)
 
@@ -231,11 +237,11 @@ def _read(
 
 
 def _from_cudnn(array: np.ndarray, gates: int) -> np.ndarray:
-    """Of each gate's columns (N, H) the numbers, in their order in memory, are a matrix (H, N)."""
+    """Transposes each gate: its columns (N, H) store a matrix (H, N) in row-major order."""
     H = array.shape[1] // gates
     return np.concatenate([np.reshape(gate, (H, -1)).T for gate in np.split(array, gates, axis=1)], axis=1)
 
 
 def _agree(reset: str | None, found: str, key: str) -> None:
     if reset not in (None, found):
-        raise ValueError(f'reset: expected "{found}", which the shape of {key} says, got "{reset}"')
+        raise ValueError(f'reset: expected "{found}", from the shape of {key}, got "{reset}"')

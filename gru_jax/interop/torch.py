@@ -29,6 +29,7 @@ from gru_jax.interop._arrays import (
     NamedArrays,
     as_numpy,
     flatten,
+    name_other_shards,
     prefix_errors,
     read_safetensors,
     require_package,
@@ -182,7 +183,8 @@ def from_file(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | 
     """Reads a state dict from a file. `torch.load(weights_only=True)` runs no code in it.
 
     Args:
-      path: a file of `torch.save`, or a `.safetensors` file, which is read without PyTorch.
+      path: a file of `torch.save`, or a `.safetensors` file, which is read without PyTorch. Of a checkpoint in shards
+        give the shard that has the layer.
       prefix: see `from_state_dict`; "model.rnn." also reads `rnn` of the state dict `model` in a checkpoint.
       nonlinearity: see `from_state_dict`.
 
@@ -193,7 +195,7 @@ def from_file(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | 
       ValueError, TypeError: the file is damaged, has something else than weights, or an array does not match.
     """
     if Path(path).suffix == ".safetensors":
-        with prefix_errors(path):
+        with prefix_errors(path), name_other_shards(path):
             arrays, _ = read_safetensors(path)
             return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
     with require_package("torch", "to read .pt files"):

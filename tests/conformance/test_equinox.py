@@ -72,10 +72,10 @@ def test_round_trips(name):
 def test_what_equinox_does_not_have():
     stack = gru_jax.Stack(CELLS["lstm"], 2)
     for cell, line in (
-        (CELLS["gru_before"], 'Equinox has no GRU but reset="after"'),
-        (CELLS["elman"], "Equinox has a GRUCell and an LSTMCell only"),
-        (CELLS["elman_relu"], "Equinox has a GRUCell and an LSTMCell only"),
-        (stack, "Equinox has single cells only, got 2 layers of 1 directions"),
+        (CELLS["gru_before"], 'expected reset="after", as Equinox has it'),
+        (CELLS["elman"], "expected a GRU or an LSTM, as Equinox has them"),
+        (CELLS["elman_relu"], "expected a GRU or an LSTM, as Equinox has them"),
+        (stack, "expected a single cell, as Equinox has it, got 2 layers of 1 directions"),
     ):
         with pytest.raises(ValueError, match=f"^cell: {line}"):
             to_cell(cell, draw_params(cell, I, H))

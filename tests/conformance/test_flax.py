@@ -185,9 +185,7 @@ def test_there_and_back_is_the_same_network(name, layers):
     assert_same_bits(params_read, expected)
     for source in (nnx.state(module), nnx.state(module, nnx.Param)):
         if name in TOLD:
-            with pytest.raises(
-                ValueError, match=r"^module: expected the module, for a SimpleCell's parameters do not say"
-            ):
+            with pytest.raises(ValueError, match=r"^module: expected the module of a SimpleCell, whose"):
                 from_nnx(source, merge=merge)
         else:
             assert_same_bits(from_nnx(source, merge=merge)[1], expected)
@@ -224,7 +222,7 @@ def test_nnx_modules_that_do_something_else_are_refused():
         from_nnx(nnx.Sequential(rnn, jnp.sin))
     pair = [nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)) for _ in range(2)]
     with pytest.raises(
-        ValueError, match=r'^module\.merge_fn: expected one that does merge="concat", got another function$'
+        ValueError, match=r'^module\.merge_fn: expected a function for merge="concat", got another one$'
     ):
         from_nnx(nnx.Bidirectional(*pair, merge_fn=jnp.add))
     assert from_nnx(nnx.Bidirectional(*pair, merge_fn=jnp.add), merge="sum")[0].merge == "sum"
@@ -233,7 +231,7 @@ def test_nnx_modules_that_do_something_else_are_refused():
 def test_what_flax_does_not_have():
     cell = gru_jax.GRU()
     for convert in (to_linen, to_nnx):
-        with pytest.raises(ValueError, match=r'^cell: Flax has no GRU but reset="after", got reset="before"$'):
+        with pytest.raises(ValueError, match=r'^cell: expected reset="after", as Flax has it, got reset="before"$'):
             convert(cell, draw_params(cell, I, H))
     cell = gru_jax.GRU(reset="after")
     with pytest.raises(
@@ -244,6 +242,24 @@ def test_what_flax_does_not_have():
 
 def linen_pair(merge_fn):
     return nn.Bidirectional(nn.RNN(nn.GRUCell(H)), nn.RNN(nn.GRUCell(H)), merge_fn=merge_fn)
+
+
+def test_two_outputs_are_the_halves_of_a_concatenation():
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, I)), jnp.float32)
+
+    def both(forward, backward):
+        return forward, backward
+
+    linen_module, rngs = linen_pair(both), nnx.Rngs(0)
+    outputs, variables = linen_module.init_with_output(jax.random.key(0), xs)
+    nnx_module = nnx.Bidirectional(*(nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)) for _ in range(2)), merge_fn=both)
+    for (stack, params), expected in (
+        (from_linen(variables, module=linen_module), outputs),
+        (from_nnx(nnx_module), nnx_module(xs)),
+    ):
+        ys, _ = gru_jax.unroll(stack, params, xs)
+        for half, output in zip(jnp.split(ys, 2, axis=-1), expected, strict=True):
+            assert_close(half, output, "float32", "one direction")
 
 
 RELU = nn.SimpleCell(H, activation_fn=nn.relu)
@@ -264,7 +280,7 @@ DIFFERENT = {
     "reverse": (nn.RNN(nn.GRUCell(H), reverse=True), "module.reverse: expected False, got True"),
     "maximum": (
         linen_pair(jnp.maximum),
-        'module.merge_fn: expected one that does merge="concat", got another function',
+        'module.merge_fn: expected a function for merge="concat", got another one',
     ),
     "two kinds": (
         nn.Sequential([nn.RNN(RELU), nn.RNN(nn.SimpleCell(H))]),

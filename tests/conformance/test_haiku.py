@@ -124,13 +124,13 @@ def test_a_module_alone_may_have_any_name(module):
 
 def test_what_haiku_does_not_have():
     for name, line in (
-        ("gru_after", 'Haiku has no GRU but reset="before"'),
-        ("elman", 'Haiku has no Elman network but activation="relu"'),
+        ("gru_after", 'expected reset="before", as Haiku has it'),
+        ("elman", 'expected activation="relu", as the VanillaRNN of Haiku has it'),
     ):
         with pytest.raises(ValueError, match=f"^cell: {line}"):
             to_params(CELLS[name], draw_params(CELLS[name], I, H))
     stack = gru_jax.Stack(CELLS["lstm"], bidirectional=True)
-    with pytest.raises(ValueError, match=r"^cell: Haiku has no layer of two directions"):
+    with pytest.raises(ValueError, match=r"^cell: expected one direction, as Haiku has it"):
         to_params(stack, draw_params(stack, I, H))
 
 

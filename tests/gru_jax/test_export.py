@@ -1,6 +1,7 @@
 """Weights as safetensors files, and programs that a process with nothing but JAX runs."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import gru_jax
 from gru_jax.export import load_weights, save_program, save_weights, step_program, unroll_program
 from gru_jax.interop.onnx import PeepholeLSTM
+from gru_jax.interop.torch import from_file
 from tests.conformance.agreement import assert_same_bits
 
 I, H = 3, 4
@@ -58,6 +60,25 @@ def test_double_precision(tmp_path, x64):
     assert_same_bits(load_weights(tmp_path / "w.safetensors")[1], params)
     with jax.enable_x64(False), pytest.raises(TypeError, match=r"w\.safetensors: arrays: W: expected float32 while"):
         load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_shard_of_a_checkpoint_names_the_other_shards(tmp_path):
+    files = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    names = ["head.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    for file, name in zip(files, names, strict=True):
+        save_file({name: np.ones((12, 4), np.float32)}, tmp_path / file)
+    (tmp_path / "other.index.json").write_text("[]", encoding="utf-8")
+    index = {"metadata": {}, "weight_map": dict(zip(names, files, strict=True))}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    for file, line in (
+        (files[0], "prefix: expected a prefix of a name in the state dict, got 'rnn.'"),
+        (files[2], "state_dict['rnn.'...]: weight_ih_l0: expected an array (12, I), got none; there is weight_hh_l0"),
+    ):
+        others = ", ".join(other for other in files if other != file)
+        expected = f"{tmp_path / file}: {line}; this file is one of 3 shards, see {others}"
+        for read in (load_weights, from_file):
+            with pytest.raises(ValueError, match=rf"^{re.escape(expected)}$"):
+                read(tmp_path / file, prefix="rnn.")
 
 
 def test_names_in_the_file(tmp_path):

@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "keras: reset": (
         keras({}, reset="before"),
-        'reset: expected "after", which the shape of [2] bias says, got "before"',
+        'reset: expected "after", from the shape of [2] bias, got "before"',
     ),
     "keras: activation unsaid": (
         lambda: from_weights(to_weights(ELMAN, draw_params(ELMAN, I, H))),
@@ -225,13 +225,12 @@ REFUSED = {
         "recurrent_activation: expected one of None, 'sigmoid', got 'hard_sigmoid'",
     ),
     "keras: merge": (
-        keras({}, merge=None),
-        "merge: expected one of 'concat', 'sum', 'ave', 'mul', got None: use \"concat\", and jnp.split(ys, 2, axis=-1) "
-        "for the two directions apart",
+        keras({}, merge="max"),
+        "merge: expected one of 'concat', 'sum', 'ave', 'mul', got 'max'",
     ),
     "keras: bias of a CuDNNGRU with the other reset": (
         keras({2: numbers(24)}, reset="before"),
-        'reset: expected "after", which the shape of [2] bias says, got "before"',
+        'reset: expected "after", from the shape of [2] bias, got "before"',
     ),
     "keras: no array": (keras({2: None}), "weights: [2] bias: expected an array, got NoneType"),
     "linen: no dict": (lambda: from_linen(3), "params: expected a dict of parameters, got int"),
@@ -259,7 +258,7 @@ REFUSED = {
     ),
     "linen: layers apart": (
         lambda: from_linen({f"layers_{k}": {"cell": to_linen(ELMAN, draw_params(ELMAN, I, H))} for k in (0, 2)}),
-        "params: expected recurrent layers 0, 1, 2 and nothing between them, got layers 0, 2",
+        "params: expected recurrent layers numbered 0, 1, 2 without gaps, got layers 0, 2",
     ),
     "linen: merge": (
         lambda: from_linen({}, merge="max"),
@@ -267,7 +266,7 @@ REFUSED = {
     ),
     "linen: activation unsaid": (
         lambda: from_linen(to_linen(ELMAN, draw_params(ELMAN, I, H))),
-        "module: expected the module, for a SimpleCell's parameters do not say tanh or ReLU, got none",
+        "module: expected the module of a SimpleCell, whose parameters do not tell tanh or relu, got None",
     ),
     "linen: no module": (
         lambda: from_linen(to_linen(ELMAN, draw_params(ELMAN, I, H)), module="tanh"),

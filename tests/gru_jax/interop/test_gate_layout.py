@@ -1,7 +1,9 @@
-"""The tables in the package's docstring say what the converters do: each line is read, and put to the test."""
+"""The gate layouts of other libraries, the networks that each has, and the table of converters in the documents."""
 
 import importlib
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from gru_jax._stack import MERGES
 from gru_jax.interop import equinox, flax, haiku, keras, torch
 from gru_jax.interop.onnx._node import read_node, write_weights
 
+ROOT = Path(__file__).resolve().parents[3]
 I, H = 2, 5
 CELLS = {
     "before": gru_jax.GRU(),
@@ -24,35 +27,63 @@ CELLS = {
 # W, U and b of a gate are this number; b_hn is 9.
 MARKS = {"before": "rzn", "after": "rzn", "LSTM": "ifgo", "Elman": "h", "Elman (relu)": "h"}
 B_HN = 9
+ELMAN = ("Elman", "Elman (relu)")
 
 
-def table(heading):
-    """The rows below the line that begins with `heading`, as dicts."""
-    lines = iter(gru_jax.interop.__doc__.splitlines())
-    names = next(re.split(r"\s{2,}", line.strip()) for line in lines if line.split()[:1] == [heading])
-    rows = []
-    for line in lines:
-        if not line.strip():
-            return [dict(zip(names, row, strict=True)) for row in rows]
-        rows.append(re.split(r"\s{2,}", line.strip()))
-    raise AssertionError("a table ends with an empty line")
+class Library(NamedTuple):
+    """What a library has: the order of its gates, the layout of its matrices and biases, and its networks."""
+
+    module: str
+    function: str
+    gru: str
+    lstm: str
+    z_weighs: str
+    resets: tuple[str, ...]
+    W: str
+    biases: str
+    elman: tuple[str, ...] = ("Elman", "Elman (relu)")
+    stack: bool = True
+    merges: tuple[str, ...] = tuple(MERGES)
 
 
-FUNCTIONS, LAYOUTS = table("functions"), table("library")
-LIBRARIES = ["torch", "keras", "flax.linen", "flax.nnx", "haiku", "equinox", "onnx"]
+BOTH, AFTER, BEFORE = ("before", "after"), ("after",), ("before",)
+LIBRARIES = {
+    "PyTorch": Library("torch", "to_state_dict", "rzn", "ifgo", "old", AFTER, "(G H, I)", "two", merges=("concat",)),
+    "Keras": Library("keras", "to_weights", "zrn", "ifgo", "old", BOTH, "(I, G H)", 'two for reset="after"'),
+    "linen": Library("flax", "to_linen", "rzn", "ifgo", "old", AFTER, "(I, H) a gate", "one and b_hn"),
+    "nnx": Library("flax", "to_nnx", "rzn", "ifgo", "old", AFTER, "(I, G H)", "one"),
+    "Haiku": Library(
+        "haiku",
+        "to_params",
+        "zrn",
+        "igfo",
+        "new",
+        BEFORE,
+        "(I, G H)",
+        "one, for f less 1",
+        ("Elman (relu)",),
+        merges=(),
+    ),
+    "Equinox": Library(
+        "equinox", "to_cell", "rzn", "ifgo", "old", AFTER, "(G H, I)", "one and b_hn", (), stack=False, merges=()
+    ),
+    "ONNX": Library("onnx", "to_model", "zrn", "iofg", "old", BOTH, "(D, G H, I)", "two"),
+}
+DOCUMENTS = (ROOT / "docs/interop.md", ROOT / "README.md")
 
 
-def test_there_is_a_line_for_each_converter():
-    assert len(FUNCTIONS) == len(LAYOUTS) == len(LIBRARIES)
-    for row in FUNCTIONS:
-        module, names = row["functions"].split(".", 1)
-        assert all(
-            callable(vars(importlib.import_module(f"gru_jax.interop.{module}"))[name]) for name in names.split(", ")
-        )
+def test_documented_functions_exist():
+    """Every function in the table of converters is public."""
+    document = next(path for path in DOCUMENTS if path.exists())
+    rows = re.findall(r"^\|[^|]+\| `(\w+)\.(\w+)`((?:, `\w+`)*) \|", document.read_text(encoding="utf-8"), re.MULTILINE)
+    named = {(module, name) for module, first, rest in rows for name in (first, *re.findall(r"\w+", rest))}
+    assert {(library.module, library.function) for library in LIBRARIES.values()} <= named
+    for module, name in named - {("gru_jax", "export")}:
+        assert callable(vars(importlib.import_module(f"gru_jax.interop.{module}"))[name])
 
 
 def marked(name, width=I, b_hn=B_HN):
-    """Parameters that tell where their gates go."""
+    """Returns parameters where every gate has its own number."""
     marks = np.repeat(np.arange(1, len(MARKS[name]) + 1, dtype=np.float32), H)
     W, U, b = (jnp.asarray(np.tile(marks, (rows, 1))) for rows in (width, H, 1))
     fields = [W, U, b[0]] + ([jnp.full(H, b_hn, jnp.float32)] if name == "after" else [])
@@ -61,7 +92,7 @@ def marked(name, width=I, b_hn=B_HN):
 
 
 def write(library, name, b_hn=B_HN):
-    """Writes marked parameters: the library's own form, W and U as it has them, and the parts of its bias."""
+    """Returns marked parameters in the library's form, and W, U and the biases of that form."""
     cell, params = CELLS[name], marked(name, b_hn=b_hn)
     if library == "PyTorch":
         form = torch.to_state_dict(cell, params)
@@ -97,63 +128,61 @@ def write(library, name, b_hn=B_HN):
     return form, np.asarray(W), np.asarray(U), [np.asarray(bias) for bias in biases]
 
 
-@pytest.mark.parametrize("row", LAYOUTS, ids=[row["library"] for row in LAYOUTS])
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", ["before", "after", "LSTM"])
-def test_layout(row, name):
-    library, b_hn = row["library"], 0 if row["library"] == "nnx" else B_HN
-    if name != "LSTM" and name not in row["reset"].split(", "):
+def test_gates_have_the_order_and_sign_of_the_library(library, name):
+    layout, b_hn = LIBRARIES[library], 0 if library == "nnx" else B_HN
+    if name != "LSTM" and name not in layout.resets:
         if library == "Equinox":
             pytest.importorskip("equinox", reason="needs Equinox: make test-peers")
-        with pytest.raises(
-            ValueError, match=rf'^cell: expected reset="{row["reset"]}", as \w+ has it, got reset="{name}"$'
-        ):
+        (reset,) = layout.resets
+        with pytest.raises(ValueError, match=rf'^cell: expected reset="{reset}", as \w+ has it, got reset="{name}"$'):
             write(library, name)
         return
     _, W, U, biases = write(library, name, b_hn)
-    order = row["LSTM" if name == "LSTM" else "GRU"].split()
-    signs = {"z": -1 if row["z weighs"] == "old" else 1}
+    order = layout.lstm if name == "LSTM" else layout.gru
+    signs = {"z": -1 if layout.z_weighs == "old" else 1}
     expected = np.array([signs.get(gate, 1) * (1 + MARKS[name].index(gate)) for gate in order], np.float32)
     for array, size in ((W, I), (U, H)):
-        if row["W"] == "(I, H) a gate":
+        if layout.W == "(I, H) a gate":
             wanted = np.broadcast_to(expected[:, None, None], (len(order), size, H))
         else:
-            axes = {"(G H, I)": (-1, 1), "(I, G H)": (1, -1), "(D, G H, I)": (1, -1, 1)}[row["W"]]
-            repeats = {"(G H, I)": (1, size), "(I, G H)": (size, 1), "(D, G H, I)": (1, 1, size)}[row["W"]]
+            axes = {"(G H, I)": (-1, 1), "(I, G H)": (1, -1), "(D, G H, I)": (1, -1, 1)}[layout.W]
+            repeats = {"(G H, I)": (1, size), "(I, G H)": (size, 1), "(D, G H, I)": (1, 1, size)}[layout.W]
             wanted = np.tile(np.repeat(expected, H).reshape(axes), repeats)
         np.testing.assert_array_equal(array, wanted)
-    check_biases(row["biases"], name, order, expected, biases)
+    check_biases(layout.biases, name, order, expected, biases)
 
 
 def check_biases(text, name, order, expected, biases):
     b, n = np.repeat(expected, H), np.repeat([gate == "n" for gate in order], H)
-    if "less 1 for f" in text and name == "LSTM":
+    if "for f less 1" in text and name == "LSTM":
         b = b - np.repeat([float(gate == "f") for gate in order], H).astype(np.float32)
     np.testing.assert_array_equal(biases[0], b)
     second = np.where(n, B_HN, 0) if name == "after" else np.zeros_like(b)
-    if text == "two parts" or (name == "after" and 'two parts for reset="after"' in text):
+    if text == "two" or (name == "after" and text == 'two for reset="after"'):
         assert len(biases) == 2
         np.testing.assert_array_equal(biases[1], second)
-    elif "b_hn apart" in text and name == "after":
+    elif "and b_hn" in text and name == "after":
         np.testing.assert_array_equal(biases[1], np.full(H, B_HN))
     else:
-        assert text.startswith("one")
         assert len(biases) == 1
 
 
-def test_nnx_takes_no_other_b_hn():
+def test_nnx_needs_a_b_hn_of_zeros():
     with pytest.raises(
         ValueError, match=r"^params\.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to 9"
     ):
         write("nnx", "after")
 
 
-IN_TWO_PARTS = [("PyTorch", name) for name in ("after", "LSTM", "Elman")] + [("Keras", "after")]
-IN_TWO_PARTS += [("ONNX", name) for name in CELLS]
+TWO_BIASES = [("PyTorch", name) for name in ("after", "LSTM", "Elman")] + [("Keras", "after")]
+TWO_BIASES += [("ONNX", name) for name in CELLS]
 
 
-@pytest.mark.parametrize(("library", "name"), IN_TWO_PARTS)
-def test_two_parts_are_added_but_for_b_hn(library, name):
-    """Every part of a bias gets numbers of its own; those of the second part's n are b_hn with reset="after"."""
+@pytest.mark.parametrize(("library", "name"), TWO_BIASES)
+def test_two_biases_are_added_except_for_b_hn(library, name):
+    """The n of the second bias is b_hn for reset="after"."""
     params = marked(name)
     form, _, _, biases = write(library, name)
     first, second = (
@@ -185,35 +214,24 @@ def test_two_parts_are_added_but_for_b_hn(library, name):
     np.testing.assert_array_equal(read.W, params.W)
 
 
-def to_form(library, cell, params):
-    """Calls the library's own `to_*`."""
-    package = library.partition(".")[0]
-    if package in ("equinox", "onnx"):
-        pytest.importorskip(package, reason=f"needs {package}: make test-peers")
-    (row,) = (row for row, name in zip(FUNCTIONS, LIBRARIES, strict=True) if name == library)
-    function = row["functions"].rpartition(", ")[2]
-    return vars(importlib.import_module(f"gru_jax.interop.{package}"))[function](cell, params)
-
-
-@pytest.mark.parametrize(("library", "row"), list(zip(LIBRARIES, FUNCTIONS, strict=True)), ids=LIBRARIES)
-def test_what_a_library_has(library, row):
-    """Cells, layers and directions: those in the table are written, the others are refused in one line."""
-    after = "after" in LAYOUTS[LIBRARIES.index(library)]["reset"]
-    kinds = {"GRU": "after" if after else "before"} | {kind: kind for kind in ("LSTM", "Elman", "Elman (relu)")}
-    cells = row["cells"].split(", ")
-    known = {kind: kind in cells or (kind == "Elman (relu)" and "Elman" in cells) for kind in kinds}
-    networks = [(CELLS[kinds[kind]], kinds[kind], known[kind]) for kind in kinds]
-    name = kinds["GRU"]
-    networks.append((gru_jax.Stack(CELLS[name], 2), name, row["layers"] == "yes"))
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_networks_are_written_if_the_library_has_them(name):
+    """Cells, layers and merges: others raise an error of one line."""
+    library = LIBRARIES[name]
+    if name in ("Equinox", "ONNX"):
+        pytest.importorskip(library.module, reason=f"needs {name}: make test-peers")
+    to_form = vars(importlib.import_module(f"gru_jax.interop.{library.module}"))[library.function]
+    reset = library.resets[-1]
+    networks = [(CELLS[kind], kind, kind in (reset, "LSTM", *library.elman)) for kind in (reset, "LSTM", *ELMAN)]
+    networks.append((gru_jax.Stack(CELLS[reset], 2), reset, library.stack))
     for merge in MERGES:
-        stack = gru_jax.Stack(CELLS[name], bidirectional=True, merge=merge)
-        networks.append((stack, name, row["merge"] in ("any", merge)))
-    for cell, name, expected in networks:
-        params = marked(name, b_hn=0)
+        networks.append((gru_jax.Stack(CELLS[reset], bidirectional=True, merge=merge), reset, merge in library.merges))
+    for cell, kind, expected in networks:
+        params = marked(kind, b_hn=0)
         if isinstance(cell, gru_jax.Stack):
-            params = tuple((marked(name, H if layer else I, 0),) * cell.directions for layer in range(cell.num_layers))
+            params = tuple((marked(kind, H if layer else I, 0),) * cell.directions for layer in range(cell.num_layers))
         if expected:
-            assert to_form(library, cell, params) is not None
+            assert to_form(cell, params) is not None
         else:
             with pytest.raises(ValueError, match=r"^cell: [^\n]+$"):
-                to_form(library, cell, params)
+                to_form(cell, params)

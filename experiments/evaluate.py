@@ -14,7 +14,7 @@ from absl import flags
 from experiments import tasks
 from experiments.runner import cli, devices, logging, loop
 from experiments.runner.evaluation import Evaluator
-from experiments.runner.optimizer import evaluated
+from experiments.runner.optimizer import eval_params
 from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
 from experiments.tasks.base import SPLITS, Split
@@ -42,15 +42,15 @@ def main(arguments: Sequence[str]) -> None:
         folder.record(task)
     devices.request_cpu_devices(task.batch_size, None)
     mesh = devices.make_mesh(task.batch_size)
-    run = loop.load(config, task, folder, mesh)
+    run = loop.load_run(config, task, folder, mesh)
     if run.progress.step == 0:
         raise UserError(f"{folder.path} holds no checkpoint yet")
     best = PARAMETERS.value == "best"
     if best and run.progress.best_value is None:
         raise UserError(f"{folder.path} holds no evaluated parameters yet; --parameters=latest scores the last ones")
-    params, step = (run.best, run.progress.best_step) if best else (evaluated(run.state), run.progress.step)
+    params, step = (run.best, run.progress.best_step) if best else (eval_params(run.state), run.progress.step)
     split = cast(Split, SPLIT.value)
-    metrics = Evaluator(task, run.graph, mesh)(params, split)
+    metrics = Evaluator(task, run.graphdef, mesh)(params, split)
     known = (
         ", which was trained on," if split == "train" or (split == "validation" and not task.scoring.selects) else ","
     )

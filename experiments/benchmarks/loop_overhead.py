@@ -20,12 +20,12 @@ from experiments.benchmarks.settings import Settings, Sizes
 from experiments.benchmarks.training_step import LOSS, experiment
 from experiments.runner.checkpoints import Progress
 from experiments.runner.config import TrainConfig
-from experiments.runner.devices import largest_divisor, make_mesh, spread
+from experiments.runner.devices import largest_divisor, make_mesh, shard_batch
 from experiments.runner.logging import Display
-from experiments.runner.loop import Run, Training
+from experiments.runner.loop import Run, Trainer
 from experiments.runner.optimizer import make_optimizer
 from experiments.runner.run_folder import RunFolder
-from experiments.runner.step import initial_state, place
+from experiments.runner.step import initial_state, shard_state
 
 SHAPES = (Sizes(64, 128, 96, 448), Sizes(32, 64, 32, 64))
 """The model of configs/char_lm.py, and a small one with short steps."""
@@ -49,32 +49,32 @@ def run(settings: Settings) -> list[Measurement]:
     return rows
 
 
-def make_training(sizes: Sizes, devices: int, folder: pathlib.Path) -> Training:
+def make_training(sizes: Sizes, devices: int, folder: pathlib.Path) -> Trainer:
     """Returns a new run without a last step."""
     task, config = experiment(sizes, "float32")
     config = dataclasses.replace(config, train=SETTINGS)
     mesh = make_mesh(sizes.B, devices)
     graph, state = initial_state(task, config, make_optimizer(config.optimizer, SETTINGS.steps))
-    start = Run(graph, place(state, mesh), (), Progress())
-    return Training(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), never)
+    start = Run(graph, shard_state(state, mesh), (), Progress())
+    return Trainer(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), never)
 
 
 def never() -> bool:
     return False
 
 
-def training_loop(training: Training) -> Program:
+def training_loop(training: Trainer) -> Program:
     """Steps of the training loop."""
 
     def call() -> None:
         for _ in range(BURST):
-            training.advance()
+            training.train_one_step()
         jax.block_until_ready(training.state)
 
     def outcome() -> Outcome:
         losses = []
         for _ in range(CHECKED_STEPS):
-            training.advance()
+            training.train_one_step()
             total, weight = training.pending["loss"]
             losses.append(float(total) / float(weight))
         return {"loss": np.array(losses)}
@@ -82,13 +82,13 @@ def training_loop(training: Training) -> Program:
     return Program(OURS, "float32", call, outcome, training.mesh.size, calls=BURST)
 
 
-def bare_loop(training: Training) -> Program:
+def bare_loop(training: Trainer) -> Program:
     """The compiled step of the training loop, on one batch that is already on the devices."""
     task, mesh, seed = training.task, training.mesh, training.config.seed
     # A step donates its state, so each loop starts from a copy.
     start: Any = jax.tree.map(np.array, training.state)
-    state = place(start, mesh)
-    batch = spread(task.train_batch(seed, 0), mesh)
+    state = shard_state(start, mesh)
+    batch = shard_batch(task.train_batch(seed, 0), mesh)
 
     def call() -> None:
         nonlocal state
@@ -97,9 +97,9 @@ def bare_loop(training: Training) -> Program:
         jax.block_until_ready(state)
 
     def outcome() -> Outcome:
-        losses, now = [], place(start, mesh)
+        losses, now = [], shard_state(start, mesh)
         for step in range(CHECKED_STEPS):
-            now, sums = training.train_step(now, spread(task.train_batch(seed, step), mesh))
+            now, sums = training.train_step(now, shard_batch(task.train_batch(seed, step), mesh))
             losses.append(float(sums["loss"][0]) / float(sums["loss"][1]))
         return {"loss": np.array(losses)}
 

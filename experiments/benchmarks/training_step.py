@@ -18,9 +18,9 @@ from experiments.benchmarks.harness import Candidate, Measurement, Outcome, Prog
 from experiments.benchmarks.libraries import AUTOCAST, OURS, TORCH, torch_device
 from experiments.benchmarks.settings import Precision, Settings, Sizes
 from experiments.runner.config import ExperimentConfig, OptimizerConfig, TrainConfig
-from experiments.runner.devices import available_cores, largest_divisor, make_mesh, replicate, spread
+from experiments.runner.devices import available_cores, largest_divisor, make_mesh, replicate, shard_batch
 from experiments.runner.optimizer import learning_rate, make_optimizer
-from experiments.runner.step import TrainState, initial_state, make_train_step, model_parts
+from experiments.runner.step import TrainState, initial_state, make_train_step, split_model
 from experiments.tasks.base import SPLITS
 from experiments.tasks.text.char_lm import CharLM, CharLMConfig
 from experiments.tasks.text.model import LanguageModelConfig
@@ -92,11 +92,11 @@ def our_program(sizes: Sizes, precision: Precision, devices: int) -> Program:
     mesh = make_mesh(sizes.B, devices)
     schedule = learning_rate(config.optimizer, config.train.steps)
     step: Any = make_train_step(task, graph, optimizer, schedule, mesh, config.seed)
-    batch = spread(task.train_batch(0, 0), mesh)
+    batch = shard_batch(task.train_batch(0, 0), mesh)
 
     def fresh() -> TrainState:
         rest: TrainState = replicate(start._replace(carry=()), mesh)
-        return rest._replace(carry=spread(start.carry, mesh))
+        return rest._replace(carry=shard_batch(start.carry, mesh))
 
     state = fresh()
     begin = time.perf_counter()
@@ -127,7 +127,7 @@ def losses_of(step: Callable[[], float]) -> Outcome:
 def torch_inputs(sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns the initial weights of our model under PyTorch's names, and the batch."""
     task, config = experiment(sizes, "float32")
-    model: Any = nnx.merge(*model_parts(task, config))
+    model: Any = nnx.merge(*split_model(task, config))
     gru = {
         f"gru.{name}": array
         for name, array in to_state_dict(model.recurrent.cell, model.recurrent.parameters()).items()

@@ -1,11 +1,11 @@
-"""The devices that a run is spread over: one mesh, with the axes `data` and `model`.
+"""The device mesh of a run, with the axes `data` and `model`, and the sharding of arrays over it.
 
-Along `data` lie the rows of a batch; parameters are the same all along it. Along `model`, which has one device unless
-asked for more, wide matrices are cut: their hidden or vocabulary dimension. Arrays are global: the same program serves
-one process and several, each of which reads and holds what belongs on its own devices.
+The rows of a batch are sharded over `data`, where parameters are replicated. Wide matrices are sharded over `model`,
+which has one device by default: along their hidden or vocabulary dimension. Arrays are global, so one program serves
+one process or several. Each process reads and holds only the shards of its own devices.
 
-On a CPU there is one JAX device a core: a loop's elementwise work runs on one core of a device, so that two devices
-with half the batch each are faster than one with all of it.
+On a CPU there is one JAX device per core. The elementwise work of a loop runs on one core per device, so two devices
+with half the batch each are faster than one device with the whole batch.
 """
 
 import collections
@@ -21,16 +21,21 @@ from jax.sharding import PartitionSpec as P
 from experiments.schema import UserError
 
 DATA, MODEL = "data", "model"
-"""The mesh axes: over the one a batch's rows are spread, over the other wide matrices are cut."""
+"""The mesh axes: batch rows are sharded over the first, wide matrices over the second."""
 
-NARROWEST = 64
-"""The least that a device gets of a dimension that is cut: narrower pieces are not worth the talk between devices."""
+MIN_SHARD_SIZE = 64
+"""The smallest shard of a matrix dimension. Smaller shards cost more in communication than they save."""
 
 
 def request_cpu_devices(batch_size: int, count: int | None, model_parallel: int = 1) -> None:
-    """Has JAX make CPU devices: `count`, else the most cores that divide the batch. For accelerators it does nothing.
+    """Sets the number of JAX devices on a CPU; accelerators are not affected.
 
-    Must run before JAX starts its backend, so first thing in a program. See `make_mesh` for `model_parallel`.
+    Must be called before JAX initializes its backend.
+
+    Args:
+      batch_size: rows of a training batch.
+      count: number of devices. If None, the largest number of cores that divides the batch.
+      model_parallel: as in `make_mesh`.
     """
     if count is None:
         count = model_parallel * largest_divisor(batch_size, max(1, available_cores() // model_parallel))
@@ -38,26 +43,26 @@ def request_cpu_devices(batch_size: int, count: int | None, model_parallel: int 
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of `number` that is at most `most`."""
+    """Returns the largest divisor of `number` that is at most `most`."""
     return max(n for n in range(1, most + 1) if number % n == 0)
 
 
 def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1, accumulate: int = 1) -> Mesh:
-    """Lays devices out, of each process the same number.
+    """Returns a mesh with the same number of devices of each process.
 
     Args:
-      batch_size: rows of a training batch, those of all processes together.
-      count: devices of each process; None for as many of those present as divide the batch.
-      model_parallel: over how many devices wide matrices are cut; it divides `count`.
-      accumulate: in how many parts, one after the other, a batch is read.
+      batch_size: rows of a training batch, over all processes.
+      count: devices per process. If None, the largest number of available devices that divides the batch.
+      model_parallel: size of the axis `model`; it divides `count`.
+      accumulate: number of parts in which each device reads its rows.
 
     Raises:
-      UserError: fewer devices than asked for, or a number that does not divide the batch.
+      UserError: there are fewer devices, or `count` does not divide the batch.
     """
     of_process: dict[int, list[Any]] = collections.defaultdict(list)
     for device in jax.devices():
@@ -87,46 +92,46 @@ def make_mesh(batch_size: int, count: int | None = None, model_parallel: int = 1
     return Mesh(chosen.reshape(-1, model_parallel), (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def divided(rows: int, mesh: Mesh) -> bool:
-    """Whether so many rows can be spread over the mesh."""
+def is_divisible(rows: int, mesh: Mesh) -> bool:
+    """Returns whether a batch of that many rows can be sharded over the mesh."""
     return rows % mesh.shape[DATA] == 0
 
 
-def spread(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays on the mesh, cut along their first axis."""
+def shard_batch(tree: Any, mesh: Mesh) -> Any:
+    """Puts arrays on the mesh, sharded along their first axis."""
     return _put(tree, NamedSharding(mesh, P(DATA)))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays on the mesh, whole on every device."""
+    """Puts arrays on the mesh, replicated on every device."""
     return _put(tree, NamedSharding(mesh, P()))
 
 
-def lay_out(tree: Any, mesh: Mesh) -> Any:
-    """Puts parameters, or what has their shapes, on the mesh: wide matrices cut over `model`, all else whole."""
-    return jax.tree.map(lambda array: _put(array, NamedSharding(mesh, cut(array.shape, mesh))), tree)
+def shard_params(tree: Any, mesh: Mesh) -> Any:
+    """Puts parameters on the mesh: wide matrices are sharded over `model`, all other arrays replicated."""
+    return jax.tree.map(lambda array: _put(array, NamedSharding(mesh, partition_spec(array.shape, mesh))), tree)
 
 
-def cut(shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Returns where an array of parameters is cut: the longest dimension of a matrix, if it is wide enough."""
+def partition_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Returns the spec of a parameter array: the longest dimension of a matrix, if wide enough, is sharded."""
     count = mesh.shape[MODEL]
-    wide = [axis for axis, size in enumerate(shape) if size % count == 0 and size // count >= NARROWEST]
+    wide = [axis for axis, size in enumerate(shape) if size % count == 0 and size // count >= MIN_SHARD_SIZE]
     if count == 1 or len(shape) < 2 or not wide:
         return P()
     longest = max(wide, key=lambda axis: (shape[axis], axis))
     return P(*(MODEL if axis == longest else None for axis in range(longest + 1)))
 
 
-def read_rows(read: Callable[[slice], dict[str, np.ndarray]], batch_size: int, mesh: Mesh) -> Any:
-    """Puts a batch on the mesh, cut along its first axis; each process reads the rows of its own devices alone.
+def load_batch(read: Callable[[slice], dict[str, np.ndarray]], batch_size: int, mesh: Mesh) -> Any:
+    """Puts a batch on the mesh, sharded along its first axis. Each process reads only the rows of its own devices.
 
     Args:
-      read: returns some rows of the batch.
+      read: returns a slice of the batch's rows.
       batch_size: rows of the whole batch.
       mesh: from `make_mesh`.
     """
     if jax.process_count() == 1:
-        return spread(read(slice(0, batch_size)), mesh)
+        return shard_batch(read(slice(0, batch_size)), mesh)
     sharding = NamedSharding(mesh, P(DATA))
 
     def bounds(index: Any) -> tuple[int, int]:
@@ -146,8 +151,8 @@ def read_rows(read: Callable[[slice], dict[str, np.ndarray]], batch_size: int, m
     return jax.tree.map(put, read(slice(first, last)))
 
 
-def whole(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays of the mesh on one device of this process, whole, wherever their pieces lie."""
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """Gathers sharded arrays of the mesh on one device of this process."""
     if jax.process_count() == 1:
         return jax.device_put(tree, mesh.devices.flat[0])
     gathered = jax.jit(_same, out_shardings=NamedSharding(mesh, P()))(tree)
@@ -159,7 +164,7 @@ def _same(tree: Any) -> Any:
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays that every process holds; each process puts what belongs on its own devices."""
+    """Puts arrays that every process holds on the devices of a sharding."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 

@@ -1,9 +1,10 @@
 """The training loop: steps, rows of metrics, validation, checkpoints, early stopping.
 
-What a run does depends on its configuration alone. Stopped at any moment and started again, it goes on from its last
-checkpoint and writes the rows, and ends with the numbers, that it would have had.
+`load_run` reads the newest checkpoint of a run folder, `train` continues from it. A run depends on its configuration
+alone: stopped at any moment and restarted, it writes the rows and ends with the numbers of an uninterrupted run.
 
-What is known of a step whose loss or gradient is not finite: enough to repeat it alone.
+A step whose loss or gradient is not finite stops the run with a `NonFiniteError`, or is skipped. The diagnosis in
+nonfinite.json is enough to repeat that step alone.
 """
 
 import dataclasses
@@ -24,49 +25,47 @@ from experiments.runner.checkpoints import Checkpoints, Progress
 from experiments.runner.config import ExperimentConfig, TrainConfig
 from experiments.runner.evaluation import EvaluationStopped, Evaluator, add_sums
 from experiments.runner.logging import Display, MetricsFile
-from experiments.runner.optimizer import evaluated, learning_rate, make_optimizer
+from experiments.runner.optimizer import eval_params, learning_rate, make_optimizer
 from experiments.runner.run_folder import RunFolder
-from experiments.runner.step import TrainState, initial_state, make_train_step, place
+from experiments.runner.step import TrainState, initial_state, make_train_step, shard_state
 from experiments.schema import UserError
-from experiments.tasks.base import Batch, Sums, Task
+from experiments.tasks.base import Batch, Task
 
 RowWriter = Callable[[int, str, Mapping[str, float]], None]
-"""Takes a row of metrics: its step, its split and its values."""
+"""Writes a row of metrics, given its step, split and values."""
+
+
+class NonFiniteError(UserError):
+    """The loss or the gradient is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run, ready to go on from where it stands.
+    """The state of a run between two calls of `train`.
 
     Attributes:
-      graph: the model's, which `nnx.merge` joins with parameters.
+      graphdef: the model's graphdef, which `nnx.merge` combines with parameters.
       state: the training state.
       best: the parameters with the best validation metric so far.
-      progress: beside them.
+      progress: what a checkpoint holds beside the arrays.
     """
 
-    graph: Any
+    graphdef: Any
     state: TrainState
     best: Any
     progress: Progress
 
 
-def load(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) -> Run:
-    """Returns the run in `folder` as its newest usable checkpoint has it, or at its beginning."""
-    graph, state = initial_state(task, config, make_optimizer(config.optimizer, config.train.steps))
-    state = place(state, mesh)
+def load_run(config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh) -> Run:
+    """Restores the run in a folder from its newest intact checkpoint, or initializes it if there is none."""
+    graphdef, state = initial_state(task, config, make_optimizer(config.optimizer, config.train.steps))
+    state = shard_state(state, mesh)
     best = copy(state.params)
     restored = Checkpoints(folder.checkpoints).restore({"state": state, "best": best})
     if restored is None:
-        return Run(graph, state, best, Progress())
+        return Run(graphdef, state, best, Progress())
     arrays, progress = restored
-    return Run(graph, arrays["state"], arrays["best"], progress)
-
-
-def moved(run: Run, mesh: Mesh) -> Run:
-    """Returns a run with its arrays on another mesh."""
-    state, best = jax.device_get((run.state, run.best))
-    return dataclasses.replace(run, state=place(state, mesh), best=devices.lay_out(best, mesh))
+    return Run(graphdef, arrays["state"], arrays["best"], progress)
 
 
 def train(
@@ -79,39 +78,39 @@ def train(
     writers: Sequence[RowWriter] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Trains from where `run` stands to the end, or until asked to stop.
+    """Trains until the run is finished or `stop` returns True.
 
     Args:
-      config: the whole experiment's.
-      task: made from it.
-      folder: where metrics and checkpoints go.
-      run: from `load`; its state's arrays are consumed.
+      config: the whole configuration.
+      task: the task of `config`.
+      folder: the run folder, for metrics and checkpoints.
+      run: from `load_run`. The arrays of its state are donated.
       mesh: from `devices.make_mesh`.
       display: shows rows and progress.
-      writers: are given every row that is written to the metrics file.
-      stop: asked after every step and between the batches of an evaluation; once it says so, a checkpoint is written,
-        and training ends with `progress.finished` false.
+      writers: are called with each row of the metrics file.
+      stop: is called after each step and between the batches of an evaluation. Once it returns True, a checkpoint is
+        written, and training ends with `progress.finished` false.
 
     Returns:
-      the run as it ended; its last checkpoint holds the same.
+      The run at its end, as its last checkpoint holds it.
 
     Raises:
-      NonFiniteError: the loss or the gradient is not finite, and is not to be skipped. The last checkpoint stays as it
-        is; the diagnosis is in the folder.
+      NonFiniteError: the loss or the gradient is not finite and the step may not be skipped. The last checkpoint is
+        kept, and the diagnosis is in the folder.
     """
-    training = Training(config, task, folder, run, mesh, display, writers, stop)
+    trainer = Trainer(config, task, folder, run, mesh, display, writers, stop)
     try:
-        if training.progress.due:
-            training.mark(logs=False, evaluates=True, saves=True)
-        while not training.progress.finished and not training.stopped:
-            training.advance()
+        if trainer.progress.due:
+            trainer.log_eval_save(log=False, evaluate=True, save=True)
+        while not trainer.progress.finished and not trainer.stopped:
+            trainer.train_one_step()
     finally:
-        training.metrics_file.close()
-    return Run(run.graph, training.state, training.best, training.progress)
+        trainer.metrics_file.close()
+    return Run(run.graphdef, trainer.state, trainer.best, trainer.progress)
 
 
-class Training:
-    """One run while it is being trained; `train` says what it takes."""
+class Trainer:
+    """The loop of `train`, which describes the arguments."""
 
     def __init__(
         self,
@@ -127,89 +126,85 @@ class Training:
         self.config, self.task, self.folder, self.mesh = config, task, folder, mesh
         self.display, self.writers, self.stop = display, writers, stop
         self.state, self.best, self.progress = run.state, run.best, run.progress
-        settings, optimizer = config.train, make_optimizer(config.optimizer, config.train.steps)
-        schedule = learning_rate(config.optimizer, settings.steps)
-        self.train_step = make_train_step(task, run.graph, optimizer, schedule, mesh, config.seed, settings.accumulate)
-        self.evaluator = Evaluator(task, run.graph, mesh, stop)
+        optimizer = make_optimizer(config.optimizer, config.train.steps)
+        schedule = learning_rate(config.optimizer, config.train.steps)
+        self.train_step = make_train_step(
+            task, run.graphdef, optimizer, schedule, mesh, config.seed, config.train.accumulate
+        )
+        self.evaluator = Evaluator(task, run.graphdef, mesh, stop)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.metrics_file = MetricsFile(folder.metrics, run.progress.step)
         self.started = time.monotonic() - run.progress.seconds
         self.step = run.progress.step
         self.stopped = False
-        self.pending: Any = None
+        self.pending: Any = None  # the sums of the last step, still on the devices
         self.last_finite: dict[str, float] = {}
 
-    def advance(self) -> None:
-        """Takes one step, and does what is to be done after it."""
+    def train_one_step(self) -> None:
+        """Dispatches a step, fetches the metrics of the step before, then logs, evaluates and saves if due."""
 
         def read(rows: slice) -> Batch:
             return self.task.train_rows(self.config.seed, self.step, rows)
 
-        batch = devices.read_rows(read, self.task.batch_size, self.mesh)
+        batch = devices.load_batch(read, self.task.batch_size, self.mesh)
         self.state, sums = self.train_step(self.state, batch)
-        self.took(sums)
-
-    def took(self, sums: Sums) -> None:
-        """Takes note of a step that was sent to the devices, and does what is to be done after it."""
-        self.collect()
+        self.fetch_metrics()
         self.step += 1
         self.pending = sums
-        logs, evaluates, saves = self.due(self.step)
-        self.stopped = self.stop()
-        saves = saves or self.stopped
-        if logs or evaluates or saves:
-            self.collect()
-            self.progress = dataclasses.replace(self.progress, step=self.step)
-            self.mark(logs, evaluates, saves)
-
-    def due(self, step: int) -> tuple[bool, bool, bool]:
-        """Says whether a row, an evaluation, a checkpoint belong to the end of a step (from 1)."""
         settings = self.config.train
         everies = (settings.log_every, settings.eval_every, settings.checkpoint_every)
-        logs, evaluates, saves = (step == settings.steps or step % every == 0 for every in everies)
-        return logs, evaluates, saves
+        log, evaluate, save = (self.step == settings.steps or self.step % every == 0 for every in everies)
+        self.stopped = self.stop()
+        if log or evaluate or save or self.stopped:
+            self.fetch_metrics()
+            self.progress = dataclasses.replace(self.progress, step=self.step)
+            self.log_eval_save(log, evaluate, save or self.stopped)
 
-    def collect(self) -> None:
-        """Takes in the sums of the pending step, which the devices finished while the next one was being sent."""
+    def fetch_metrics(self) -> None:
+        """Fetches the sums of the pending step. The devices computed them while the next step was dispatched."""
         if self.pending is None:
             return
         fetched, self.pending = jax.device_get(self.pending), None
-        broken = fetched.pop("nonfinite")[0]
+        nonfinite = fetched.pop("nonfinite")[0]
         values = {name: float(fetched[name][0] / fetched[name][1]) for name in ("loss", "grad_norm", "learning_rate")}
         self.display.advance(self.step, values["loss"])
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             self.last_finite = {"step": self.step, **values}
             sums = add_sums(self.progress.sums, fetched)
             self.progress = dataclasses.replace(self.progress, sums=sums, skipped_in_a_row=0)
-            return
+        else:
+            self.skip_or_raise(values["loss"], values["grad_norm"], nonfinite)
+
+    def skip_or_raise(self, loss: float, grad_norm: float, nonfinite: np.ndarray) -> None:
+        """Counts a step that is not finite. Raises `NonFiniteError` if it may not be skipped."""
         skipped, in_a_row = self.progress.skipped + 1, self.progress.skipped_in_a_row + 1
         self.progress = dataclasses.replace(self.progress, skipped=skipped, skipped_in_a_row=in_a_row)
         settings = self.config.train
         if settings.on_nonfinite == "skip" and in_a_row < settings.nonfinite_limit:
-            self.display.line(f"step {self.step}: loss {values['loss']}, gradient norm {values['grad_norm']}: skipped")
+            self.display.line(f"step {self.step}: loss {loss}, gradient norm {grad_norm}: skipped")
             return
-        fault = Fault(self.step, values["loss"], values["grad_norm"], broken, in_a_row, self.last_finite)
-        write_diagnosis(self.folder.nonfinite, fault, self.task, self.config.seed, self.state.params)
+        step = NonFiniteStep(self.step, loss, grad_norm, nonfinite, in_a_row, self.last_finite)
+        write_diagnosis(self.folder.nonfinite, step, self.task, self.config.seed, self.state.params)
         raise NonFiniteError(
-            f"{fault.line(settings.on_nonfinite)}; the last checkpoint is unharmed, see {self.folder.nonfinite}"
+            f"{step.describe(settings.on_nonfinite)}; the last checkpoint is kept, see {self.folder.nonfinite}"
         )
 
-    def mark(self, logs: bool, evaluates: bool, saves: bool) -> None:
-        """Writes rows, evaluates, judges and saves after a step, whose sums are in."""
-        if logs:
-            self.write("train", self.training_row())
+    def log_eval_save(self, log: bool, evaluate: bool, save: bool) -> None:
+        """Writes a row, evaluates and saves a checkpoint after a step whose metrics are fetched."""
+        if log:
+            self.write_row("train", self.training_row())
             self.progress = dataclasses.replace(self.progress, sums={})
-        if evaluates:
+        if evaluate:
             self.evaluate()
         finished = self.progress.finished or (self.step == self.config.train.steps and not self.progress.due)
-        if saves or finished or self.progress.due:
+        if save or finished or self.progress.due:
             seconds = time.monotonic() - self.started
             self.progress = dataclasses.replace(self.progress, finished=finished, seconds=seconds)
             self.metrics_file.flush()
             self.checkpoints.save({"state": self.state, "best": self.best}, self.progress)
 
     def training_row(self) -> dict[str, float]:
-        """Returns the means since the last such row, over the steps whose update was made."""
+        """Returns the means since the last row, over the steps that were not skipped."""
         sums, skipped = self.progress.sums, self.progress.skipped
         row: dict[str, float] = {"skipped": skipped} if skipped else {}
         if not sums:
@@ -221,8 +216,8 @@ class Training:
         )
 
     def evaluate(self) -> None:
-        """Scores the parameters on the validation split; an evaluation that is stopped is due at the next start."""
-        params = evaluated(self.state)
+        """Scores the parameters on the validation split. An evaluation that is stopped is due at the next start."""
+        params = eval_params(self.state)
         try:
             row = self.evaluator(params, "validation")
         except EvaluationStopped:
@@ -230,13 +225,13 @@ class Training:
             self.progress = dataclasses.replace(self.progress, due=True)
             return
         self.progress = dataclasses.replace(self.progress, due=False)
-        self.write("validation", row)
-        self.progress = judged(self.progress, row[self.task.scoring.metric], self.task, self.config.train)
+        self.write_row("validation", row)
+        self.progress = update_best(self.progress, row[self.task.scoring.metric], self.task, self.config.train)
         if self.progress.best_step == self.step:
             self.best = copy(params)
 
-    def write(self, split: str, row: Mapping[str, float]) -> None:
-        """Writes one row of metrics, and shows it."""
+    def write_row(self, split: str, row: Mapping[str, float]) -> None:
+        """Writes one row of metrics to the metrics file, the display and all writers."""
         self.metrics_file.write(self.step, split, row)
         self.display.row(self.step, split, row)
         for writer in self.writers:
@@ -245,95 +240,92 @@ class Training:
 
 @jax.jit
 def copy(tree: Any) -> Any:
-    """Copies arrays, so that they outlive a step that consumes the originals."""
+    """Copies arrays, so that they outlive a step that donates the originals."""
     return jax.tree.map(jnp.copy, tree)
 
 
-def judged(progress: Progress, value: float, task: Task, settings: TrainConfig) -> Progress:
-    """Returns the progress after an evaluation that gave `value`: a new best, or one more without."""
+def update_best(progress: Progress, value: float, task: Task, settings: TrainConfig) -> Progress:
+    """Returns the progress after an evaluation: a new best value, or one more evaluation without improvement."""
 
-    def passes(mark: float) -> bool:
-        return value < mark if task.scoring.mode == "min" else value > mark
+    def improves(on: float) -> bool:
+        return value < on if task.scoring.mode == "min" else value > on
 
     best, goal = progress.best_value, settings.goal
-    better = best is None or not task.scoring.selects or passes(best)
-    reached = goal is not None and (value == goal or passes(goal))
+    better = best is None or not task.scoring.selects or improves(best)
+    reached = goal is not None and (value == goal or improves(goal))
     if better and math.isfinite(value):
         return dataclasses.replace(progress, best_value=value, best_step=progress.step, stale=0, finished=reached)
     stale = progress.stale + 1
     return dataclasses.replace(progress, stale=stale, finished=reached or 0 < settings.patience <= stale)
 
 
-class NonFiniteError(UserError):
-    """Loss or gradient is no longer a number; the message is one line."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """
+class NonFiniteStep:
+    """A training step whose loss or gradient is not finite.
+
     Attributes:
-      step: from 1; its batch is `task.train_batch(seed, step - 1)`.
-      loss: the batch's.
-      grad_norm: before clipping.
-      broken: for each array of parameters, in the order of `jax.tree.leaves`, whether its gradient is not finite.
-      in_a_row: how many such steps there have been one after the other.
-      last_finite: step, loss, gradient norm and learning rate of the last step before that were finite; empty where
-        there was none since the start.
+      step: number of the step, from 1. Its batch is `task.train_batch(seed, step - 1)`.
+      loss: mean loss of the batch.
+      grad_norm: global norm of the gradient before clipping.
+      nonfinite: 1 for each parameter array whose gradient is not finite, in the order of `jax.tree.leaves`.
+      in_a_row: number of such steps in a row.
+      last_finite: step, loss, gradient norm and learning rate of the last finite step since the start; empty if there
+        was none.
     """
 
     step: int
     loss: float
     grad_norm: float
-    broken: np.ndarray
+    nonfinite: np.ndarray
     in_a_row: int
     last_finite: Mapping[str, float]
 
-    def line(self, on_nonfinite: Literal["stop", "skip"]) -> str:
-        """Says in one line what stopped training."""
+    def describe(self, on_nonfinite: Literal["stop", "skip"]) -> str:
+        """Returns in one line why training stopped."""
         what = "loss" if not np.isfinite(self.loss) else "gradient norm"
         value = self.loss if what == "loss" else self.grad_norm
         if on_nonfinite == "skip":
             return f"step {self.step}: the {what} is {value}, and {self.in_a_row} steps in a row were not finite"
-        advice = "--config.train.on_nonfinite=skip goes on without such steps"
+        advice = "--config.train.on_nonfinite=skip skips such steps"
         return f"step {self.step}: the {what} is {value}; training stopped ({advice})"
 
 
-def write_diagnosis(path: pathlib.Path, fault: Fault, task: Task, seed: int, params: Any) -> None:
-    """Writes what there is to know, as JSON.
+def write_diagnosis(path: pathlib.Path, step: NonFiniteStep, task: Task, seed: int, params: Any) -> None:
+    """Writes the diagnosis of a step as JSON.
 
     Args:
       path: the file.
-      fault: what was seen.
-      task: whose batch it was.
-      seed: the experiment's.
-      params: a pytree, for the names of the arrays.
+      step: the step.
+      task: makes the batch again.
+      seed: the seed of the run.
+      params: the parameters, for the names of the arrays.
     """
-    batch = task.train_batch(seed, fault.step - 1)
-    indices = task.batch_indices(seed, fault.step - 1)
+    batch = task.train_batch(seed, step.step - 1)
+    indices = task.batch_indices(seed, step.step - 1)
     rows = {name: np.flatnonzero(~_finite_rows(array)).tolist() for name, array in batch.items()}
-    named = zip(jax.tree_util.tree_leaves_with_path(params), fault.broken, strict=True)
+    named = zip(jax.tree_util.tree_leaves_with_path(params), step.nonfinite, strict=True)
     files.write_json(
         path,
         {
-            "step": fault.step,
-            "loss": str(fault.loss),
-            "grad_norm": str(fault.grad_norm),
-            "steps_in_a_row": fault.in_a_row,
+            "step": step.step,
+            "loss": str(step.loss),
+            "grad_norm": str(step.grad_norm),
+            "steps_in_a_row": step.in_a_row,
             "parameters_with_nonfinite_gradient": [
                 jax.tree_util.keystr(place, simple=True, separator=".") for (place, _), flag in named if flag
             ],
             "batch": {
-                "repeat_with": f"task.train_batch({seed}, {fault.step - 1})",
+                "repeat_with": f"task.train_batch({seed}, {step.step - 1})",
                 "indices": None if indices is None else indices.tolist(),
                 "rows_with_nonfinite_values": {name: found for name, found in rows.items() if found},
             },
-            "last_finite": dict(fault.last_finite) or None,
+            "last_finite": dict(step.last_finite) or None,
         },
     )
 
 
 def _finite_rows(array: np.ndarray) -> np.ndarray:
-    """Whether each row of an array holds finite values alone: (B,)."""
+    """Returns whether each row of an array (B, ...) is finite: (B,) bool."""
     if not np.issubdtype(array.dtype, np.floating):
         return np.ones(len(array), bool)
     return np.asarray(np.isfinite(array.reshape(len(array), -1)).all(axis=1))

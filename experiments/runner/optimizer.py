@@ -1,9 +1,7 @@
-"""Gradients to updates, by name: optax's rules, schedules, clipping, weight decay and averages.
+"""The optimizer of a configuration: optax's rules, schedules, clipping and weight decay, and parameter averaging.
 
-A moving average of the parameters along training, which is then what is evaluated and kept.
-
-Parameters at a high learning rate go round the place that they were to find; their average lies nearer to it. It is
-kept beside the optimizer's own state, so that checkpoints hold it and nothing else need know of it.
+At a high learning rate, parameters oscillate around a minimum, and their moving average is nearer to it. The average is
+part of the optimizer's state, so checkpoints hold it. If there is one, it is evaluated in place of the parameters.
 
 Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """
@@ -19,7 +17,7 @@ from experiments.runner.step import TrainState
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Returns the schedule: step (from 0) -> learning rate."""
+    """Returns the learning rate as a function of the step, from 0."""
     peak, final = config.learning_rate, config.learning_rate * config.final_fraction
     if config.schedule == "warmup_cosine":
         return optax.warmup_cosine_decay_schedule(
@@ -35,7 +33,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the chain: clip the global norm, apply the rule, scale by the learning rate, average the result."""
+    """Returns the optax chain: clipping by global norm, the rule, the learning rate, the parameter average."""
     rules = {
         "adam": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
         "adamw": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
@@ -43,23 +41,24 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         "sgd": optax.trace(config.momentum) if config.momentum else optax.identity(),
     }
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    decay = [optax.add_decayed_weights(config.weight_decay, mask=matrices)] if config.weight_decay else []
+    decay = [optax.add_decayed_weights(config.weight_decay, mask=matrix_mask)] if config.weight_decay else []
     rule = [rules[config.name]]
     body = rule + decay if config.name == "adamw" else decay + rule
     average = [average_parameters(config.average)] if config.average else []
     return optax.chain(*clip, *body, optax.scale_by_learning_rate(learning_rate(config, steps)), *average)
 
 
-def matrices(params):
-    """True for each array that is a matrix: weights decay, biases do not."""
+def matrix_mask(params: Any) -> Any:
+    """Returns True for each array that is a matrix, since weights decay and biases do not."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
 class ParameterAverageState(NamedTuple):
-    """
+    """The state of `average_parameters`.
+
     Attributes:
-      updates: () int32, how many there were.
-      parameter_average: the moving average.
+      updates: () int32, number of updates.
+      parameter_average: the moving average of the parameters.
     """
 
     updates: Any
@@ -67,10 +66,10 @@ class ParameterAverageState(NamedTuple):
 
 
 def average_parameters(decay: float) -> optax.GradientTransformation:
-    """Returns the last link of a chain: passes updates on, and averages the parameters that they lead to.
+    """Averages the updated parameters, and returns the updates unchanged. It is the last transformation of a chain.
 
-    After update t (from 1), average_t = d_t average_(t-1) + (1 - d_t) params_t, where d_t is the lesser of `decay` and
-    t / (9 + t), so that the parameters' first, random values are soon forgotten.
+    After update t (from 1), average_t = d_t average_(t-1) + (1 - d_t) params_t with d_t = min(decay, t / (9 + t)), so
+    the random initial parameters are soon forgotten.
     """
 
     def init(params: Any) -> ParameterAverageState:
@@ -85,6 +84,6 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def evaluated(state: TrainState) -> Any:
-    """Returns the parameters that stand for a training state: their average where one is kept, else themselves."""
+def eval_params(state: TrainState) -> Any:
+    """Returns the parameters to evaluate: their moving average if there is one, else the parameters themselves."""
     return optax.tree.get(state.opt_state, "parameter_average", state.params)

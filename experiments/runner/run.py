@@ -1,9 +1,10 @@
-"""A whole run: its first line, its training, its test score, and the files that it leaves.
+"""A whole run: `prepare` checks that it fits the devices, `run` trains, tests and writes its files.
 
-A trained run, as the commands that use its model load it.
+`load_trained` loads the model of a finished run for the commands that use it.
 """
 
 import contextlib
+import os
 import pathlib
 from typing import Any
 
@@ -17,28 +18,50 @@ from experiments.runner.config import ExperimentConfig
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.interruption import Interruption
 from experiments.runner.logging import Display, EventFiles, read_rows
-from experiments.runner.memory import refuse_too_large
 from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import parameter_count
-from experiments.schema import UserError
+from experiments.schema import UserError, require
 from experiments.tasks.base import Task
+
+COPIES = 4
+"""Arrays per parameter in training: the parameter, its gradient and the optimizer's two moments."""
 
 
 def prepare(config: ExperimentConfig, task: Task, device_count: int | None, model_parallel: int = 1) -> Mesh:
-    """Lays out the devices of a run; what cannot be is refused here, before the run claims a folder.
+    """Returns the device mesh of a run, after checking that the model fits into its memory.
 
     Args:
-      config: the whole experiment's.
-      task: made from it.
-      device_count: how many devices to use; None for as many as divide the batch.
-      model_parallel: over how many devices wide matrices are cut.
+      config: the whole configuration.
+      task: the task of `config`.
+      device_count: number of devices. If None, the largest number that divides the batch.
+      model_parallel: number of devices over which wide matrices are sharded.
 
     Raises:
-      UserError: there are no such devices; the task has no such model, or it is more than their memory.
+      UserError: there are fewer devices, or the model cannot be built or does not fit into their memory.
     """
     mesh = devices.make_mesh(task.batch_size, device_count, model_parallel, config.train.accumulate)
-    refuse_too_large(task, config.model, mesh)
+    require_memory(task, config.model, mesh)
     return mesh
+
+
+def require_memory(task: Task, model_config: Any, mesh: Mesh) -> None:
+    """Checks that parameters, gradient and optimizer state fit into the memory of all devices, by their shapes.
+
+    Raises:
+      UserError: they do not.
+    """
+    model = nnx.eval_shape(lambda: task.model(model_config, nnx.Rngs(0)))
+    count, memory = parameter_count(nnx.state(model)), memory_of(mesh)
+    expected = f"parameters that fit into {memory / 2**30:.1f} GiB with gradient and optimizer"
+    require("model", 4 * COPIES * count <= memory, expected, f"{count:,} parameters")
+
+
+def memory_of(mesh: Mesh) -> int:
+    """Returns the memory of a mesh's devices in bytes. CPU devices share the memory of the machine."""
+    devices = mesh.devices.flat
+    if devices[0].platform != "cpu" and devices[0].memory_stats():
+        return sum(device.memory_stats()["bytes_limit"] for device in devices)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def run(
@@ -49,25 +72,29 @@ def run(
     origin: dict[str, Any],
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """Trains to the end and writes the folder's files.
+    """Trains to the end, scores the test split and writes the files of the run folder.
 
     Args:
-      config: the whole experiment's.
-      task: made from it.
-      folder: claimed for it.
+      config: the whole configuration.
+      task: the task of `config`.
+      folder: the run folder, claimed for `config`.
       mesh: from `prepare`.
-      origin: "config" and "overrides", as the command line named them.
+      origin: "config" and "overrides" of the command line.
       tensorboard: whether to write event files.
 
     Returns:
-      the contents of summary.json.
+      The contents of summary.json.
+
+    Raises:
+      Interrupted: a signal stopped training, after a checkpoint.
     """
     folder.record(task)
-    start = loop.load(config, task, folder, mesh)
+    start = loop.load_run(config, task, folder, mesh)
     step = start.progress.step
     environment.append(folder, step, environment.describe(mesh.size))
     display = Display(config.train.steps, step)
-    display.line(f"{opening(config, task, start, mesh)}, in {folder.path}, {begun(step)}")
+    began = f"resumed at step {step}" if step else "a fresh run"
+    display.line(f"{describe(config, task, start, mesh)}, in {folder.path}, {began}")
     rows = [row for row in read_rows(folder.metrics) if row["step"] <= step]
     events = EventFiles(folder.tensorboard, rows) if tensorboard else None
     try:
@@ -79,20 +106,20 @@ def run(
             events.close()
     if not end.progress.finished:
         raise stop.interrupted(end.progress.step)
-    return conclude(config, task, folder, end, mesh, origin)
+    return finish(config, task, folder, end, mesh, origin)
 
 
-def conclude(
+def finish(
     config: ExperimentConfig, task: Task, folder: RunFolder, end: loop.Run, mesh: Mesh, origin: dict[str, Any]
 ) -> dict[str, Any]:
-    """Scores the test split once, draws the learning curve and writes summary.json, whose contents it returns.
+    """Scores the test split once, draws the learning curve, and writes and returns summary.json.
 
     Raises:
-      NonFiniteError: no evaluation gave a number, so that there are no best parameters.
+      NonFiniteError: no evaluation was finite, so there are no best parameters.
     """
     if end.progress.best_value is None:
         raise loop.NonFiniteError(f"no evaluation gave a finite {task.scoring.metric}, so there is nothing to test")
-    scores = Evaluator(task, end.graph, mesh)(end.best, "test")
+    scores = Evaluator(task, end.graphdef, mesh)(end.best, "test")
     chosen = end.progress.best_step if task.scoring.selects else None
     figures.learning_curve(read_rows(folder.metrics), task.scoring.metric, chosen, folder.learning_curve)
     result = {
@@ -113,8 +140,8 @@ def conclude(
     return result
 
 
-def opening(config: ExperimentConfig, task: Task, start: loop.Run, mesh: Mesh) -> str:
-    """Returns what the first line says of a run: task, cell, size, steps, devices."""
+def describe(config: ExperimentConfig, task: Task, start: loop.Run, mesh: Mesh) -> str:
+    """Returns the first line of a run: task, cell, size, steps, devices."""
     several = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return (
         f"{task.result_name}: {config.model.cell}, {parameter_count(start.best):,} parameters, {config.train.steps} "
@@ -122,22 +149,21 @@ def opening(config: ExperimentConfig, task: Task, start: loop.Run, mesh: Mesh) -
     )
 
 
-def begun(step: int) -> str:
-    return f"resumed at step {step}" if step else "a fresh run"
-
-
 def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ...]) -> tuple[Any, Any]:
-    """Returns the task of a run and its model with the parameters best on validation, on one device.
+    """Loads the task of a run, and its model with the parameters that are best on validation, on one device.
 
-    What the task has learned from its data comes from the run's folder: the data themselves need not be there.
+    The task's artifacts are read from the run folder, so the data sets are not needed.
 
     Args:
-      workdir: the run's folder.
-      data_dir: where data sets are looked for.
-      kinds: the tasks whose runs the command takes.
+      workdir: the run folder.
+      data_dir: the folder of the data sets.
+      kinds: the tasks that the command supports.
+
+    Returns:
+      (task, model).
 
     Raises:
-      UserError: the run is of another task; there is no run, or it has no evaluated parameters yet.
+      UserError: there is no run, it is of another task, or it has no evaluated parameters yet.
     """
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.load_config()
@@ -146,9 +172,9 @@ def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ..
         wanted = " or ".join(repr(known.Config.name) for known in kinds)
         raise UserError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
     task = kind(config.task, data_dir, folder.path)
-    with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
+    with contextlib.suppress(OSError):  # a run of an earlier version in a read-only folder
         folder.record(task)
-    run = loop.load(config, task, folder, devices.make_mesh(1))
+    run = loop.load_run(config, task, folder, devices.make_mesh(1))
     if run.progress.best_value is None:
         raise UserError(f"{folder.path} holds no evaluated parameters yet")
-    return task, nnx.merge(run.graph, run.best)
+    return task, nnx.merge(run.graphdef, run.best)

@@ -48,7 +48,7 @@ def whole(tmp_path_factory):
     task, mesh = CharLM(config.task, None), devices.make_mesh(4, 1)
     with folder.claimed(config):
         folder.record(task)
-        loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(4, 0, io.StringIO()))
+        loop.train(config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(4, 0, io.StringIO()))
     return place
 
 
@@ -69,8 +69,8 @@ def loss_of(folder, path):
     config = RunFolder(folder).load_config()
     task, mesh = CharLM(CharLM.with_user_path(config.task, str(path)), None, folder), devices.make_mesh(4, 1)
     task.check_data(folder, "--data_file")
-    run = loop.load(config, task, RunFolder(folder), mesh)
-    return Evaluator(task, run.graph, mesh)(run.best, "validation")["loss"], run.progress.best_value
+    run = loop.load_run(config, task, RunFolder(folder), mesh)
+    return Evaluator(task, run.graphdef, mesh)(run.best, "validation")["loss"], run.progress.best_value
 
 
 def test_what_was_learned_is_written_for_people_and_programs(whole):

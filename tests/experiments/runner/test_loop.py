@@ -18,7 +18,7 @@ from experiments.runner.checkpoints import Progress
 from experiments.runner.config import TrainConfig, resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.logging import Display, read_rows
-from experiments.runner.loop import judged
+from experiments.runner.loop import update_best
 from experiments.runner.run_folder import RunFolder
 from experiments.tasks.base import Scoring
 from experiments.tasks.synthetic.adding import Adding
@@ -28,7 +28,7 @@ def judge(values, mode="min", selects=True, **settings):
     task: Any = SimpleNamespace(scoring=Scoring("loss", mode, (), selects))
     progress = Progress()
     for step, value in enumerate(values, 1):
-        progress = judged(dataclasses.replace(progress, step=step), value, task, TrainConfig(**settings))
+        progress = update_best(dataclasses.replace(progress, step=step), value, task, TrainConfig(**settings))
     return progress
 
 
@@ -82,8 +82,10 @@ def test_the_best_parameters_are_kept_and_come_back_with_the_run(tmp_path, monke
         return {"mse": (0.3, 0.1, 0.2)[len(scored) - 1]}
 
     monkeypatch.setattr(Evaluator, "__call__", score)
-    end = loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()))
-    again = loop.load(config, task, folder, mesh)
+    end = loop.train(
+        config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO())
+    )
+    again = loop.load_run(config, task, folder, mesh)
     for run in (end, again):
         assert (run.progress.best_step, run.progress.best_value) == (4, 0.1)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(run.best), scored[1])
@@ -102,7 +104,7 @@ def test_the_learning_rate_of_a_step_is_that_of_its_row(tmp_path, monkeypatch):
         }
     )
     folder, task, mesh = RunFolder(tmp_path), Adding(config.task, None), devices.make_mesh(4, 1)
-    start = loop.load(config, task, folder, mesh)
+    start = loop.load_run(config, task, folder, mesh)
     passed = [jax.device_get(start.state.params)]
 
     def score(self, params, split):
@@ -128,5 +130,7 @@ def test_the_loss_is_traced_once_for_training_and_once_for_evaluation(tmp_path, 
         }
     )
     task, mesh, folder = Adding(config.task, None), devices.make_mesh(1, 1), RunFolder(tmp_path)
-    end = loop.train(config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()))
+    end = loop.train(
+        config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO())
+    )
     assert end.progress.step == 6

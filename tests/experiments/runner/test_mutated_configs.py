@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from experiments.runner import devices
 from experiments.runner.config import load, resolve
-from experiments.runner.memory import refuse_too_large
 from experiments.runner.optimizer import learning_rate, make_optimizer
-from experiments.runner.step import initial_state, make_train_step, place
+from experiments.runner.run import require_memory
+from experiments.runner.step import initial_state, make_train_step, shard_state
 from experiments.schema import UserError
 from experiments.tasks import find
 from tests.experiments.programs import SONG
@@ -80,8 +80,8 @@ def step(config, task, mesh):
     graph, state = initial_state(task, config, optimizer)
     schedule = learning_rate(config.optimizer, config.train.steps)
     train_step = make_train_step(task, graph, optimizer, schedule, mesh, config.seed)
-    batch = devices.spread(task.train_batch(config.seed, 0), mesh)
-    return train_step(place(state, mesh), batch)[1]
+    batch = devices.shard_batch(task.train_batch(config.seed, 0), mesh)
+    return train_step(shard_state(state, mesh), batch)[1]
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_five_hundred_mutated_configs_are_run_or_refused_in_one_line(tmp_path_fa
             config = resolve(values)
             task = find(config.task.name)(config.task, None)
             mesh = devices.make_mesh(task.batch_size, count)
-            refuse_too_large(task, config.model, mesh)
+            require_memory(task, config.model, mesh)
         except UserError as error:
             message = str(error)
             assert LINE.fullmatch(message), message

@@ -46,7 +46,7 @@ def train(path, *poisoned, **settings):
     task, mesh, out = Poisoned(config.task, *poisoned), devices.make_mesh(4, 1), io.StringIO()
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
-    run = loop.load(config, task, folder, mesh)
+    run = loop.load_run(config, task, folder, mesh)
     return loop.train(config, task, folder, run, mesh, Display(12, run.progress.step, out)), out.getvalue()
 
 
@@ -68,7 +68,7 @@ def test_stop_writes_a_diagnosis_and_keeps_the_last_good_checkpoint(tmp_path):
     assert np.isfinite(list(found["last_finite"].values())).all()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_3", "step_6"]
     config = resolve(VALUES)
-    kept = loop.load(config, Adding(config.task, None), RunFolder(tmp_path), devices.make_mesh(4, 1))
+    kept = loop.load_run(config, Adding(config.task, None), RunFolder(tmp_path), devices.make_mesh(4, 1))
     assert kept.progress.step == 6
     chex.assert_tree_all_finite((kept.state, kept.best))
 
@@ -95,7 +95,7 @@ def test_skipped_steps_leave_no_trace(tmp_path):
 
     config = resolve(VALUES | {"train": VALUES["train"] | {"steps": 10}})
     task, mesh = Without(config.task, None), devices.make_mesh(4, 1)
-    run = loop.load(config, task, RunFolder(tmp_path / "without"), mesh)
+    run = loop.load_run(config, task, RunFolder(tmp_path / "without"), mesh)
     (tmp_path / "without").mkdir()
     expected = loop.train(config, task, RunFolder(tmp_path / "without"), run, mesh, Display(10, 0, io.StringIO()))
     jax.tree.map(np.testing.assert_array_equal, end.state, expected.state)

@@ -15,7 +15,7 @@ from experiments.runner import devices, loop
 from experiments.runner.config import OptimizerConfig, resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.logging import Display, read_rows
-from experiments.runner.optimizer import average_parameters, evaluated, learning_rate, make_optimizer
+from experiments.runner.optimizer import average_parameters, eval_params, learning_rate, make_optimizer
 from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import TrainState
 from experiments.tasks.synthetic.adding import Adding
@@ -122,7 +122,7 @@ def test_parameters_stand_for_themselves_where_no_average_is_kept():
         optimizer = make_optimizer(OptimizerConfig(average=average, learning_rate=1.0), steps=10)
         updates, opt_state = optimizer.update({"W": jnp.ones((2, 2))}, optimizer.init(params), params)
         after = optax.apply_updates(params, updates)
-        found = evaluated(TrainState(1, after, opt_state, ()))
+        found = eval_params(TrainState(1, after, opt_state, ()))
         # Adam's first step is 1; the average, whose first decay is a tenth, has gone nine tenths of the way.
         np.testing.assert_allclose(found["W"], np.full((2, 2), 0.1 if average else 0.0), atol=1e-5)
 
@@ -138,12 +138,12 @@ def test_a_run_evaluates_and_keeps_the_average(tmp_path):
     )
     folder, task, mesh = RunFolder(tmp_path), Adding(config.task, None), devices.make_mesh(4, 1)
     end = loop.train(
-        config, task, folder, loop.load(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()), ()
+        config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(6, 0, io.StringIO()), ()
     )
-    average = evaluated(end.state)
+    average = eval_params(end.state)
     jax.tree.map(np.testing.assert_array_equal, end.best, average)
     assert any(
         (np.asarray(a) != p).any() for a, p in zip(*map(jax.tree.leaves, (average, end.state.params)), strict=True)
     )
     validation = next(row for row in read_rows(folder.metrics) if row["split"] == "validation")
-    assert validation["mse"] == Evaluator(task, end.graph, mesh)(average, "validation")["mse"]
+    assert validation["mse"] == Evaluator(task, end.graphdef, mesh)(average, "validation")["mse"]

@@ -8,7 +8,7 @@ from experiments.runner import devices
 from experiments.runner.config import resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.optimizer import learning_rate, make_optimizer
-from experiments.runner.step import initial_state, make_train_step, place
+from experiments.runner.step import initial_state, make_train_step, shard_state
 from experiments.tasks.text.char_lm import CharLM
 
 STEPS = 6
@@ -46,12 +46,12 @@ def trained(config, count, accumulate=1, model_parallel=1):
     mesh = devices.make_mesh(task.batch_size, count, model_parallel, accumulate)
     optimizer = make_optimizer(config.optimizer, STEPS)
     graph, begun = initial_state(task, config, optimizer)
-    now = place(begun, mesh)
+    now = shard_state(begun, mesh)
     schedule = learning_rate(config.optimizer, STEPS)
     step = make_train_step(task, graph, optimizer, schedule, mesh, config.seed, accumulate)
     curve, placed = [], [leaf.sharding for leaf in jax.tree.leaves(now)]
     for number in range(STEPS):
-        now, sums = step(now, devices.spread(task.train_batch(config.seed, number), mesh))
+        now, sums = step(now, devices.shard_batch(task.train_batch(config.seed, number), mesh))
         curve.append([float(total / weight) for total, weight in (sums["loss"], sums["grad_norm"])])
     for leaf, before in zip(jax.tree.leaves(now), placed, strict=True):
         assert leaf.sharding.is_equivalent_to(before, leaf.ndim)  # else the second step would be compiled anew
@@ -90,5 +90,5 @@ def test_matrices_cut_over_the_model_axis_train_as_whole_ones(cell, meshes, text
         for leaf in cut:
             assert leaf.addressable_shards[0].data.size * 2 == leaf.size
         scores = Evaluator(task, graph, cut_mesh)(now.params, "validation")
-        again = Evaluator(task, graph, mesh)(devices.whole(now.params, cut_mesh), "validation")
+        again = Evaluator(task, graph, mesh)(devices.gather(now.params, cut_mesh), "validation")
         assert scores == pytest.approx(again, rel=1e-5)

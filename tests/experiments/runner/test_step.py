@@ -14,7 +14,7 @@ from experiments.runner import devices
 from experiments.runner.config import resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.optimizer import learning_rate, make_optimizer
-from experiments.runner.step import initial_state, make_train_step, place
+from experiments.runner.step import initial_state, make_train_step, shard_state
 from experiments.tasks.synthetic.adding import Adding
 
 CONFIG = resolve(
@@ -34,7 +34,7 @@ def one_step(device_count, weights):
     before = jax.tree.map(np.array, state.params)  # a copy: the step consumes the state
     step = make_train_step(TASK, graph, optimizer, learning_rate(CONFIG.optimizer, 10), mesh, CONFIG.seed)
     batch = TASK.train_batch(0, 0) | {"weights": weights}
-    after, sums = step(devices.replicate(state, mesh), devices.spread(batch, mesh))
+    after, sums = step(devices.replicate(state, mesh), devices.shard_batch(batch, mesh))
     return graph, before, batch, after, sums
 
 
@@ -73,7 +73,7 @@ def test_every_step_drops_out_anew_and_the_same_step_the_same():
         step = make_train_step(TASK, graph, optimizer, learning_rate(config.optimizer, 10), mesh, config.seed)
         state = devices.replicate(state, mesh)
         for _ in range(count):
-            state, sums = step(state, devices.spread(batch, mesh))
+            state, sums = step(state, devices.shard_batch(batch, mesh))
             yield float(sums["loss"][0])
 
     first = list(losses(3))
@@ -96,10 +96,10 @@ def test_the_carry_goes_from_step_to_step_but_not_from_one_that_is_not_finite():
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     graph, state = initial_state(task, CONFIG, optimizer)
     step = make_train_step(task, graph, optimizer, learning_rate(CONFIG.optimizer, 10), mesh, CONFIG.seed)
-    state = place(state, mesh)
+    state = shard_state(state, mesh)
     for number, weight in enumerate((1, 1, np.nan, 1)):
         batch = task.train_batch(0, number) | {"weights": np.full(8, weight, np.float32)}
-        state, _ = step(state, devices.spread(batch, mesh))
+        state, _ = step(state, devices.shard_batch(batch, mesh))
     np.testing.assert_array_equal(state.carry, np.full(8, 3.0))
     assert int(state.step) == 3
 

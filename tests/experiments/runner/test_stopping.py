@@ -36,7 +36,7 @@ class Stop:
 def train(path, stop=lambda: False, writers=()):
     folder, task, mesh = RunFolder(path), Adding(CONFIG.task, None), devices.make_mesh(4, 1)
     path.mkdir(exist_ok=True)
-    run = loop.load(CONFIG, task, folder, mesh)
+    run = loop.load_run(CONFIG, task, folder, mesh)
     return loop.train(CONFIG, task, folder, run, mesh, Display(6, run.progress.step, io.StringIO()), writers, stop)
 
 

@@ -71,7 +71,7 @@ def assert_same_run(folder, whole):
 def state_of(folder):
     config = RunFolder(folder).load_config()
     task = CharLM(config.task, None)
-    return loop.load(config, task, RunFolder(folder), devices.make_mesh(task.batch_size, 1))
+    return loop.load_run(config, task, RunFolder(folder), devices.make_mesh(task.batch_size, 1))
 
 
 def copied(whole, to):

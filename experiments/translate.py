@@ -1,4 +1,4 @@
-"""Translates sentences with a trained model, and draws what it looked at.
+"""Translates sentences with a trained model, and draws its attention.
 
 python -m experiments.translate --workdir=runs/multi30k "Zwei Männer stehen am Herd und bereiten Essen zu."
 """
@@ -17,13 +17,15 @@ from experiments.schema import UserError
 from experiments.tasks.text.corpus import decode
 from experiments.tasks.translation.multi30k import Multi30k
 
-WORKDIR = cli.define_workdir("The run's folder.")
-BEAM_WIDTH = flags.DEFINE_integer("beam_width", None, "Hypotheses in the search; else the run's own.", lower_bound=1)
-HEAT_MAPS = flags.DEFINE_string("heat_maps", None, "A folder for pictures of the attention: 1.png, 2.png, ...")
+WORKDIR = cli.define_workdir("The run folder.")
+BEAM_WIDTH = flags.DEFINE_integer(
+    "beam_width", None, "Hypotheses of the beam search; by default the run's own.", lower_bound=1
+)
+HEAT_MAPS = flags.DEFINE_string("heat_maps", None, "Folder for pictures of the attention: 1.png, 2.png, ...")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the translation of each argument or, where there are none, of each line of standard input."""
+    """Prints the translation of each argument or, if there are none, of each line of standard input."""
     task, model = run.load_trained(WORKDIR.value, None, (Multi30k,))
     if HEAT_MAPS.value and model.attention is None:
         raise UserError("--heat_maps: expected a run with attention, got one without")
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def input_lines(data: bytes) -> list[str]:
-    """Returns the lines of standard input, which is UTF-8 in any locale."""
+    """Returns the lines of standard input, decoded as UTF-8 in every locale."""
     return [line.rstrip("\n") for line in io.StringIO(decode(data, "standard input"), newline=None)]
 
 

@@ -236,8 +236,8 @@ class Forecasting(Task):
         return {**{name: mean(sums, name) for name in ("loss", "mse", "mae")}, "coverage": 100 * mean(sums, "coverage")}
 
     def scores(self, model: Any, split: Split) -> dict[str, float]:
-        graph, params = nnx.split(model)
-        return self.last_step_scores(lambda xs: forecast(graph, params, xs), split)
+        graphdef, params = nnx.split(model)
+        return self.last_step_scores(lambda xs: predict(graphdef, params, xs), split)
 
     def last_step_scores(self, model: Callable[[np.ndarray], Any], split: Split) -> dict[str, float]:
         """Returns RSE and CORR of the exchange rates' K-th step, in the rates themselves; of other series nothing.
@@ -297,9 +297,9 @@ def fingerprint_of(series: Series, rows: int, name: str) -> Fingerprint:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forecast(graph: Any, params: Any, xs: jax.Array) -> jax.Array:
-    """Returns the quantiles (B, K, V, Q) that a model, taken apart by `nnx.split`, makes of windows (B, T, V)."""
-    return nnx.merge(graph, params)(xs)
+def predict(graphdef: Any, params: Any, xs: jax.Array) -> jax.Array:
+    """Returns the quantiles (B, K, V, Q) of windows (B, T, V) by a model that `nnx.split` split."""
+    return nnx.merge(graphdef, params)(xs)
 
 
 def root_relative_squared_error(forecasts: np.ndarray, targets: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Samples of a trained music model: a piano roll, its MIDI file and its picture."""
 
 import io
+import pathlib
 from typing import Any
 
 import jax
@@ -8,12 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import files
 from experiments.figures import png
 from experiments.tasks.music.model import Polyphony
 from experiments.tasks.music.task import LOWEST_NOTE
 
 TICKS_PER_BEAT = 480
 VELOCITY = 80
+
+
+def write_composition(
+    model: Polyphony,
+    opening: np.ndarray,
+    length: int,
+    temperature: float,
+    key: jax.Array,
+    beats_per_step: float,
+    stem: pathlib.Path,
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """Samples a piece as `compose` does. Writes <stem>.mid and <stem>.png and returns both paths."""
+    roll = compose(model, opening, length, temperature, key)
+    paths = stem.with_name(f"{stem.name}.mid"), stem.with_name(f"{stem.name}.png")
+    files.write_bytes(paths[0], midi(roll, beats_per_step))
+    files.write_bytes(paths[1], picture(roll, len(opening)))
+    return paths
 
 
 def compose(model: Polyphony, opening: np.ndarray, length: int, temperature: float, key: jax.Array) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import sample
 from experiments.runner import devices, loop
 from experiments.runner.config import load, resolve
 from experiments.runner.evaluation import Evaluator
@@ -22,6 +21,7 @@ from experiments.schema import UserError
 from experiments.tasks import find
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 from experiments.tasks.text.char_lm import CharLM
+from experiments.tasks.text.generate import generate
 from tests.experiments.config_files import GENERATED, NAMES
 from tests.experiments.programs import SONG, programs
 
@@ -61,7 +61,7 @@ def place(whole, tmp_path):
 
 def sampled(folder):
     task, model = load_trained(str(folder), None, (CharLM,))
-    return "".join(sample.generate(model, task.vocabulary, "To be", 30, 1.0, jax.random.key(0)))
+    return "".join(generate(model, task.vocabulary, "To be", 30, 1.0, jax.random.key(0)))
 
 
 def loss_of(folder, path):

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.forecast import choose_series, describe, differences, draw, make_forecast, write_csv
 from experiments.schema import UserError
+from experiments.tasks.forecasting.forecast import (
+    choose_series,
+    describe,
+    differences,
+    draw,
+    make_forecast,
+    title,
+    write_csv,
+)
 from experiments.tasks.forecasting.series import Scaling, read_csv
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[4]
 ROWS, WINDOW, HORIZON = 60, 6, 4
 
 
@@ -64,14 +72,14 @@ def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     write(tmp_path / "own.csv", np.concatenate([values, 500.0 + values[:8]]))
     later = Forecasting(task.config, None, tmp_path)
     series, column = choose_series(later, path if named else None, None, "date")
-    made = make_forecast(later, model, series, column, backtest=False, own_file=not named)
+    made = make_forecast(later, model, series, column, backtest=False, training_file=not named)
     mean, deviation = values[:36].mean(), values[:36].std()  # the training rows: 60 % of those at the time
     expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
     np.testing.assert_allclose(made.quantiles, expected, rtol=1e-5)
-    assert differences(later, series, own_file=not named) == [
-        "8 rows are newer than those that the run has learned from; its scaling is kept"
+    assert differences(later, series, training_file=not named) == [
+        "8 rows are newer than the training data; the training scaling is kept"
     ]
-    assert differences(task, task.series, own_file=True) == []
+    assert differences(task, task.series, training_file=True) == []
 
 
 def test_a_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
@@ -81,11 +89,11 @@ def test_a_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
     write(tmp_path / "own.csv", 3 * values)
     later = Forecasting(task.config, None, tmp_path)
     np.testing.assert_array_equal(later.scaling.shift, task.scaling.shift)
-    for own_file, what in ((True, "its scaling is kept"), (False, "scaled by its own rows")):
-        expected = f"not the series that the run has learned from (own.csv, 60 rows of OT); {what}"
-        assert differences(later, later.series, own_file) == [expected]
-        scaling = task.scaling if own_file else Scaling.standard(later.series.values)
-        made = make_forecast(later, model, later.series, "OT", backtest=False, own_file=own_file)
+    for training_file, what in ((True, "the training scaling is kept"), (False, "scaled by its own rows")):
+        expected = f"not the series that the run was trained on (own.csv, 60 rows of OT); {what}"
+        assert differences(later, later.series, training_file) == [expected]
+        scaling = task.scaling if training_file else Scaling.standard(later.series.values)
+        made = make_forecast(later, model, later.series, "OT", backtest=False, training_file=training_file)
         window = np.float32(scaling.forward(later.series.values[None, -WINDOW:]))
         np.testing.assert_allclose(made.median, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
 
@@ -98,7 +106,7 @@ def test_a_forecast_needs_only_the_series(tmp_path, values):
     made = make_forecast(later, model, *choose_series(later, write(tmp_path / "o.csv", values), None, "date"), False)
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
     np.testing.assert_allclose(made.median, expected, rtol=1e-5)
-    with pytest.raises(UserError, match=r"^--csv: expected the series to forecast, for the run's own, .*own.csv, is "):
+    with pytest.raises(UserError, match=r"^--csv: expected a series, since the training file .*own.csv does not exist"):
         choose_series(later, None, None, "date")
 
 
@@ -122,10 +130,10 @@ def test_backtests_do_not_use_held_out_rows(tmp_path, values):
     np.testing.assert_allclose(made[1].truth, changed[-HORIZON:, 0], rtol=1e-6)
     error = np.abs(made[1].median - made[1].truth).mean()
     naive = np.abs(changed[-HORIZON - 1, 0] - made[1].truth).mean()
-    shown = describe(made[1], "two.csv")
-    assert f"mean absolute error  {error:.6g}" in shown
-    assert f"of the last value    {naive:.6g}" in shown
-    assert "inside the 80 %      0.0 %" in shown
+    described = dict(describe(made[1]))
+    assert described["mean absolute error"] == f"{error:.6g}"
+    assert described["of the last value"] == f"{naive:.6g}"
+    assert described["inside the 80 %"] == "0.0 %"
 
 
 def test_the_csv_has_dates_and_all_quantiles(tmp_path, run):
@@ -138,7 +146,7 @@ def test_the_csv_has_dates_and_all_quantiles(tmp_path, run):
     np.testing.assert_array_equal(again.values, made.quantiles)
     draw(made, 30, tmp_path / "forecast.png")
     assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in describe(made, "own.csv")
+    assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in title(made, "own.csv")
 
 
 def test_runs_of_several_variables_need_all_columns(tmp_path, values):
@@ -170,10 +178,9 @@ def test_numbers_of_any_size_are_written_exactly(tmp_path, run, values, level):
     write_csv(made, tmp_path / "forecast.csv")
     lines = (tmp_path / "forecast.csv").read_text().splitlines()[1:]
     assert [[float(cell) for cell in line.split(",")[1:]] for line in lines] == made.quantiles.tolist()
-    title, *rows = describe(made, "large.csv").splitlines()
-    assert title == f"load of large.csv, 4 rows after 59: {own[-1, 0].item()!r}"
+    assert title(made, "large.csv") == f"load of large.csv, 4 rows after 59: {own[-1, 0].item()!r}"
     spread = np.ptp(made.quantiles, axis=1)
-    medians = [float(row.split()[1]) for row in rows]
+    medians = [float(numbers.split()[0]) for _, numbers in describe(made)]
     assert (np.abs(medians - made.median) <= 1e-5 * spread).all()
 
 
@@ -198,8 +205,8 @@ def test_column_names_can_be_any_text(tmp_path, run, values, name):
     made = make_forecast(task, model, series, column, backtest=True)
     draw(made, 30, tmp_path / "forecast.png")
     assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "\n" not in describe(made, "named.csv").splitlines()[0]
-    assert describe(made, "named.csv").splitlines()[1].split()[0] == "2056"
+    assert title(made, "named.csv").startswith(f"{name} of named.csv, 4 rows after 2055: ")
+    assert describe(made)[0][0] == "2056"
 
 
 def test_a_series_shorter_than_the_window_raises(tmp_path, run, values):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import sample
 from experiments.schema import UserError
 from experiments.tasks.text.corpus import Vocabulary
+from experiments.tasks.text.generate import default_prompt, generate, make_step
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
 
 ROWS = 20_000
@@ -22,7 +22,7 @@ def model():
 
 def drawn(model, temperature):
     codes = jnp.full(ROWS, 2)
-    return np.asarray(sample.make_step(model, temperature)(codes, model.initial_state(ROWS), jax.random.key(0))[0])
+    return np.asarray(make_step(model, temperature)(codes, model.initial_state(ROWS), jax.random.key(0))[0])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -45,14 +45,14 @@ def test_temperature_zero_selects_the_most_likely_symbol(model, temperature):
     [("\n ab", 3, "\n"), (" abc", 3, " "), ("abc", 0, "a"), ("abc", 4, "b")],
 )
 def test_the_default_prompt_is_in_the_vocabulary(symbols, seed, prompt):
-    assert sample.default_prompt(Vocabulary(symbols), seed) == prompt
+    assert default_prompt(Vocabulary(symbols), seed) == prompt
 
 
 def test_prompts_are_continued_and_unknown_characters_raise(model):
     vocabulary = Vocabulary("abc é")
-    text = "".join(sample.generate(model, vocabulary, "caé", 20, 1.0, jax.random.key(0)))
+    text = "".join(generate(model, vocabulary, "caé", 20, 1.0, jax.random.key(0)))
     assert text.startswith("caé")
     assert len(text) == 23
     for stranger in ("x", "\udcff"):
         with pytest.raises(UserError, match=r"--prompt: .* got '(x|\\udcff)' in line 1, column 2"):
-            next(sample.generate(model, vocabulary, f"a{stranger}", 1, 1.0, jax.random.key(0)))
+            next(generate(model, vocabulary, f"a{stranger}", 1, 1.0, jax.random.key(0)))

@@ -1,13 +1,13 @@
-"""What a GRU costs beside an LSTM and an Elman network: parameters, operations, time and memory of a training step.
+"""The cost of a GRU, an LSTM and an Elman network: parameters, operations, time and memory of a training step.
 
 python -m experiments.studies.efficiency
 
-Each is measured at equal width, where the three have gates in the proportion 3 : 4 : 1, and at as many parameters as
-the GRU has. A training step is forward and backward over B sequences of T steps and one update by gradient descent.
-Operations are counted from the matrix products, which are nearly all of them: 2 a product forward, twice that backward.
-Times are the least of interleaved rounds; memory is what the compiled program sets aside beside its arguments.
+The cells are compared at equal width, where their gates are in the proportion 3 : 4 : 1, and with as many parameters as
+the GRU. A training step is forward and backward over B sequences of T steps and one update by gradient descent.
+Operations are those of the matrix products: 2 per multiplication forward, twice as many backward. Times are the
+minimum of interleaved rounds. Memory is the temporary memory of the compiled program.
 
-The results go to experiments/results/studies/, from where docs/results/efficiency.md takes them.
+The results are written to experiments/results/studies/; docs/results/efficiency.md includes them.
 """
 
 import time
@@ -39,15 +39,17 @@ is cut sooner.
 
 Not shown: other shapes, and accelerators, where the launch bounds a step and a wider one may cost nothing."""
 
-results.define_flags()
-SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each pair of shape and comparison is timed.", lower_bound=0.0)
+flags.adopt_module_key_flags(results)
+SECONDS = flags.DEFINE_float(
+    "seconds", 10.0, "How long to time the cells for each shape and comparison.", lower_bound=0.0
+)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, or reads what was recorded; writes efficiency.json, .md and .svg; prints the table."""
+    """Measures, writes efficiency.json, .md and .svg, and prints the table."""
     del arguments
     found = results.measured("efficiency", lambda: {"rows": measure_all(SECONDS.value)})
-    results.publish("efficiency", section(found), picture(found["rows"]))
+    results.publish("efficiency", section(found), plot(found["rows"]))
     print(costs_table(found["rows"]))
 
 
@@ -57,23 +59,23 @@ def measure_all(seconds: float) -> list[dict[str, Any]]:
 
 
 def parameter_count(cell: str, inputs: int, hidden: int) -> int:
-    """G H (I + H + 1)."""
+    """Returns the number of parameters, G H (I + H + 1)."""
     return GATES[cell] * hidden * (inputs + hidden + 1)
 
 
 def equal_width(cell: str, inputs: int, parameters: int) -> int:
-    """Returns the width at which a cell has nearly so many parameters."""
+    """Returns the width at which a cell has about the given number of parameters."""
     return min(range(1, 4096), key=lambda hidden: abs(parameter_count(cell, inputs, hidden) - parameters))
 
 
 def operations(cell: str, shape: tuple[int, int, int, int]) -> int:
-    """Counts those of a training step in matrix products, forward and backward."""
+    """Returns the number of operations in the matrix products of a training step."""
     B, T, I, H = shape
     return 3 * 2 * B * T * GATES[cell] * H * (I + H)
 
 
 def training_step(cell: Any, shape: tuple[int, int, int, int]) -> tuple[Callable[[], Any], int]:
-    """Returns a compiled training step to call, and the bytes that it sets aside."""
+    """Returns a compiled training step, and its temporary memory in bytes."""
     B, T, I, H = shape
     xs = jax.random.normal(jax.random.key(1), (B, T, I))
     params = cell.init(jax.random.key(0), input_size=I, hidden_size=H)
@@ -84,12 +86,12 @@ def training_step(cell: Any, shape: tuple[int, int, int, int]) -> tuple[Callable
 
     program = jax.jit(step).lower(params, xs).compile()
     analysis = program.memory_analysis()
-    assert analysis is not None, "this backend does not say what a program sets aside"
+    assert analysis is not None, "this backend does not report temporary memory"
     return lambda: program(params, xs), analysis.temp_size_in_bytes
 
 
 def measure(shape: tuple[int, int, int, int], equal: str, seconds: float) -> list[dict[str, Any]]:
-    """Times the three cells in turn, again and again, for so many seconds; returns a row for each."""
+    """Times the three cells in turn for the given number of seconds; returns a row for each cell."""
     B, T, I, H = shape
     goal = parameter_count("gru", I, H)
     rows, programs = [], {}
@@ -111,7 +113,7 @@ def measure(shape: tuple[int, int, int, int], equal: str, seconds: float) -> lis
 
 
 def costs_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns a line for each measurement, with its ratio to the GRU's in brackets."""
+    """Returns a table of the measurements, with their ratios to the GRU's in parentheses."""
     lines = []
     for row in rows:
         gru = next(r for r in rows if (r["shape"], r["equal"], r["cell"]) == (row["shape"], row["equal"], "gru"))
@@ -128,12 +130,12 @@ def costs_table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row['bytes'] / 2**20:.1f} {ratio['bytes']}",
             )
         )
-    header = ("B, T, I, H", "equal", "cell", "width", "parameters", "GFLOP", "ms a step", "MiB")
+    header = ("B, T, I, H", "equal", "cell", "width", "parameters", "GFLOP", "ms per step", "MiB")
     return table(header, lines)
 
 
-def picture(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Draws the ratios to the GRU's cost: a row for each shape, a column for each comparison."""
+def plot(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Plots the ratios to the GRU's cost, with a row per shape and a column per comparison."""
     measures = ("parameters", "operations", "milliseconds", "bytes")
 
     def paint(panels: Any) -> None:
@@ -152,11 +154,11 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def section(found: Mapping[str, Any]) -> str:
-    """Returns the study's Markdown."""
+    """Returns the Markdown section of the study."""
     return "\n\n".join(
         [
             "## What a GRU costs",
-            f"{origin(found)} One layer, forward and backward; in brackets the ratio to the GRU at the same shape:",
+            f"{origin(found)} One layer, forward and backward, with the ratio to the GRU in parentheses:",
             costs_table(found["rows"]),
             "![Cost of the three cells relative to the GRU](efficiency.svg)",
             FINDINGS,

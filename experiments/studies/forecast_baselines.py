@@ -1,10 +1,10 @@
-"""What a trained forecast has to beat: the last value, and a linear map of the window.
+"""Baselines of forecasting: the last value, and a linear map of the window.
 
 python -m experiments.studies.forecast_baselines --config=configs/forecasting.py:etth1_multi_168
 
-The linear map takes the T values of a variable's window, less the last one, to the K values that follow, less the same
-(NLinear of Zeng et al. 2023, here in closed form): one matrix for all variables, by ridge regression, its penalty
-chosen on the validation split. Both get intervals from the quantiles of their training errors.
+The linear map predicts the next K values of a variable from the T values of its window; the last value of the window is
+subtracted from both (NLinear of Zeng et al. 2023). All variables share one matrix. It is fitted by ridge regression
+with a penalty that is chosen on the validation split. The intervals of both are quantiles of their training errors.
 
 Reference: Zeng et al., "Are Transformers Effective for Time Series Forecasting?", 2023.
 """
@@ -28,19 +28,19 @@ from experiments.tasks.forecasting.task import Forecasting
 
 CONFIG = cli.define_config()
 DATA_DIR = cli.define_data_dir()
-RECORD = flags.DEFINE_bool("record", False, "Whether to add both rows to experiments/results/<task>.jsonl.")
+RECORD = flags.DEFINE_bool("record", False, "Add both baselines to experiments/results/<task>.jsonl.")
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Baseline:
-    """Windows (B, T, V) -> quantiles (B, K, V, Q): a forecast, and errors around it.
+    """Maps windows (B, T, V) to quantiles (B, K, V, Q).
 
     Attributes:
-      weights: (T, K), from the window less its last value to the forecast less the same.
+      weights: (T, K), applied to the window minus its last value.
       bias: (K,).
-      errors: (K, V, Q), added to the forecast; zero for the median.
+      errors: (K, V, Q), added to the median forecast.
     """
 
     weights: np.ndarray
@@ -51,20 +51,20 @@ class Baseline:
         return self.median(xs)[..., None] + self.errors[None]
 
     def median(self, xs: np.ndarray) -> np.ndarray:
-        """Forecasts (B, K, V)."""
+        """Returns the median forecast (B, K, V)."""
         last = xs[:, -1:]
         change = np.einsum("btv,tk->bkv", xs - last, self.weights, optimize=True)
         return last + change + self.bias[None, :, None]
 
 
 def last_value(task: Forecasting) -> Baseline:
-    """Every value to come is the last one."""
+    """Returns the baseline that repeats the last value."""
     T, K = task.config.window, task.config.horizon
     return with_errors(task, np.zeros((T, K), np.float32), np.zeros(K, np.float32))
 
 
 def linear(task: Forecasting) -> tuple[Baseline, float]:
-    """Returns the ridge regression whose penalty does best on the validation split, and that penalty."""
+    """Returns the ridge regression with the best penalty on the validation split, and the penalty."""
     T, K = task.config.window, task.config.horizon
     batch = task.windows(task.origins["train"])
     last = batch["xs"][:, -1:]
@@ -84,17 +84,17 @@ def linear(task: Forecasting) -> tuple[Baseline, float]:
 
 
 def with_errors(task: Forecasting, weights: np.ndarray, bias: np.ndarray) -> Baseline:
-    """Completes a forecast with the quantiles of its errors on the training split."""
+    """Returns a baseline with the quantiles of its errors on the training split."""
     levels = task.config.quantiles
     batch = task.windows(task.origins["train"])
-    certain = Baseline(weights, bias, np.zeros((1, 1, len(levels)), np.float32))
-    errors = np.moveaxis(np.quantile(batch["targets"] - certain.median(batch["xs"]), levels, axis=0), 0, -1)
+    median = Baseline(weights, bias, np.zeros((1, 1, len(levels)), np.float32))
+    errors = np.moveaxis(np.quantile(batch["targets"] - median.median(batch["xs"]), levels, axis=0), 0, -1)
     errors[..., levels.index(0.5)] = 0.0
     return Baseline(weights, bias, errors.astype(np.float32))
 
 
 def score(task: Forecasting, baseline: Baseline, split: Split) -> dict[str, float]:
-    """Returns the metrics of a split, those of a trained model."""
+    """Returns the same metrics of a split as for a trained model."""
     totals: dict[str, tuple[float, float]] = {}
     for batch in task.eval_batches(split):
         sums, _ = task.loss(baseline, batch, (), None)
@@ -103,11 +103,11 @@ def score(task: Forecasting, baseline: Baseline, split: Split) -> dict[str, floa
 
 
 def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Fits both and prints their scores; yields the record of each.
+    """Fits both baselines, prints their scores and yields a record for each.
 
     Args:
-      task: whose series to forecast.
-      origin: "config", "overrides" and "seed", as records have them.
+      task: has the series.
+      origin: the "config", "overrides" and "seed" of the records.
     """
     for name in ("naive", "linear"):
         started = time.monotonic()
@@ -133,7 +133,7 @@ def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compares on the series that the configuration names, and records what comes of it."""
+    """Fits and evaluates both baselines, and records them with --record."""
     del arguments
     config, config_file, overrides = cli.config_of(CONFIG)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value)

@@ -1,15 +1,15 @@
-"""How gradients flow back through time: where they vanish, where they explode, and what clipping does about it.
+"""Gradients through time: where they vanish, where they explode, and what clipping does.
 
 python -m experiments.studies.gradient_flow
 
 Three measurements for each cell, on the adding problem:
 
-- at initialisation, for recurrent weights multiplied by gains from 0.5 to 2: the largest singular value of the Jacobian
-  ds_T/ds_t of the last state with respect to an earlier one (of the LSTM, the pair h and c), against the lag T - t;
-- through training with Adam: the norm of dL/ds_t against the lag, at the beginning and later on;
-- with plain gradient descent from a gain of 2: loss and gradient norm of every step, with and without clipping.
+- at initialization, for recurrent weights multiplied by gains from 0.5 to 2: the largest singular value of the Jacobian
+  ds_T/ds_t of the last state with respect to an earlier state (for the LSTM, the pair h and c), against the lag T - t;
+- during training with Adam: the norm of dL/ds_t against the lag, at the beginning and later;
+- with plain gradient descent from a gain of 2: the loss and gradient norm of every step, with and without clipping.
 
-The results go to experiments/results/studies/, from where docs/results/gradients.md takes them.
+The results are written to experiments/results/studies/; docs/results/gradients.md includes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ CELLS = {"gru": gru_jax.GRU(), "lstm": gru_jax.LSTM(), "elman": gru_jax.Elman()}
 GAINS = (0.5, 1.0, 1.5, 2.0)
 HIDDEN, LENGTH, ROWS = 64, 200, 32
 SEQUENCES = 4
-"""Over how many sequences singular values are averaged, geometrically."""
+"""The number of sequences over which singular values are averaged geometrically."""
 STAGES = (0.0, 0.25, 1.0)
-"""The parts of training after which gradients are looked at."""
+"""The fractions of training after which gradients are measured."""
 VANISHED = 1e-6
 FINDINGS = """\
 Gates alone do not keep gradients. The update gates of a freshly initialized GRU are half open, and its Jacobian
@@ -48,15 +48,15 @@ the GRU and the LSTM, which train at any of these gains, with clipping or withou
 Not shown: other widths, tasks and seeds, longer training, and where an LSTM opens its path."""
 
 
-results.define_flags()
-STEPS = flags.DEFINE_integer("steps", 400, "Training steps of each run.", lower_bound=1)
+flags.adopt_module_key_flags(results)
+STEPS = flags.DEFINE_integer("steps", 400, "Number of training steps of each run.", lower_bound=1)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, or reads what was recorded; writes gradient_flow.json, .md and .svg; prints the tables."""
+    """Measures, writes gradient_flow.json, .md and .svg, and prints the tables."""
     del arguments
     found = results.measured("gradient_flow", lambda: measure(STEPS.value))
-    results.publish("gradient_flow", section(found), picture(found))
+    results.publish("gradient_flow", section(found), plot(found))
     print(jacobian_table(found), clipping_table(found), sep="\n\n")
 
 
@@ -74,14 +74,14 @@ def measure(steps: int) -> dict[str, Any]:
 
 
 def initial(cell: Any, gain: float) -> Any:
-    """Returns (params, readout) of the adding problem's model, the recurrent weights times the gain."""
+    """Returns (params, readout) of a model of the adding problem, with recurrent weights multiplied by the gain."""
     key_cell, key_readout = jax.random.split(jax.random.key(0))
     params = cell.init(key_cell, input_size=2, hidden_size=HIDDEN)
     return params._replace(U=gain * params.U), jax.random.normal(key_readout, (HIDDEN,)) / HIDDEN**0.5
 
 
 def transition(cell: Any, params: Any, flat: jax.Array, x: jax.Array, state: Any) -> jax.Array:
-    """The state after a step, as one vector, from the state before as one vector."""
+    """Returns the next state from the previous state `flat`, both as one vector."""
     _, unravel = jax.flatten_util.ravel_pytree(state)
     after = cell.step(params, unravel(flat), cell.project(params, x))
     return jax.flatten_util.ravel_pytree(after)[0]
@@ -101,7 +101,7 @@ def jacobian_norms(cell: Any, gain: float) -> list[float]:
         _, before = jax.lax.scan(forward, start, xs)
 
         def backward(carry: tuple[jax.Array, jax.Array], at: Any) -> tuple[Any, jax.Array]:
-            # The product is kept at norm 1, and the logarithm of its norm beside it: float32 ends at 1e-38.
+            # The product is normalized and the logarithm of its norm is kept, since it underflows in float32.
             product, log_norm = carry
             product = product @ jax.jacobian(lambda flat: transition(cell, params, flat, at[1], state))(at[0])
             norm = jnp.linalg.norm(product, 2)
@@ -115,31 +115,33 @@ def jacobian_norms(cell: Any, gain: float) -> list[float]:
     return [1.0, *np.exp(np.clip(logs, -600, 600)).tolist()]
 
 
-def loss(cell: Any, model: Any, batch: Any, nudges: Any = None) -> jax.Array:
-    """The squared error of the sum read from the last state; `nudges` (T, B, ...) are added to the states."""
+def loss(cell: Any, model: Any, batch: Any, offsets: Any = None) -> jax.Array:
+    """Returns the squared error of the sum read from the last state; `offsets` (T, B, ...) are added to the states."""
     params, readout = model
-    drive = cell.project(params, jnp.swapaxes(batch["xs"], 0, 1))
+    projected = cell.project(params, jnp.swapaxes(batch["xs"], 0, 1))
     state = cell.initial_state(HIDDEN, (batch["xs"].shape[0],))
 
     def step(state: Any, at: Any) -> tuple[Any, None]:
         state = cell.step(params, state, at[0])
         return (state if at[1] is None else jax.tree.map(jnp.add, state, at[1])), None
 
-    last, _ = jax.lax.scan(step, state, (drive, nudges))
+    last, _ = jax.lax.scan(step, state, (projected, offsets))
     return jnp.square(cell.output(last) @ readout - batch["targets"]).mean()
 
 
 def state_gradients(cell: Any, model: Any, batch: Any) -> list[float]:
     """Returns the norm of dL/ds_t over the batch, for lags T - t = 0 ... LENGTH - 1."""
     state = cell.initial_state(HIDDEN, (ROWS,))
-    nudges = jax.tree.map(lambda leaf: jnp.zeros((LENGTH, *leaf.shape)), state)
-    gradients = jax.jit(jax.grad(lambda nudges: loss(cell, model, batch, nudges)))(nudges)
+    offsets = jax.tree.map(lambda leaf: jnp.zeros((LENGTH, *leaf.shape)), state)
+    gradients = jax.jit(jax.grad(lambda offsets: loss(cell, model, batch, offsets)))(offsets)
     squares = sum(np.square(np.asarray(leaf, np.float64)).sum(axis=(1, 2)) for leaf in jax.tree.leaves(gradients))
     return np.sqrt(squares)[::-1].tolist()
 
 
-def train(cell: Any, model: Any, optimizer: optax.GradientTransformation, steps: int, looks: Sequence[int] = ()) -> Any:
-    """Trains on fresh sequences; returns losses and gradient norms of every step, and the model at some of them."""
+def train(
+    cell: Any, model: Any, optimizer: optax.GradientTransformation, steps: int, snapshots: Sequence[int] = ()
+) -> Any:
+    """Trains on new sequences; returns the losses and gradient norms of all steps, and the models at `snapshots`."""
 
     @jax.jit
     def step(model: Any, state: Any, batch: Any) -> Any:
@@ -149,7 +151,7 @@ def train(cell: Any, model: Any, optimizer: optax.GradientTransformation, steps:
 
     state, losses, norms, seen = optimizer.init(model), [], [], {}
     for number in range(steps + 1):
-        if number in looks:
+        if number in snapshots:
             seen[number] = model
         if number == steps:
             break
@@ -160,7 +162,7 @@ def train(cell: Any, model: Any, optimizer: optax.GradientTransformation, steps:
 
 
 def gradients_through_training(cell: Any, steps: int) -> dict[str, list[float]]:
-    """Returns the norms of dL/ds_t after parts of a training with Adam, by step."""
+    """Returns the norms of dL/ds_t at several steps of training with Adam, by step."""
     batch = draw(np.random.default_rng(3), ROWS, LENGTH)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     _, _, seen = train(cell, initial(cell, 1.0), optimizer, steps, [round(part * steps) for part in STAGES])
@@ -168,16 +170,16 @@ def gradients_through_training(cell: Any, steps: int) -> dict[str, list[float]]:
 
 
 def descent(cell: Any, gain: float, clip: float | None, steps: int) -> dict[str, list[float | None]]:
-    """Returns losses and gradient norms of gradient descent at a rate of 0.05; None where a number is not finite."""
-    rule = optax.sgd(0.05)
-    optimizer = rule if clip is None else optax.chain(optax.clip_by_global_norm(clip), rule)
+    """Returns losses and gradient norms of gradient descent with learning rate 0.05; nonfinite values are None."""
+    sgd = optax.sgd(0.05)
+    optimizer = sgd if clip is None else optax.chain(optax.clip_by_global_norm(clip), sgd)
     losses, norms, _ = train(cell, initial(cell, gain), optimizer, steps)
-    finite = {"loss": losses, "gradient_norm": norms}
-    return {name: [value if np.isfinite(value) else None for value in values] for name, values in finite.items()}
+    curves = {"loss": losses, "gradient_norm": norms}
+    return {name: [value if np.isfinite(value) else None for value in values] for name, values in curves.items()}
 
 
 def jacobian_table(results: Mapping[str, Any]) -> str:
-    """Returns the norms of the Jacobian at a few lags, and the lag at which it has vanished."""
+    """Returns a table of the Jacobian's norms at a few lags, and the lag from which it has vanished."""
     lags = (10, 50, 100, 200)
     rows = []
     for name, by_gain in results["jacobian"].items():
@@ -188,7 +190,7 @@ def jacobian_table(results: Mapping[str, Any]) -> str:
 
 
 def clipping_table(results: Mapping[str, Any]) -> str:
-    """Returns the greatest gradient norm, and the loss at the end, with and without clipping."""
+    """Returns a table of the largest gradient norm and the final loss, with and without clipping."""
     rows = []
     for name, modes in results["clipping"].items():
         for mode, curves in modes.items():
@@ -196,11 +198,11 @@ def clipping_table(results: Mapping[str, Any]) -> str:
             losses = curves["loss"][-50:]
             end = "not finite" if None in losses else f"{np.mean(losses):.3f}"
             rows.append((NAMES[name], mode, f"{np.median(norms):.2g}", f"{max(norms):.2g}", end))
-    return table(("cell", "clipping", "median gradient norm", "greatest", "loss, mean of the last 50 steps"), rows)
+    return table(("cell", "clipping", "median gradient norm", "largest", "mean loss of the last 50 steps"), rows)
 
 
-def picture(results: Mapping[str, Any]) -> bytes:
-    """Draws the three measurements, a row each, a column for each cell."""
+def plot(results: Mapping[str, Any]) -> bytes:
+    """Plots the three measurements, with a row each and a column per cell."""
 
     def paint(panels: Any) -> None:
         for column, name in enumerate(CELLS):
@@ -222,16 +224,17 @@ def picture(results: Mapping[str, Any]) -> bytes:
 
 
 def section(found: Mapping[str, Any]) -> str:
-    """Returns the study's Markdown."""
+    """Returns the Markdown section of the study."""
     return "\n\n".join(
         [
             "## How gradients flow",
-            f"{origin(found)} Adding problem, T = {LENGTH}, {HIDDEN} units; the norm of ds_T/ds_t at initialisation, "
-            "recurrent weights times a gain:",
+            f"{origin(found)} Adding problem, T = {LENGTH}, {HIDDEN} units; the norm of ds_T/ds_t at "
+            "initialization, with recurrent weights multiplied by a gain:",
             jacobian_table(found),
-            f"Gradient descent at rate 0.05 from a gain of 2, {found['steps']} steps, clipped at a norm of 1 or not:",
+            f"Gradient descent with learning rate 0.05 from a gain of 2, {found['steps']} steps, with and without "
+            "clipping at norm 1:",
             clipping_table(found),
-            "![Jacobians at initialisation; gradients through training; clipping](gradient_flow.svg)",
+            "![Jacobians at initialization, gradients during training, clipping](gradient_flow.svg)",
             FINDINGS,
         ]
     )

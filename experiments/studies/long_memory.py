@@ -1,18 +1,19 @@
-"""How far back each cell remembers: adding and copying over T = 50 to 1000 steps, at an equal number of parameters.
+"""Long memory: adding and copying over T = 50 to 1000 steps, with an equal number of parameters.
 
-python -m experiments.studies.long_memory --workdir=runs/long_memory            # resumes
-python -m experiments.studies.long_memory --workdir=runs/long_memory --list     # the runs, and which are finished
-python -m experiments.studies.long_memory --workdir=runs/long_memory --task=adding   # beside --task=copying elsewhere
+python -m experiments.studies.long_memory --workdir=runs/long_memory            # rerun to resume
+python -m experiments.studies.long_memory --workdir=runs/long_memory --list     # lists the runs and their states
+python -m experiments.studies.long_memory --workdir=runs/long_memory --task=adding   # another process: --task=copying
 
-GRU, LSTM and Elman, three seeds each; the gated cells with biases that know of no delay, and with chrono
-initialisation (`model.longest_delay` = T). Every run is one of `experiments.train`, in a folder of its own, with the
-configs of the two tasks at a smaller width; the shortest and the first seeds come first. A run ends where it reaches
-the criterion on the validation split: a mean squared error of 0.01 for adding, where always answering 1 gives 0.167;
-half of the memoryless loss for copying; or where it diverges: ten steps in a row with a gradient that is not finite. A
-sequence length is solved where every seed reaches the criterion; so from T = 400, where a failure costs minutes, the
-others are not run where the first does not.
+GRU, LSTM and Elman networks are trained with three seeds each, the gated cells with their default biases and with
+chrono initialization (`model.longest_delay` = T). Every run is a run of `experiments.train` in its own folder; the
+configs are those of the two tasks with a smaller width. Short lengths and first seeds come first.
 
-The results go to experiments/results/studies/, from where docs/results/long_memory.md takes them.
+A run ends when it reaches the criterion on the validation split: a mean squared error of 0.01 for adding, where always
+answering 1 gives 0.167; half of the memoryless loss for copying. It also ends when it diverges: ten consecutive steps
+with a nonfinite gradient. A length is solved if every seed reaches the criterion. From T = 400, other seeds are not run
+if the first one fails.
+
+The results are written to experiments/results/studies/; docs/results/long_memory.md includes them.
 """
 
 import dataclasses
@@ -39,14 +40,20 @@ from experiments.studies import results
 LENGTHS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
 CHEAP = 200
-"""Up to this length all seeds are run, also where the first has shown that the length is not solved."""
+"""Up to this length all seeds are run, even if the first one fails."""
 KINDS = ("gru", "gru chrono", "lstm", "lstm chrono", "elman")
 WIDTHS = {"adding": {"gru": 48, "lstm": 41, "elman": 84}, "copying": {"gru": 65, "lstm": 56, "elman": 114}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """How one of the tasks is trained, when it counts as solved, and between what its metric is drawn."""
+    """The hyperparameters of a task.
+
+    Attributes:
+      metric, criterion: a length is solved at this value of the metric or less.
+      steps, learning_rate, clip_norm: see the configs.
+      scale, limits: of the metric's axis in the plot.
+    """
 
     metric: str
     criterion: float
@@ -57,7 +64,7 @@ class Problem:
     limits: tuple[float, float]
 
 
-# The gradient's norm is about 0.5 in adding and 0.02 in copying, where a GRU's over 400 steps has grown to infinity.
+# The norm of the gradient is about 0.5 for adding and 0.02 for copying, where a GRU's exploded at T = 400.
 PROBLEMS = {
     "adding": Problem("mse", 0.01, 4000, 5e-3, 1.0, "log", (1e-3, 0.3)),
     "copying": Problem("loss_ratio", 0.5, 6000, 1e-2, 0.1, "linear", (0.4, 1.1)),
@@ -91,7 +98,7 @@ class Trial:
         return f"{self.task}_{self.length}_{self.kind.replace(' ', '_')}_{self.seed}"
 
     def config(self) -> ExperimentConfig:
-        """The task's own config, of another width, length and duration."""
+        """Returns the config of the task with the width, length and duration of the study."""
         problem = PROBLEMS[self.task]
         cell, _, chrono = self.kind.partition(" ")
         config = load(self.task).get_config("t200" if cell == "gru" else f"t200-{cell}")
@@ -117,23 +124,23 @@ class Trial:
 
 
 def trials() -> Iterator[Trial]:
-    """Yields the study's runs: the first seed of everything first, the short before the long."""
+    """Yields the runs of the study, ordered by seed and length."""
     for seed, length, task, kind in itertools.product(SEEDS, LENGTHS, PROBLEMS, KINDS):
         yield Trial(task, length, kind, seed)
 
 
-results.define_flags()
-WORKDIR = flags.DEFINE_string("workdir", "runs/long_memory", "Where the runs' folders are.", allow_override=True)
-DEVICES = flags.DEFINE_integer("devices", 1, "How many devices a run uses.", lower_bound=1, allow_override=True)
-MOST = flags.DEFINE_integer("most", None, "How many unfinished runs to do now; else all.", lower_bound=0)
+flags.adopt_module_key_flags(results)
+WORKDIR = flags.DEFINE_string("workdir", "runs/long_memory", "Folder of the runs.", allow_override=True)
+DEVICES = flags.DEFINE_integer("devices", 1, "Number of devices of a run.", lower_bound=1, allow_override=True)
+MOST = flags.DEFINE_integer("most", None, "Maximum number of unfinished runs to do; by default, all.", lower_bound=0)
 TASK = flags.DEFINE_enum(
-    "task", None, list(PROBLEMS), "Whose runs to do, beside a process that does the other's; else all."
+    "task", None, list(PROBLEMS), "Do only the runs of this task, so that two processes can share the study."
 )
-LIST = flags.DEFINE_bool("list", False, "Whether to print the runs, and do nothing else.", allow_override=True)
+LIST = flags.DEFINE_bool("list", False, "Print the runs and their states, and do nothing else.", allow_override=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does what is not finished, or lists it; writes long_memory.json, .md and .svg of what there is."""
+    """Does all unfinished runs, writes long_memory.json, .md and .svg, and prints the table."""
     del arguments
     folder = pathlib.Path(WORKDIR.value)
     chosen = [trial for trial in trials() if TASK.value in (None, trial.task)]
@@ -141,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
         for trial in chosen:
             print(f"{state(trial, folder):<8} {trial.name}")
         return
-    if not flags.FLAGS.render:
+    if not results.RENDER.value:
         devices.request_cpu_devices(32, DEVICES.value)
         for trial in itertools.islice((t for t in chosen if state(t, folder) == "to do"), MOST.value):
             do(trial, folder, DEVICES.value)
@@ -150,7 +157,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def state(trial: Trial, folder: pathlib.Path) -> str:
-    """Returns "finished", "needless", where the first seed has shown that the length is not solved, or "to do"."""
+    """Returns "finished", "to do", or "needless" if the first seed of a long sequence has failed."""
     if ended(trial, folder):
         return "finished"
     first = dataclasses.replace(trial, seed=SEEDS[0])
@@ -161,24 +168,24 @@ def state(trial: Trial, folder: pathlib.Path) -> str:
 
 
 def ended(trial: Trial, folder: pathlib.Path) -> bool:
-    """Says whether a trial was trained to its end, or until it diverged."""
+    """Whether a trial is finished or has diverged."""
     own = RunFolder(folder / trial.name)
     return own.read_summary() is not None or own.nonfinite.exists()
 
 
 def curve(trial: Trial, rows: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
-    """Returns the steps of a trial's evaluations, with the validation metric at each, from the rows of its metrics."""
+    """Returns (step, validation metric) pairs of a trial from the rows of metrics.jsonl."""
     return [(row["step"], row[PROBLEMS[trial.task].metric]) for row in rows if row["split"] == "validation"]
 
 
 def solved_at(trial: Trial, rows: Sequence[dict[str, Any]]) -> int | None:
-    """Returns the first step whose validation metric reached the criterion, or None."""
+    """Returns the first step at which the validation metric reached the criterion, or None."""
     criterion = PROBLEMS[trial.task].criterion
     return next((step for step, value in curve(trial, rows) if value <= criterion), None)
 
 
 def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
-    """Runs a trial to its end, from where it stopped if it was begun; one that diverges has failed."""
+    """Starts or resumes a trial and runs it to the end; a trial that diverges has failed."""
     config, own = trial.config(), RunFolder(folder / trial.name)
     task = tasks.find(config.task.name)(config.task, None)
     mesh = prepare(config, task, device_count)
@@ -190,8 +197,10 @@ def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
 
 
 def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns what each finished trial's validation showed, the greatest mean of its gradient's norm over the steps
-    between two rows, and what it cost or at which step it diverged."""
+    """Returns the results of the finished trials.
+
+    "steepest" is the maximum over the rows of the mean gradient norm; "diverged_at" is the step of a diverged trial.
+    """
     found = []
     for trial in trials():
         if not ended(trial, folder):
@@ -212,14 +221,14 @@ def collected(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def write(folder: pathlib.Path) -> str:
-    """Writes long_memory.json, .md and .svg, with --render from the recorded trials; returns the table."""
+    """Writes long_memory.json, .md and .svg, and returns the table."""
     found = results.measured("long_memory", lambda: {"trials": collected(folder)})
-    results.publish("long_memory", section(found), picture(found["trials"]))
+    results.publish("long_memory", section(found), plot(found["trials"]))
     return steps_table(found["trials"])
 
 
 def steps_table(found: Sequence[dict[str, Any]]) -> str:
-    """Returns, for each task and kind of cell, the steps that each length took, or how close the best run came."""
+    """Returns a table of the steps to the criterion, or of the best value, by task, cell and length."""
     rows = []
     for task, kind in itertools.product(PROBLEMS, KINDS):
         mine = [trial for trial in found if (trial["task"], trial["kind"]) == (task, kind)]
@@ -249,7 +258,7 @@ def _cell(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def steepest(found: Sequence[dict[str, Any]]) -> str:
-    """Returns the greatest gradient norm of each task and cell: "adding: GRU 1.8, LSTM 3.4; copying: GRU 1e+08"."""
+    """Returns the largest gradient norm of each task and cell: "adding: GRU 1.8, LSTM 3.4; copying: GRU 1e+08"."""
     tasks = []
     for task in PROBLEMS:
         norms: dict[str, float] = {}
@@ -262,13 +271,13 @@ def steepest(found: Sequence[dict[str, Any]]) -> str:
 
 
 def label(kind: str) -> str:
-    """Names a kind of cell for people: "GRU, chrono"."""
+    """Returns the name of a kind of cell: "GRU, chrono"."""
     cell, _, chrono = kind.partition(" ")
     return NAMES[cell] + (", chrono" if chrono else "")
 
 
-def picture(found: Sequence[dict[str, Any]]) -> bytes:
-    """Draws the learning curves, a row for each task, a column for each length, a line for each run."""
+def plot(found: Sequence[dict[str, Any]]) -> bytes:
+    """Plots validation curves, with a row per task, a column per length and a line per run."""
 
     def paint(panels: Any) -> None:
         for axes_row, (task, problem) in zip(panels, PROBLEMS.items(), strict=True):
@@ -291,7 +300,7 @@ def picture(found: Sequence[dict[str, Any]]) -> bytes:
 
 
 def section(found: Mapping[str, Any]) -> str:
-    """Returns the study's Markdown."""
+    """Returns the Markdown section of the study."""
     criteria = "; ".join(
         f"{task}: {problem.metric} at most {problem.criterion:g}, within {problem.steps} steps"
         for task, problem in PROBLEMS.items()
@@ -300,12 +309,12 @@ def section(found: Mapping[str, Any]) -> str:
         [
             "## How far back each cell remembers",
             f"{origin(found)} The step at which the validation metric first reached the criterion ({criteria}), as a "
-            "mean over the seeds that did; where none did, the best that one reached. From T = 400 no other is run "
-            "where the first fails:",
+            "mean over seeds. If no seed reached it, the best value is shown. From T = 400, other seeds are not run if "
+            "the first one fails.",
             steps_table(found["trials"]),
-            "Greatest norm of the gradient before clipping, as a mean over 200 steps, in all runs of a cell: "
+            "The largest gradient norm before clipping in all runs of a cell, as a mean over 200 steps: "
             f"{steepest(found['trials'])}.",
-            "![Validation curves of every run; dashed: the criterion; a cross: the run diverged](long_memory.svg)",
+            "![Validation curves of all runs; dashed line: the criterion; cross: the run diverged](long_memory.svg)",
             FINDINGS,
         ]
     )

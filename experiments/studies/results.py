@@ -1,7 +1,7 @@
-"""What a study leaves in the folder of the results: its numbers as JSON, and a Markdown section and a picture of them.
+"""The results of a study: measurements as JSON, and a Markdown section and a plot made from them.
 
-The report puts the sections of all studies together and imports none of them. With --render, a study measures nothing
-and writes section and picture anew from the recorded numbers.
+The report includes the sections of all studies and imports none of the studies. With --render, a study measures nothing
+and makes the section and the plot from the recorded measurements.
 """
 
 import json
@@ -15,36 +15,26 @@ from experiments import files
 from experiments.runner import environment, logging
 from experiments.schema import UserError
 
-flags.disclaim_key_flags()  # the flags belong to the study that defines them, so that its --help shows them
-
-
-def define_flags() -> None:
-    """Defines --folder and --render; studies that each define them can be imported side by side."""
-    flags.DEFINE_string("folder", str(logging.RESULTS / "studies"), "Where the results go.", allow_override=True)
-    flags.DEFINE_bool(
-        "render",
-        False,
-        "Whether to measure nothing, and to write anew what follows from <study>.json.",
-        allow_override=True,
-    )
+FOLDER = flags.DEFINE_string("folder", str(logging.RESULTS / "studies"), "Folder for the results.")
+RENDER = flags.DEFINE_bool("render", False, "Measure nothing; make the section and the plot from <study>.json.")
 
 
 def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str = "") -> dict[str, Any]:
-    """Returns what a study finds, and writes it to <study>.json; with --render, returns what was recorded.
+    """Returns the measurements of a study and writes them to <study>.json; with --render, reads that file.
 
     Args:
-      study: its name.
-      measure: does the work.
-      options: what the command cannot do without, such as "--workdir=runs/multi30k".
+      study: the name of the study.
+      measure: makes the measurements.
+      options: the required options of the command, such as "--workdir=runs/multi30k".
 
     Returns:
-      The measurements, with the "command", "machine" and "commit" that they come from.
+      The measurements, with the "command", "machine" and "commit" that made them.
 
     Raises:
-      UserError: --render, and there is no such file, or it is damaged.
+      UserError: if --render is given and the file is missing or damaged.
     """
-    folder = pathlib.Path(flags.FLAGS.folder)
-    if flags.FLAGS.render:
+    folder = pathlib.Path(FOLDER.value)
+    if RENDER.value:
         return read(folder / f"{study}.json")
     folder.mkdir(parents=True, exist_ok=True)
     source = {
@@ -57,24 +47,24 @@ def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str 
     return found
 
 
-def publish(study: str, section: str, picture: bytes) -> None:
+def publish(study: str, section: str, plot: bytes) -> None:
     """Writes <study>.md and <study>.svg to --folder.
 
     Args:
-      study: its name.
-      section: Markdown that begins with its heading; links are relative to the folder.
-      picture: an SVG.
+      study: the name of the study.
+      section: Markdown that begins with a heading; links are relative to the folder.
+      plot: an SVG file.
     """
-    folder = pathlib.Path(flags.FLAGS.folder)
+    folder = pathlib.Path(FOLDER.value)
     files.write_bytes(folder / f"{study}.md", f"{section.strip()}\n".encode())
-    files.write_bytes(folder / f"{study}.svg", picture)
+    files.write_bytes(folder / f"{study}.svg", plot)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what `measured` has written.
+    """Reads the file that `measured` writes.
 
     Raises:
-      UserError: the file is not there or damaged.
+      UserError: if the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

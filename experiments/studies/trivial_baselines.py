@@ -1,22 +1,23 @@
-"""The score of a trivial answer on the test split of each task.
+"""The scores of trivial answers on the test splits.
 
 python -m experiments.studies.trivial_baselines
 
-Everything is counted on the training split and scored on the test split, in the units of the task's own metric:
+Frequencies are counted on the training split and scored on the test split with the metric of the task:
 
-- digits and MNIST: the most frequent class is always the answer;
-- music: each key sounds as often as in training, or as often as after a step in which it was on, or off;
-- text: each character is as frequent as in training, or as it is after the character before it;
-- translation: the source is the translation.
+- digits and MNIST: always the most frequent class;
+- music: the frequency of each key, or its frequency given whether it sounded at the previous step;
+- text: the frequency of each character, or its frequency given the previous character;
+- translation: the source sentence.
 
-Forecasts have `experiments.studies.forecast_baselines`; other tasks have baselines by definition. The results go
-to experiments/results/studies/trivial_baselines.json; experiments/results/published.toml names them.
+Forecasts have `experiments.studies.forecast_baselines`; the baselines of other tasks follow from a definition. The
+scores are written to experiments/results/studies/trivial_baselines.json, to which published.toml refers.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from absl import flags
 
 from experiments.reporting.tables import table
 from experiments.runner import cli
@@ -28,7 +29,7 @@ from experiments.tasks.text.char_lm import CharLM, CharLMConfig
 from experiments.tasks.text.ptb_char import PTBChar, PTBCharConfig
 from experiments.tasks.translation.multi30k import Multi30k, Multi30kConfig, sacrebleu_metrics
 
-results.define_flags()
+flags.adopt_module_key_flags(results)
 DATA_DIR = cli.define_data_dir()
 
 COLLECTIONS = ("jsb", "nottingham", "musedata", "piano_midi")
@@ -36,7 +37,7 @@ DIRECTIONS = ("de-en", "en-de", "en-fr")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Scores every baseline, or reads what was recorded; writes trivial_baselines.json; prints the scores."""
+    """Scores all baselines, writes trivial_baselines.json and prints the scores."""
     del arguments
     scores = results.measured("trivial_baselines", lambda: {"scores": measure(DATA_DIR.value)})["scores"]
     print(table(("baseline", "test score"), ((name, f"{value:.6g}") for name, value in scores.items())))
@@ -65,24 +66,24 @@ def measure(data_dir: str | None) -> dict[str, float]:
 
 
 def majority(task: Digits | MNIST) -> float:
-    """Returns the accuracy in percent of always answering the most frequent class of the training split."""
+    """Returns the accuracy of the most frequent class of the training split, in percent."""
     train, test = labels(task.eval_batches("train")), labels(task.eval_batches("test"))
     return 100 * float(np.mean(test == np.bincount(train).argmax()))
 
 
 def labels(batches: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """Returns the labels of the examples that are not padding."""
+    """Returns the labels of all examples that are not padding."""
     return np.concatenate([batch["labels"][batch["weights"] > 0] for batch in batches])
 
 
 def key_frequency(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Returns the nats a step of keys that are independent of everything; steps 2 to T of a piece are scored."""
+    """Returns nats per step if all keys are independent; steps 2 to T of each piece are scored."""
     on, off = (np.sum([(roll[1:] == value).sum(0) for roll in train], axis=0) for value in (1, 0))
-    return _nats_a_step(test, lambda before: np.broadcast_to(_smoothed(on, off), before.shape))
+    return _nats_per_step(test, lambda before: np.broadcast_to(_smoothed(on, off), before.shape))
 
 
 def key_after_key(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Returns the nats a step of keys each of which depends on whether it sounded at the step before."""
+    """Returns nats per step if each key depends on whether it sounded at the previous step."""
 
     def share(earlier: int) -> np.ndarray:
         counts = (
@@ -92,15 +93,15 @@ def key_after_key(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> fl
         return _smoothed(*counts)
 
     after_off, after_on = share(0), share(1)
-    return _nats_a_step(test, lambda before: np.where(before == 1, after_on, after_off))
+    return _nats_per_step(test, lambda before: np.where(before == 1, after_on, after_off))
 
 
 def _smoothed(on: np.ndarray, off: np.ndarray) -> np.ndarray:
-    """Half a count is added to each, so that no key is impossible."""
+    """Returns frequencies with half a count added to both outcomes, so that no probability is 0."""
     return (on + 0.5) / (on + off + 1)
 
 
-def _nats_a_step(pieces: Sequence[np.ndarray], predict: Callable[[np.ndarray], np.ndarray]) -> float:
+def _nats_per_step(pieces: Sequence[np.ndarray], predict: Callable[[np.ndarray], np.ndarray]) -> float:
     total, steps = 0.0, 0
     for roll in pieces:
         chance = predict(roll[:-1])
@@ -110,13 +111,13 @@ def _nats_a_step(pieces: Sequence[np.ndarray], predict: Callable[[np.ndarray], n
 
 
 def character_frequency(train: np.ndarray, test: np.ndarray, size: int) -> float:
-    """Returns the nats a character, from the second on, of the training text's frequencies, one added to each count."""
+    """Returns nats per character for the training frequencies plus one count each; the first one is not scored."""
     counts = np.bincount(train, minlength=size) + 1
     return -float(np.log(counts / counts.sum())[test[1:]].mean())
 
 
 def character_after_character(train: np.ndarray, test: np.ndarray, size: int) -> float:
-    """Returns the nats a character, given the one before it; one is added to the count of each pair."""
+    """Returns nats per character for frequencies given the previous character, plus one count for each pair."""
     counts = np.ones((size, size))
     np.add.at(counts, (train[:-1], train[1:]), 1)
     logs = np.log(counts / counts.sum(axis=1, keepdims=True))
@@ -124,7 +125,7 @@ def character_after_character(train: np.ndarray, test: np.ndarray, size: int) ->
 
 
 def source_as_target(task: Multi30k) -> Iterable[tuple[str, float]]:
-    """Yields BLEU and chrF of the test split's sources as they are."""
+    """Yields BLEU and chrF of the untranslated sources of the test split."""
     sources, references = (task.lines("test", language) for language in task.languages)
     for name, metric in sacrebleu_metrics(task.config.lowercase).items():
         yield name, metric.corpus_score(list(sources), [list(references)]).score

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.figures import heat_map, png, verbatim
-from experiments.studies.length_groups import Group, plot
+from experiments.studies.source_length import Group, plot
 
 NAMES = [
     "a $x$ b",

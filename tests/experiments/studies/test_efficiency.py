@@ -1,4 +1,4 @@
-"""Costs are counted as the equations say."""
+"""Parameters and operations are counted by the equations."""
 
 import jax
 import pytest
@@ -7,12 +7,12 @@ from experiments.studies import efficiency
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "elman"])
-def test_parameters_are_those_that_the_cell_draws(name):
+def test_parameter_count_matches_the_cell(name):
     params = efficiency.CELLS[name].init(jax.random.key(0), input_size=3, hidden_size=4)
     assert efficiency.parameter_count(name, 3, 4) == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def test_the_gated_cells_cost_three_to_four_at_equal_width_and_alike_at_equal_parameters():
+def test_gru_and_lstm_cost_three_to_four_at_equal_width_and_the_same_at_equal_parameters():
     shape = (32, 100, 64, 128)
     assert efficiency.operations("gru", shape) * 4 == efficiency.operations("lstm", shape) * 3
     assert efficiency.operations("gru", shape) == 6 * 32 * 100 * (64 + 128) * 3 * 128
@@ -22,7 +22,7 @@ def test_the_gated_cells_cost_three_to_four_at_equal_width_and_alike_at_equal_pa
         assert efficiency.parameter_count(name, 64, width) == pytest.approx(goal, rel=0.01)
 
 
-def test_the_table_and_the_picture_compare_with_the_gru():
+def test_table_has_ratios_to_the_gru():
     shared = {"shape": [32, 100, 64, 128], "equal": "width", "width": 128}
     gru = shared | {"cell": "gru", "parameters": 300, "operations": 3e9, "bytes": 2**20, "milliseconds": 10.0}
     lstm = shared | {"cell": "lstm", "parameters": 400, "operations": 4e9, "bytes": 2**21, "milliseconds": 15.0}

@@ -1,4 +1,4 @@
-"""The baselines forecast what they say, and the linear one finds a linear law."""
+"""The last value is repeated, and the linear map learns a linear law from the training split alone."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def task(tmp_path):
     )
 
 
-def test_the_last_value_is_repeated(task):
+def test_last_value_is_repeated(task):
     xs = task.windows(task.origins["test"][:3])["xs"]
     quantiles = last_value(task)(xs)
     assert quantiles.shape == (3, 6, 1, 3)
     np.testing.assert_array_equal(quantiles[..., 1], np.repeat(xs[:, -1:], 6, axis=1))
 
 
-def test_the_linear_map_continues_season_and_trend_with_intervals_that_hold(task):
+def test_linear_map_continues_season_and_trend_with_correct_intervals(task):
     fitted, penalty = linear(task)
     scores, naive = score(task, fitted, "test"), score(task, last_value(task), "test")
     noise_alone = 0.01**2 / task.scaling.scale[0] ** 2
@@ -36,7 +36,7 @@ def test_the_linear_map_continues_season_and_trend_with_intervals_that_hold(task
     assert penalty < 100
 
 
-def test_nothing_is_learnt_from_the_test_part_and_no_interval_from_validation(task):
+def test_test_split_is_not_used_for_fitting_nor_validation_for_intervals(task):
     (before, penalty), naive = linear(task), last_value(task)
     train, validation, _ = task.ends
     noise = 10 * np.random.default_rng(1).normal(size=task.values.shape)

@@ -17,7 +17,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_the_norms_of_the_jacobian_products(name):
+def test_jacobian_norms_match_singular_values_of_full_jacobians(name):
     cell = gradient_flow.CELLS[name]
     params, _ = gradient_flow.initial(cell, 1.5)
     xs = draw(np.random.default_rng(1), 1, 5)["xs"][0]
@@ -41,7 +41,7 @@ def test_the_norms_of_the_jacobian_products(name):
     np.testing.assert_allclose(gradient_flow.jacobian_norms(cell, 1.5), expected, rtol=1e-4)
 
 
-def test_the_gain_multiplies_the_recurrent_weights_alone():
+def test_gain_multiplies_the_recurrent_weights_alone():
     cell = gradient_flow.CELLS["elman"]
     (one, readout), (two, same) = (gradient_flow.initial(cell, gain) for gain in (1.0, 2.0))
     np.testing.assert_allclose(two.U, 2 * one.U)
@@ -49,7 +49,7 @@ def test_the_gain_multiplies_the_recurrent_weights_alone():
     np.testing.assert_array_equal(readout, same)
 
 
-def test_the_gradient_of_the_last_state_by_hand():
+def test_gradient_of_the_last_state_by_hand():
     cell = gradient_flow.CELLS["elman"]
     model = gradient_flow.initial(cell, 1.0)
     batch = draw(np.random.default_rng(0), 2, 5)
@@ -63,7 +63,7 @@ def test_the_gradient_of_the_last_state_by_hand():
     np.testing.assert_allclose(norms[0], np.linalg.norm(errors[:, None] * readout), rtol=1e-4)
 
 
-def test_clipped_descent_is_descent_of_bounded_steps():
+def test_clipping_bounds_the_steps_of_gradient_descent():
     cell = gradient_flow.CELLS["elman"]
     free, clipped = (gradient_flow.descent(cell, 1.0, clip, 3) for clip in (None, 1e-6))
     assert free["loss"][0] == clipped["loss"][0]

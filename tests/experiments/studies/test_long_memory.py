@@ -1,4 +1,4 @@
-"""The study's runs are as many as stated, alike but for what they compare, and summed up as they ended."""
+"""The runs of the study differ only in what is compared, and their results are collected."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from experiments.tasks import find
 from tests.experiments.programs import programs
 
 
-def test_every_trial_has_a_name_of_its_own_and_the_first_seeds_come_first():
+def test_trials_have_unique_names_and_are_ordered_by_seed():
     trials = list(long_memory.trials())
     assert len({trial.name for trial in trials}) == len(trials) == 2 * 5 * 5 * 3
     assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
@@ -22,7 +22,7 @@ def test_every_trial_has_a_name_of_its_own_and_the_first_seeds_come_first():
 
 
 @pytest.mark.parametrize("task", ["adding", "copying"])
-def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_parameters(task):
+def test_trials_have_the_same_number_of_parameters(task):
     counts = {}
     for kind in long_memory.KINDS:
         config = long_memory.Trial(task, 100, kind, 2).config()
@@ -35,7 +35,7 @@ def test_trials_differ_in_cell_and_initialisation_at_an_equal_number_of_paramete
     assert max(counts.values()) < 1.03 * min(counts.values())
 
 
-def test_no_other_seed_is_run_where_the_first_has_failed_at_length(tmp_path):
+def test_other_seeds_of_long_sequences_are_needless_if_the_first_fails(tmp_path):
     def ended(seed, *values, length=400):
         trial = long_memory.Trial("adding", length, "lstm", seed)
         folder = RunFolder(tmp_path / trial.name)
@@ -59,7 +59,7 @@ def test_no_other_seed_is_run_where_the_first_has_failed_at_length(tmp_path):
     assert long_memory.state(long_memory.Trial("adding", 200, "lstm", 1), tmp_path) == "to do"
 
 
-def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_diverging_trial_fails_and_does_not_stop_the_study(tmp_path, monkeypatch, capsys):
     trial = long_memory.Trial("copying", 50, "gru", 0)
     config = trial.config()
     unstable = dataclasses.replace(
@@ -78,10 +78,10 @@ def test_a_trial_that_diverges_has_failed_and_the_study_goes_on(tmp_path, monkey
     assert found["solved_at"] is None
     assert "parameters" not in found
     assert found["steepest"] > 0
-    assert long_memory.picture([found])
+    assert long_memory.plot([found])
 
 
-def test_the_table_by_hand():
+def test_steps_table_by_hand():
     def trial(length, seed, solved_at):
         made = {"task": "adding", "length": length, "kind": "gru chrono", "seed": seed}
         return made | {"parameters": 7393, "solved_at": solved_at, "curve": [(200, 0.164), (400, 0.12), (600, 0.13)]}
@@ -96,7 +96,7 @@ def test_the_table_by_hand():
     )
 
 
-def test_the_greatest_gradient_of_each_cell_whatever_its_biases():
+def test_steepest_is_the_maximum_over_both_initializations():
     def trial(task, kind, norm):
         return {"task": task, "kind": kind, "steepest": norm}
 

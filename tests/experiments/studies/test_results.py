@@ -1,4 +1,4 @@
-"""A study's numbers are read as they were written, and its section and picture follow from them alone."""
+"""Sections and plots of the studies are made from the recorded measurements alone."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ STUDIES = ("efficiency", "gradient_flow", "long_memory", "source_length")
 
 
 @pytest.mark.parametrize(("text", "told"), [(None, "got no file"), ('{"seconds": ', "got damaged JSON: [^\n]*")])
-def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
+def test_error_names_a_missing_or_damaged_file(tmp_path, text, told):
     path = tmp_path / "efficiency.json"
     if text is not None:
         path.write_text(text)
@@ -26,7 +26,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_section_and_picture_follow_from_the_recorded_numbers(tmp_path, study):
+def test_render_makes_section_and_plot_from_the_recorded_measurements(tmp_path, study):
     shutil.copy(RECORDED / f"{study}.json", tmp_path)
     with programs() as run:
         run.run(f"studies.{study}", "--render", f"--folder={tmp_path}")
@@ -35,7 +35,7 @@ def test_section_and_picture_follow_from_the_recorded_numbers(tmp_path, study):
     assert b"</svg>" in (tmp_path / f"{study}.svg").read_bytes()
 
 
-def test_what_was_not_measured_is_not_rendered(tmp_path):
+def test_missing_measurements_and_options_raise(tmp_path):
     with programs() as run:
         told = run.run("studies.efficiency", "--render", f"--folder={tmp_path}", status=1)
         other = run.run("studies.source_length", f"--folder={tmp_path}", status=1)
@@ -43,7 +43,7 @@ def test_what_was_not_measured_is_not_rendered(tmp_path):
     assert other == "error: --workdir: expected the folders of runs, such as runs/multi30k, got nothing\n"
 
 
-def test_recorded_sections_link_to_pictures_beside_them():
+def test_recorded_sections_link_to_plots_in_their_folder():
     for study in STUDIES:
         text = (RECORDED / f"{study}.md").read_text()
         assert text.startswith("## ")

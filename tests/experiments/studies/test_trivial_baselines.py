@@ -1,4 +1,4 @@
-"""Trivial baselines by hand, on two keys and three characters."""
+"""Trivial baselines by hand, for two keys and three characters."""
 
 import json
 import math
@@ -22,37 +22,37 @@ TRAIN = [np.array([[0, 1], [1, 1], [1, 0], [0, 0]])]
 TEST = [np.array([[1, 0], [1, 1]])]
 
 
-def test_keys_as_frequent_as_in_training():
-    # After the first step: key 0 sounds in two of three steps, key 1 in one; half a count is added to each side.
+def test_key_frequency_by_hand():
+    # After the first step, key 0 sounds in two of three steps, key 1 in one; both counts are increased by one half.
     assert key_frequency(TRAIN, TEST) == pytest.approx(-math.log(2.5 / 4) - math.log(1.5 / 4))
 
 
-def test_keys_given_the_step_before():
-    # Key 0 was on twice and sounded once after it; key 1 was off once, and stayed so.
+def test_key_after_key_by_hand():
+    # Key 0 was on twice and sounded once at the next step; key 1 was off once and remained off.
     assert key_after_key(TRAIN, TEST) == pytest.approx(-math.log(1.5 / 3) - math.log(0.5 / 2))
 
 
-def test_nats_are_a_mean_over_the_steps_of_all_pieces():
+def test_nats_are_averaged_over_the_steps_of_all_pieces():
     assert key_frequency(TRAIN, [*TEST, *TEST]) == pytest.approx(key_frequency(TRAIN, TEST))
     longer = np.array([[1, 0], [1, 1], [1, 1]])
     assert key_frequency(TRAIN, [longer]) == pytest.approx(key_frequency(TRAIN, TEST))
 
 
-def test_characters_as_frequent_as_in_training():
+def test_character_frequency_by_hand():
     train, test = np.array([0, 0, 1, 0]), np.array([2, 0, 1])
     assert character_frequency(train, test, 3) == pytest.approx(-(math.log(4 / 7) + math.log(2 / 7)) / 2)
 
 
-def test_characters_given_the_one_before():
+def test_character_after_character_by_hand():
     train, test = np.array([0, 0, 1, 0]), np.array([2, 0, 1])
     assert character_after_character(train, test, 3) == pytest.approx(-(math.log(1 / 3) + math.log(2 / 5)) / 2)
 
 
-def test_the_most_frequent_digit_is_right_one_time_in_ten():
+def test_most_frequent_digit_is_right_one_time_in_ten():
     assert majority(Digits(DigitsConfig(), None)) == pytest.approx(10, abs=1)
 
 
-def test_every_recorded_baseline_is_used_and_every_named_one_recorded():
+def test_recorded_baselines_are_those_of_published_toml():
     recorded = json.loads((RESULTS / "studies" / "trivial_baselines.json").read_text())["scores"]
     named = {trivial.study for row in published.read(RESULTS).rows.values() for trivial in row.trivial if trivial.study}
     assert named == set(recorded)

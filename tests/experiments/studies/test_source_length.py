@@ -1,9 +1,9 @@
-"""BLEU by the length of the source."""
+"""Translations are grouped and scored by the length of their source."""
 
 import pytest
 
 from experiments.schema import UserError
-from experiments.studies.length_groups import by_length, edges_of, plot, table
+from experiments.studies.source_length import by_length, parse_edges, plot, table
 from experiments.tasks.translation.multi30k import sacrebleu_metrics
 
 SOURCES = ["a b", "a b c", "a b c d e f", "a b c d e f g h"]
@@ -26,7 +26,7 @@ def test_each_group_has_the_bleu_of_its_sentences():
     assert (whole.least, whole.most, whole.sentences) == (2, 8, 4)
 
 
-def test_the_table_has_a_row_a_group_and_the_plot_a_line_a_run():
+def test_table_has_a_row_per_group_and_plot_a_line_per_run():
     columns = {"attends": groups([3]), "sums_up": groups([3])}
     long = f"{groups([3])[1].bleu:.2f}"
     assert table(columns).splitlines() == [
@@ -47,7 +47,7 @@ def test_the_table_has_a_row_a_group_and_the_plot_a_line_a_run():
         (["0", "4"], r"--edges: expected numbers above 0 that increase, got '0,4'"),
     ],
 )
-def test_refuses_edges_that_are_none(values, message):
+def test_invalid_edges_raise(values, message):
     with pytest.raises(UserError, match=message):
-        edges_of(values)
-    assert edges_of([" 4", "8"]) == [4, 8]
+        parse_edges(values)
+    assert parse_edges([" 4", "8"]) == [4, 8]

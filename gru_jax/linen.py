@@ -1,19 +1,18 @@
-"""Flax Linen modules: layers that own the parameters of `gru_jax.unroll`, and cells for `flax.linen.RNN`.
+"""Flax Linen modules: layers around `gru_jax.unroll`, and cells for `flax.linen.RNN`.
 
-Parameters are nested dictionaries of arrays with the names that weights files have: `layers/0/forward/W`,
-`layers/0/backward/U`, ... of a layer, `weights/W`, ... of a cell. `parameters` of a module maps them to what
-`gru_jax.unroll` takes, `to_variables` back.
+Parameters are nested dicts of arrays: `layers/0/forward/W`, `layers/0/backward/U`, ... of a layer, `weights/W`, ... of
+a cell. `parameters(variables)` returns them as arguments of `gru_jax.unroll`, `to_variables(params)` is the inverse.
 
-Example, weight decay by name:
+Example: weight decay of the matrices only.
   >>> layer = GRU(128)
   >>> variables = layer.init(jax.random.key(0), xs)
   >>> decayed = traverse_util.path_aware_map(lambda path, _: path[-1] in ("W", "U", "kernel"), variables["params"])
   >>> optimizer = optax.adamw(1e-3, weight_decay=0.1, mask=decayed)
-  >>> ys, h_last = unroll(layer.stack(), layer.parameters(variables), xs)
+  >>> ys, h_last = unroll(layer.stack, layer.parameters(variables), xs)
 """
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, field
 from typing import Any
 
 import jax
@@ -22,46 +21,42 @@ from flax import linen as nn
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
+from gru_jax._flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import Cell
 from gru_jax.cells.base import streaming_step
-from gru_jax.flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
+
+__all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
 
 DIRECTIONS = ("forward", "backward")
 
 
 class Recurrent(nn.Module):
-    """Layers of a cell; a subclass says which.
+    """Layers of any cell, in one or two directions.
 
-    Dropout is that of `flax.linen.Dropout`: unless deterministic, a call draws from the rng `dropout`, and it is an
-    error if `apply` got none.
+    Dropout works as in `flax.linen.Dropout`: a call that is not deterministic draws from the rng `dropout`, and raises
+    an error if `apply` has none.
 
     Attributes:
-      features: H.
-      num_layers: L.
-      bidirectional: whether each layer runs in both directions.
-      dropout: the rate between layers, unless deterministic.
-      merge: how the two directions' outputs become one: "concat", "sum", "ave" or "mul".
-      weight_dropout: the rate at which recurrent weights are dropped unless deterministic, the same ones at all steps.
-      backend: see `gru_jax.unroll`.
-      matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of outputs and states; None for what inputs and parameters promote to,
-        as in every layer of Flax. A state that is given in float32 stays so beside 16 bits.
-      param_dtype: the dtype of the parameters.
-      deterministic: whether nothing is dropped; None if every call says so.
-      return_state: whether a call returns (ys, state), or ys alone, e.g. within `nn.Sequential`. The name is Keras', as
-        the order is; Flax's `return_carry` puts the state first.
+      cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
+      features: H, the number of hidden units of each direction.
+      num_layers: as all below, see `gru_jax.nnx.Recurrent`.
+
+    Example:
+      >>> layer = Recurrent(gru_jax.LSTM(), 128, bidirectional=True, merge="sum")
+      >>> (ys, state), variables = layer.init_with_output(jax.random.key(0), xs)  # ys (..., T, 128)
     """
 
+    cell: Cell
     features: int
     num_layers: int = 1
     bidirectional: bool = False
-    dropout: float = 0.0
-    _: KW_ONLY
     merge: str = "concat"
+    dropout: float = 0.0
     weight_dropout: float = 0.0
+    _: KW_ONLY
     backend: str = "auto"
     matmul_dtype: DType | None = None
     dtype: DType | None = None
@@ -73,33 +68,26 @@ class Recurrent(nn.Module):
         super().__init_subclass__(**options)
         cls.__init__ = explained(cls.__init__)
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        """Returns the cell."""
-        raise NotImplementedError
-
-    @nn.nowrap
+    @property
     def stack(self) -> Stack:
-        """Returns the network that the parameters are those of."""
-        return Stack(
-            self.equations(), self.num_layers, self.bidirectional, self.merge, self.dropout, self.weight_dropout
-        )
+        """The `Stack` of these parameters, an argument of `gru_jax.unroll`."""
+        return Stack(self.cell, self.num_layers, self.bidirectional, self.merge, self.dropout, self.weight_dropout)
 
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
-        """Returns the parameters within this module's variables, for `self.stack()` in `gru_jax.unroll`."""
-        return _from_names(self.stack(), variables["params"], self.features)
+        """Returns the parameters of `self.stack` in the variables of this module."""
+        return _from_names(self.stack, variables["params"], self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
-        """Returns parameters for `self.stack()`, such as `gru_jax.interop` reads, as variables for `apply`."""
-        self.stack().check(params)
-        return {"params": _to_names(self.stack(), params)}
+        """Returns parameters of `self.stack`, e.g. from `gru_jax.interop`, as variables for `apply`."""
+        self.stack.check(params)
+        return {"params": _to_names(self.stack, params)}
 
     @nn.nowrap
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> State:
-        """Returns the state of zeros, in the dtype of the computation, or if that is None, of the parameters."""
-        return self.stack().initial_state(self.features, batch_shape, self.dtype or self.param_dtype)
+        """Returns zeros for the state: a tuple of layers of tuples of directions, with arrays (*batch_shape, H)."""
+        return self.stack.initial_state(self.features, batch_shape, self.dtype or self.param_dtype)
 
     @explained
     @nn.compact
@@ -121,23 +109,23 @@ class Recurrent(nn.Module):
         """Unrolls the layers.
 
         Args:
-          xs: (..., T, I).
-          h0: the initial state; None for zeros.
-          lengths: see `gru_jax.unroll`, as for all down to block_length.
-          resets: (..., T) booleans that mark the first steps of episodes.
-          reset_state: the state that an episode starts from; None for zeros.
+          xs: inputs (..., T, I), or (T, ..., I) if time_major.
+          h0: the initial state. If None, zeros are used.
+          lengths: (...,) integers, the number of steps of each sequence.
+          resets: (..., T) booleans, True at the first step of an episode.
+          reset_state: as the arguments below, see the call of `gru_jax.nnx.Recurrent`.
           reverse: whether to run from the last step to the first.
           time_major: whether time is the first axis.
-          memory: what is kept for the backward pass.
-          block_length: the steps that the fused backend works on at once.
-          deterministic: whether nothing is dropped; None for the module's own.
-          return_state: whether to return the state; None for the module's own.
+          memory: what is stored for the backward pass.
+          block_length: the number of steps in a block of the fused backend.
+          deterministic: overrides the attribute if not None.
+          return_state: overrides the attribute if not None.
 
         Returns:
-          ys (..., T, H) and the final state, or ys alone if not return_state. The state of an LSTM has the fields `h`
-          and `c`.
+          ys (..., T, H), or (..., T, 2H) for merge="concat" of two directions, and the state after the last step of
+          each sequence. Only ys if return_state is False.
         """
-        stack = self.stack()
+        stack = self.stack
         params = _own_parameters(self, stack, xs)
         deterministic = self.deterministic if deterministic is None else deterministic
         if stack.drops:
@@ -164,10 +152,9 @@ class Recurrent(nn.Module):
 
 
 class GRU(Recurrent):
-    """Layers of GRUs.
+    """Layers of gated recurrent units.
 
-    The equations, `reset`, `W_init`, `U_init`, `b_init` and `longest_delay` are those of `gru_jax.GRU`, the other
-    attributes those of `Recurrent`.
+    The equations are those of `gru_jax.GRU`, the attributes those of `gru_jax.nnx.GRU` and `Recurrent`.
 
     Example:
       >>> layer = GRU(128, num_layers=2, dropout=0.3)
@@ -176,73 +163,91 @@ class GRU(Recurrent):
       >>> ys, state = layer.apply(variables, xs, deterministic=True)
     """
 
-    reset: str = "before"
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
+    reset: str = "before"
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.GRU(self.reset, self.W_init, self.U_init, self.b_init, self.longest_delay)
+    def __post_init__(self):
+        cell = cells.GRU(
+            self.reset, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init, longest_delay=self.longest_delay
+        )
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 class LSTM(Recurrent):
-    """Layers of LSTMs.
+    """Layers of long short-term memory cells.
 
-    The equations, `forget_bias`, `W_init`, `U_init`, `b_init` and `longest_delay` are those of `gru_jax.LSTM`, the
-    other attributes those of `Recurrent`.
+    The equations are those of `gru_jax.LSTM`, the attributes those of `gru_jax.nnx.LSTM` and `Recurrent`.
 
     Example:
-      >>> (ys, ((state,),)), variables = LSTM(128).init_with_output(jax.random.key(0), xs)
+      >>> (ys, ((state,),)), variables = LSTM(128).init_with_output(jax.random.key(0), xs)  # One layer, one direction.
       >>> h, c = state.h, state.c
     """
 
-    forget_bias: float = 1.0
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
+    forget_bias: float = 1.0
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.LSTM(self.forget_bias, self.W_init, self.U_init, self.b_init, self.longest_delay)
+    def __post_init__(self):
+        cell = cells.LSTM(
+            self.forget_bias,
+            W_init=self.W_init,
+            U_init=self.U_init,
+            b_init=self.b_init,
+            longest_delay=self.longest_delay,
+        )
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other attributes
-    those of `Recurrent`.
+    The equations are those of `gru_jax.Elman`, the attributes those of `gru_jax.nnx.Elman` and `Recurrent`.
+
+    Example:
+      >>> ys, variables = Elman(128, activation="relu", return_state=False).init_with_output(jax.random.key(0), xs)
     """
 
-    activation: str = "tanh"
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
+    activation: str = "tanh"
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+    def __post_init__(self):
+        cell = cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 class RecurrentCell(nn.RNNCellBase):
-    """One step of a cell, for `flax.linen.RNN`; a subclass says which. The layers above are faster.
+    """One step of any cell, for `flax.linen.RNN`. The layers are faster and have all options of `RNN`.
 
-    The carry of an LSTM is an `LSTMState` of fields `h` and `c`. A plain tuple is taken as Flax orders it, (c, h), and
-    the next carry is then such a tuple too.
+    The carry of an LSTM is `LSTMState(h, c)`. A plain tuple is read in the order of Flax, (c, h), and then the new
+    carry is such a tuple, too.
 
     Attributes:
-      features: H.
-      matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of the state; None for what inputs and parameters promote to. A carry
-        in float32 stays so beside 16 bits.
-      param_dtype: the dtype of the parameters.
+      cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
+      features: H, the number of hidden units.
+      matmul_dtype: as all below, see `gru_jax.nnx.RecurrentCell`.
+
+    Example:
+      >>> rnn = nn.RNN(RecurrentCell(gru_jax.Elman("relu"), 128))
+      >>> ys, variables = rnn.init_with_output(jax.random.key(0), xs)  # ys (..., T, 128)
     """
 
+    cell: Cell
     features: int
     _: KW_ONLY
     matmul_dtype: DType | None = None
@@ -254,26 +259,29 @@ class RecurrentCell(nn.RNNCellBase):
         cls.__init__ = explained(cls.__init__)
 
     @nn.nowrap
-    def equations(self) -> Cell:
-        """Returns the cell."""
-        raise NotImplementedError
-
-    @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
-        """Returns the parameters within this module's variables, for `self.equations()` in `gru_jax.unroll`."""
-        return _from_names(self.equations(), variables["params"], self.features)
+        """Returns the parameters of `self.cell` in the variables of this module."""
+        return _from_names(self.cell, variables["params"], self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
-        """Returns parameters for `self.equations()` as variables for `apply`."""
-        self.equations().check(params)
-        return {"params": _to_names(self.equations(), params)}
+        """Returns parameters of `self.cell` as variables for `apply`."""
+        self.cell.check(params)
+        return {"params": _to_names(self.cell, params)}
 
     @explained
     @nn.compact
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
-        """Maps the state and inputs (..., I) to the next state and its output (..., H)."""
-        cell = self.equations()
+        """Runs one step.
+
+        Args:
+          carry: the state, arrays (..., H).
+          inputs: (..., I).
+
+        Returns:
+          The new carry and the output (..., H).
+        """
+        cell = self.cell
         params, before = _own_parameters(self, cell, inputs), state_of_carry(cell, carry)
         params, inputs, before = promote(computation_dtype(self, self.dtype), params, inputs, before)
         state = streaming_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
@@ -281,17 +289,24 @@ class RecurrentCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array, input_shape: tuple[int, ...]) -> State:
-        """Returns the state of zeros for inputs (..., I); rng is not used."""
-        return self.equations().initial_state(self.features, input_shape[:-1], self.dtype or self.param_dtype)
+        """Returns zeros for the carry, arrays (..., H).
+
+        Args:
+          rng: not used.
+          input_shape: the shape of the inputs, (..., I).
+        """
+        return self.cell.initial_state(self.features, input_shape[:-1], self.dtype or self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
-        """One: the features."""
+        """The number of feature axes of the inputs, 1."""
         return 1
 
 
 class GRUCell(RecurrentCell):
-    """A GRU cell; the equations, `reset`, `W_init`, `U_init`, `b_init` and `longest_delay` are those of `gru_jax.GRU`.
+    """A gated recurrent unit.
+
+    The equations are those of `gru_jax.GRU`, the attributes those of `GRU` and `RecurrentCell`.
 
     Example:
       >>> rnn = nn.RNN(GRUCell(128))
@@ -299,6 +314,7 @@ class GRUCell(RecurrentCell):
       >>> ys = rnn.apply(variables, xs)
     """
 
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
     reset: str = "before"
     W_init: str | Initializer = "glorot"
@@ -306,15 +322,18 @@ class GRUCell(RecurrentCell):
     b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.GRU(self.reset, self.W_init, self.U_init, self.b_init, self.longest_delay)
+    def __post_init__(self):
+        cell = cells.GRU(
+            self.reset, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init, longest_delay=self.longest_delay
+        )
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 class LSTMCell(RecurrentCell):
-    """An LSTM cell; the equations and the attributes from `forget_bias` on are those of `gru_jax.LSTM`.
+    """A long short-term memory cell.
 
-    The carry is an `LSTMState`, `state.h` and `state.c`; a plain tuple is Flax's (c, h).
+    The equations are those of `gru_jax.LSTM`, the attributes those of `LSTM` and `RecurrentCell`.
 
     Example:
       >>> rnn = nn.RNN(LSTMCell(128), return_carry=True)
@@ -322,6 +341,7 @@ class LSTMCell(RecurrentCell):
       >>> h, c = state.h, state.c
     """
 
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
     forget_bias: float = 1.0
     W_init: str | Initializer = "glorot"
@@ -329,30 +349,46 @@ class LSTMCell(RecurrentCell):
     b_init: str | Initializer = "zeros"
     longest_delay: int | None = None
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.LSTM(self.forget_bias, self.W_init, self.U_init, self.b_init, self.longest_delay)
+    def __post_init__(self):
+        cell = cells.LSTM(
+            self.forget_bias,
+            W_init=self.W_init,
+            U_init=self.U_init,
+            b_init=self.b_init,
+            longest_delay=self.longest_delay,
+        )
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 class ElmanCell(RecurrentCell):
-    """An Elman cell; the equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`."""
+    """An Elman cell.
 
+    The equations are those of `gru_jax.Elman`, the attributes those of `Elman` and `RecurrentCell`.
+
+    Example:
+      >>> rnn = nn.RNN(ElmanCell(128, activation="relu"))
+      >>> ys, variables = rnn.init_with_output(jax.random.key(0), xs)
+    """
+
+    cell: Cell = field(init=False, repr=False, compare=False)
     _: KW_ONLY
     activation: str = "tanh"
     W_init: str | Initializer = "glorot"
     U_init: str | Initializer = "orthogonal"
     b_init: str | Initializer = "zeros"
 
-    @nn.nowrap
-    def equations(self) -> Cell:
-        return cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+    def __post_init__(self):
+        cell = cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
+        object.__setattr__(self, "cell", cell)
+        super().__post_init__()
 
 
 def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, inputs: Array) -> Params:
-    """Draws a bound module's parameters, or reads those that it was given."""
+    """Returns the parameters of a bound module; initializes them in `init`."""
     name = "layers" if isinstance(network, Stack) else "weights"
     if module.has_variable("params", name) and isinstance(module.get_variable("params", name), tuple):
-        return module.get_variable("params", name)  # as modules kept them before they had names
+        return module.get_variable("params", name)  # Variables that were saved as named tuples.
 
     def draw(key: Array) -> dict[str, Any]:
         return _to_names(network, network.init(key, inputs.shape[-1], module.features, module.param_dtype))[name]
@@ -361,7 +397,7 @@ def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, in
 
 
 def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:
-    """Names parameters: {"layers": {"0": {"forward": {"W": ...}}}} of a stack, {"weights": {"W": ...}} of a cell."""
+    """Returns {"layers": {"0": {"forward": {"W": ...}}}} for a stack, {"weights": {"W": ...}} for a cell."""
 
     def fields(cell_params: Params) -> dict[str, Array]:
         return {field: array for field, array in cell_params._asdict().items() if array is not None}
@@ -377,7 +413,7 @@ def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:
 
 
 def _from_names(network: Cell | Stack, named: Mapping[str, Any], hidden_size: int) -> Params:
-    """Undoes `_to_names`; raises where names are missing or too many."""
+    """The inverse of `_to_names`; raises ValueError or TypeError if the names are not those of the network."""
     cell = network.cell if isinstance(network, Stack) else network
     shaped = jax.eval_shape(lambda: cell.init(jax.random.key(0), hidden_size, hidden_size))
     expected = [field for field, leaf in shaped._asdict().items() if leaf is not None]
@@ -397,7 +433,7 @@ def _from_names(network: Cell | Stack, named: Mapping[str, Any], hidden_size: in
 
 
 def _children(path: str, node: Any, names: Any) -> Mapping[str, Any]:
-    """Checks that a node of the parameters has these children, and no others but None."""
+    """Returns a node of the parameters; raises unless its children that are not None have these names."""
     if not isinstance(node, Mapping):
         raise TypeError(f"params: {path}: expected a dict of {', '.join(names)}, got {type(node).__name__}")
     given = [name for name, child in node.items() if child is not None]

@@ -17,7 +17,7 @@ ROWS = (
     ("gru_jax._types", "gru_jax._arguments", "gru_jax._precision"),
     ("gru_jax.cells",),
     ("gru_jax._unroll",),
-    ("gru_jax._stack", "gru_jax.flax_conventions"),
+    ("gru_jax._stack", "gru_jax._flax_conventions"),
     ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
     ("gru_jax",),
     ("experiments.schema", "experiments.files", "experiments.extras", "experiments.figures"),

@@ -130,7 +130,7 @@ def torch_inputs(sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     model: Any = nnx.merge(*split_model(task, config))
     gru = {
         f"gru.{name}": array
-        for name, array in to_state_dict(model.recurrent.cell, model.recurrent.parameters()).items()
+        for name, array in to_state_dict(model.recurrent.stack, model.recurrent.parameters()).items()
     }
     weights = gru | {
         "embedding.weight": np.asarray(model.embedding.embedding[...]),

@@ -301,9 +301,9 @@ def _agree(function: Any, expected: Any, count: int = 1) -> bool:
     x = jnp.array([-12.0, -3.1, -1.5, -0.2, 0.0, 0.5, 2.0, 2.9, 7.0])
     given = (x, -3 * x)[:count]
     try:
-        got: Any = function(*given)
-        if isinstance(got, tuple) and count == 2:  # Both outputs, which "concat" has side by side.
-            got = jnp.concatenate(got, axis=-1)
+        outputs = function(*given)
+        is_pair = isinstance(outputs, tuple) and count == 2  # Both outputs, which "concat" has side by side.
+        got = jnp.concatenate(outputs, axis=-1) if is_pair else jnp.asarray(outputs)
     except Exception:  # A user's function can raise any class.
         return False
     result = expected(*given)

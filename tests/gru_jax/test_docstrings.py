@@ -10,7 +10,7 @@ from flax import nnx
 import gru_jax
 from tests.gru_jax.docstrings import assert_runs, examples
 
-NAMES = {"jax": jax, "jnp": jnp, "np": np, "nnx": nnx, "optax": optax} | {
+NAMES = {"gru_jax": gru_jax, "jax": jax, "jnp": jnp, "np": np, "nnx": nnx, "optax": optax} | {
     name: getattr(gru_jax, name) for name in gru_jax.__all__
 }
 EXAMPLES = list(examples(with_others=False))

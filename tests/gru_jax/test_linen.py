@@ -25,6 +25,7 @@ LAYERS = {
     "lstm": (modules.LSTM(H, forget_bias=0.5), gru_jax.LSTM(0.5)),
     "elman": (modules.Elman(H), gru_jax.Elman()),
     "elman relu": (modules.Elman(H, activation="relu"), gru_jax.Elman("relu")),
+    "any cell": (modules.Recurrent(gru_jax.LSTM(), H), gru_jax.LSTM()),
 }
 CELLS = {
     "gru": (modules.GRUCell(H), gru_jax.GRU()),
@@ -32,6 +33,7 @@ CELLS = {
     "lstm": (modules.LSTMCell(H, forget_bias=0.5), gru_jax.LSTM(0.5)),
     "elman": (modules.ElmanCell(H), gru_jax.Elman()),
     "elman relu": (modules.ElmanCell(H, activation="relu"), gru_jax.Elman("relu")),
+    "any cell": (modules.RecurrentCell(gru_jax.LSTM(), H), gru_jax.LSTM()),
 }
 
 DTYPES = [(None, "bfloat16", "float32"), (None, "float32", "float32"), ("bfloat16", "float32", "bfloat16")]
@@ -48,7 +50,7 @@ def test_a_layer_is_unroll_with_parameters(name):
     assert set(variables) == {"params"}
     assert set(variables["params"]) == {"layers"}
     ((params,),) = layer.parameters(variables)
-    assert layer.equations() == cell
+    assert layer.cell == cell
     assert jax.tree.structure(params) == jax.tree.structure(cell.init(jax.random.key(0), I, H))
     ys, ((h_last,),) = layer.apply(variables, XS, lengths=LENGTHS)
     close((ys, h_last), unroll(cell, params, XS, lengths=LENGTHS))
@@ -59,7 +61,7 @@ def test_every_option_reaches_unroll():
         H, num_layers=2, bidirectional=True, merge="sum", matmul_dtype=jnp.bfloat16, backend="scan", reset="after"
     )
     stack = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True, merge="sum")
-    assert layer.stack() == stack
+    assert layer.stack == stack
     variables = layer.init(jax.random.key(1), XS)
     params = layer.parameters(variables)
     h0 = jax.tree.map(lambda a: a + 0.5, stack.initial_state(H, (B,)))
@@ -93,7 +95,7 @@ def test_grad_is_that_of_the_functional_core():
     @jax.jit
     @jax.grad
     def expected(params):
-        return (unroll(layer.stack(), params, XS, lengths=LENGTHS, backend="scan")[0] ** 2).sum()
+        return (unroll(layer.stack, params, XS, lengths=LENGTHS, backend="scan")[0] ** 2).sum()
 
     wanted = expected(layer.parameters(variables))
     chex.assert_trees_all_close(layer.parameters(gradient), wanted, rtol=1e-4, atol=1e-5)
@@ -145,7 +147,7 @@ def test_the_key_of_dropout_is_that_of_flax():
     rngs = {"dropout": jax.random.key(5)}
     layer = modules.LSTM(H, num_layers=2, dropout=0.5)
     variables = layer.init(jax.random.key(0), XS)
-    expected = unroll(layer.stack(), layer.parameters(variables), XS, key=Key().apply({}, rngs=rngs))
+    expected = unroll(layer.stack, layer.parameters(variables), XS, key=Key().apply({}, rngs=rngs))
     close(layer.apply(variables, XS, rngs=rngs), expected)
 
 
@@ -157,10 +159,10 @@ def test_parameters_have_the_names_of_weights_files():
     params = layer.parameters(variables)
     assert named["1.backward.W"] is params[1][1].W
     assert named["0.forward.b_hn"] is params[0][0].b_hn
-    close(params, layer.stack().init(nn_params_key(layer, XS), I, H))
+    close(params, layer.stack.init(nn_params_key(layer, XS), I, H))
     assert jax.tree.structure(layer.to_variables(params)) == jax.tree.structure(variables)
     doubled = layer.to_variables(jax.tree.map(lambda a: 2 * a, params))
-    close(layer.apply(doubled, XS), unroll(layer.stack(), jax.tree.map(lambda a: 2 * a, params), XS))
+    close(layer.apply(doubled, XS), unroll(layer.stack, jax.tree.map(lambda a: 2 * a, params), XS))
 
 
 PARAMS = ("W", "U", "b", "b_hn")
@@ -207,8 +209,8 @@ def test_parameters_restored_without_a_target(module, tmp_path):
 
 def test_parameters_as_named_tuples_are_taken():
     layer = modules.LSTM(H, num_layers=2)
-    params = layer.stack().init(jax.random.key(0), I, H)
-    close(layer.apply({"params": {"layers": params}}, XS), unroll(layer.stack(), params, XS))
+    params = layer.stack.init(jax.random.key(0), I, H)
+    close(layer.apply({"params": {"layers": params}}, XS), unroll(layer.stack, params, XS))
     cell = modules.GRUCell(H)
     close(
         cell.apply({"params": {"weights": CELL_PARAMS}}, jnp.zeros((B, H)), XS[:, 0])[0],
@@ -281,9 +283,6 @@ def test_a_wrong_state_is_one_line():
         ValueError, match=r"^carry: expected shape \(3, 4\), the batch axes of the input and H, got \(3, 5\)"
     ):
         cell.apply(variables, jnp.zeros((B, H + 1)), XS[:, 0])
-    for base in (modules.Recurrent(H), modules.RecurrentCell(H)):
-        with pytest.raises(NotImplementedError):
-            base.equations()
 
 
 def test_outputs_alone_go_through_sequential():
@@ -315,7 +314,7 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     assert {leaf.dtype for leaf in jax.tree.leaves((ys, state))} == {theirs.dtype} == {jnp.dtype(computed)}
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     params = jax.tree.map(lambda a: a.astype(computed), layer.parameters(variables))
-    close((ys, state), unroll(layer.stack(), params, XS.astype(inputs).astype(computed)))
+    close((ys, state), unroll(layer.stack, params, XS.astype(inputs).astype(computed)))
     cell = modules.LSTMCell(H, dtype=dtype)
     (carry, ys), _ = nn.RNN(cell, return_carry=True).init_with_output(jax.random.key(0), XS.astype(inputs))
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, ys))} == {jnp.dtype(computed)}

@@ -1,5 +1,7 @@
 """The NNX modules: the functional core behind them, and NNX's own transformations around them."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from flax import nnx
 
 import gru_jax
 import gru_jax.nnx as modules
-from gru_jax import unroll
+from gru_jax import linen, unroll
 
 B, T, I, H = 3, 6, 2, 4
 XS = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
@@ -80,7 +82,7 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     ys, state = layer(xs, h0)
     assert {leaf.dtype for leaf in jax.tree.leaves((ys, state))} == {theirs.dtype} == {jnp.dtype(computed)}
     cast = jax.tree.map(lambda a: a.astype(computed), (layer.parameters(), xs, h0))
-    close((ys, state), unroll(layer.cell, *cast))
+    close((ys, state), unroll(layer.stack, *cast))
     gradient = nnx.grad(lambda layer: layer(xs)[0].astype("float32").sum())(layer)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
     cell = modules.LSTMCell(I, H, dtype=dtype, rngs=nnx.Rngs(0))
@@ -96,10 +98,10 @@ def test_a_state_in_float32_stays_so_beside_16_bits():
     assert ys.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
     params, xs = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (layer.parameters(), XS))
-    close((ys, state), unroll(layer.cell, params, xs, h0))
+    close((ys, state), unroll(layer.stack, params, xs, h0))
     (ys, state), expected = (
         layer(XS, jax.tree.map(lambda a: a.astype(jnp.float16), h0)),
-        unroll(layer.cell, params, xs, h0),
+        unroll(layer.stack, params, xs, h0),
     )
     assert {leaf.dtype for leaf in jax.tree.leaves((ys, state))} == {jnp.dtype("bfloat16")}
     np.testing.assert_allclose(ys.astype("float32"), expected[0].astype("float32"), atol=0.02)
@@ -156,7 +158,7 @@ def test_initializers_of_jax():
             np.testing.assert_allclose(U.T @ U, 4 * np.eye(40), atol=1e-4)
         forget = jnp.zeros_like(params.b).at[40:80].set(1.0) if isinstance(layer, modules.LSTM) else 0.0
         np.testing.assert_array_equal(params.b, 0.25 + forget)
-        assert hash(layer.cell) == hash(layer.cell)
+        assert hash(layer.stack) == hash(layer.stack)
     with pytest.raises(
         ValueError, match=r"^initializer: expected a function \(key, shape, dtype\) -> array \(2, 4\), got"
     ):
@@ -201,7 +203,7 @@ def test_grad_is_that_of_the_functional_core():
     @jax.jit
     @jax.grad
     def expected(params):
-        return (unroll(layer.cell, params, XS, lengths=LENGTHS, backend="scan")[0] ** 2).sum()
+        return (unroll(layer.stack, params, XS, lengths=LENGTHS, backend="scan")[0] ** 2).sum()
 
     wanted = expected(layer.parameters())
     for number, (params,) in enumerate(wanted):
@@ -253,7 +255,7 @@ def test_dropout_is_that_of_flax(rates):
     flax = nnx.Dropout(0.5, rngs=nnx.Rngs(0, dropout=7))
     still = unroll(gru_jax.Stack(gru_jax.LSTM(), 2), layer.parameters(), XS)
     for _ in range(2):  # The stream moves on with every call.
-        close(layer(XS), unroll(layer.cell, layer.parameters(), XS, key=flax.rngs()))
+        close(layer(XS), unroll(layer.stack, layer.parameters(), XS, key=flax.rngs()))
     assert not np.allclose(layer(XS)[0], still[0])
     assert layer.rngs.count[...] == flax.rngs.count[...] + 1
     for quiet in (
@@ -268,7 +270,7 @@ def test_dropout_is_that_of_flax(rates):
     assert not np.allclose(layer(XS)[0], still[0])
     key = nnx.Rngs(dropout=3).dropout()
     for rngs in (nnx.Rngs(dropout=3), nnx.Rngs(dropout=3).dropout, key):
-        close(layer(XS, rngs=rngs), unroll(layer.cell, layer.parameters(), XS, key=key))
+        close(layer(XS, rngs=rngs), unroll(layer.stack, layer.parameters(), XS, key=key))
 
 
 def test_dropout_within_jit_and_a_model():
@@ -300,9 +302,9 @@ def test_no_stream_where_nothing_is_dropped():
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda: dropping(nnx.Rngs(params=0))(XS), "rngs: expected a stream `dropout` in training mode, from the "),
+        (lambda: dropping(nnx.Rngs(params=0))(XS), "rngs: expected a stream `dropout` in the constructor or the "),
         (lambda: dropping(nnx.Rngs(0))(XS, rngs=nnx.Rngs(params=0)), "rngs: expected a stream `dropout` or a default"),
-        (lambda: dropping(nnx.Rngs(0))(XS, rngs=3), "rngs: expected a stream `dropout` in training mode, from the "),
+        (lambda: dropping(nnx.Rngs(0))(XS, rngs=3), "rngs: expected a stream `dropout` in the constructor or the "),
         (lambda: dropping(nnx.Rngs(0), deterministic=None)(XS), "deterministic: expected True or False, got None"),
         (lambda: dropping(nnx.Rngs(0))(XS, deterministic=1), "deterministic: expected True or False, got 1"),
         (lambda: dropping(jax.random.key(0)), "rngs: expected flax.nnx.Rngs, such as nnx.Rngs(0), got PRNGKeyArray"),
@@ -349,9 +351,9 @@ def test_a_state_dict_there_and_back():
     close(other(XS), layer(XS))
     doubled = jax.tree.map(lambda a: 2 * a, layer.parameters())
     other.set_parameters(doubled)
-    close(other(XS), unroll(layer.cell, doubled, XS))
+    close(other(XS), unroll(layer.stack, doubled, XS))
     with pytest.raises(ValueError, match=r"^params: expected I, H and dtype \(2, 4, .*, got \(3, 4, "):
-        other.set_parameters(other.cell.init(jax.random.key(0), I + 1, H))
+        other.set_parameters(other.stack.init(jax.random.key(0), I + 1, H))
 
 
 def test_a_state_restored_without_a_target(tmp_path):
@@ -402,22 +404,31 @@ def test_tabulate():
 def test_outputs_alone_go_through_sequential():
     layers = [make(I, I, return_state=False, rngs=nnx.Rngs(k)) for k, make in enumerate((modules.LSTM, modules.GRU))]
     readout = nnx.Linear(I, 3, rngs=nnx.Rngs(2))
-    inner = unroll(layers[0].cell, layers[0].parameters(), XS)[0]
-    inner = unroll(layers[1].cell, layers[1].parameters(), inner)[0]
+    inner = unroll(layers[0].stack, layers[0].parameters(), XS)[0]
+    inner = unroll(layers[1].stack, layers[1].parameters(), inner)[0]
     close(nnx.Sequential(*layers, readout)(XS), readout(inner))
     assert isinstance(layers[0](XS, return_state=True)[1][0][0], gru_jax.LSTMState)
 
 
-def test_arguments_by_position():
-    one = modules.GRU(I, H, 2, True, 0.1, "after", rngs=nnx.Rngs(0))
-    other = modules.GRU(I, H, num_layers=2, bidirectional=True, dropout=0.1, reset="after", rngs=nnx.Rngs(0))
-    assert one.cell == other.cell == gru_jax.Stack(gru_jax.GRU(reset="after"), 2, True, dropout=0.1)
-    assert modules.LSTM(I, H, 2, False, 0.1, 0.5, rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
-        gru_jax.LSTM(0.5), 2, dropout=0.1
-    )
-    assert modules.Elman(I, H, 2, True, 0.1, "relu", rngs=nnx.Rngs(0)).cell == gru_jax.Stack(
-        gru_jax.Elman("relu"), 2, True, dropout=0.1
-    )
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "Elman", "Recurrent"])
+def test_arguments_have_the_order_of_stack(name):
+    """In NNX and Linen, by position, after the sizes."""
+    cell = getattr(gru_jax, name, gru_jax.GRU)()
+    first = (cell,) if name == "Recurrent" else ()
+    expected = gru_jax.Stack(cell, 2, True, "sum", 0.1, 0.2)
+    layer = getattr(modules, name)(*first, I, H, 2, True, "sum", 0.1, 0.2, rngs=nnx.Rngs(0))
+    assert layer.stack == getattr(linen, name)(*first, H, 2, True, "sum", 0.1, 0.2).stack == expected
+
+
+@pytest.mark.parametrize("name", modules.__all__)
+def test_nnx_and_linen_have_the_same_arguments(name):
+    """Flax itself has in_features, hidden_features and rngs in NNX, features in Linen."""
+    ours, theirs = (inspect.signature(getattr(module, name).__init__).parameters for module in (modules, linen))
+    own = {"in_features", "hidden_features", "rngs", "features", "parent", "name"}
+    assert {key: p.default for key, p in ours.items() if key not in own} == {
+        key: p.default for key, p in theirs.items() if key not in own
+    }
+    assert linen.__all__ == modules.__all__
 
 
 def test_layers_that_share_variables_stay_together():

@@ -94,7 +94,7 @@ def test_a_drawn_carry():
     drawn = cell.initialize_carry((B, I), nnx.Rngs(carry=3), nnx.initializers.normal())
     assert drawn.h.shape == drawn.c.shape == (B, H)
     assert not np.allclose(drawn.h, drawn.c)
-    with pytest.raises(ValueError, match=r"^rngs: expected Rngs with a stream `carry`, for carry_init draws"):
+    with pytest.raises(ValueError, match=r"^rngs: expected Rngs with a stream `carry` for carry_init, got None"):
         cell.initialize_carry((B, I), None, nnx.initializers.normal())
 
 

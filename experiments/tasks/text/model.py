@@ -69,7 +69,7 @@ class LanguageModel(nnx.Module):
         Returns:
           logits (B, V) of the next symbol, and the new state.
         """
-        cell, dtype = self.recurrent.cell.cell, self.recurrent.matmul_dtype
+        cell, dtype = self.recurrent.cell, self.recurrent.matmul_dtype
         x, after = self.embedding(symbols), []
         for (params,), (h,) in zip(self.recurrent.parameters(), state, strict=True):
             h = cell.step(params, h, cell.project(params, x, dtype), dtype)

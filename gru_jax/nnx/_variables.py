@@ -1,4 +1,4 @@
-"""Parameters as NNX variables, and streams of random numbers."""
+"""Parameters as NNX variables, and streams of PRNG keys."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gru_jax._types import Array, DType, Params
 
 
 def parameters_key(module: str, rngs: Any) -> Array:
-    """Draws the key of a module's parameters from the stream `params`."""
+    """Returns the next key of the stream `params` of Rngs, or of a stream."""
     if isinstance(rngs, nnx.RngStream):
         return rngs()
     if not isinstance(rngs, nnx.Rngs):
@@ -18,7 +18,7 @@ def parameters_key(module: str, rngs: Any) -> Array:
 
 
 def stream(module: str, rngs: nnx.Rngs, name: str) -> nnx.RngStream:
-    """Returns the stream of that name, or the default one."""
+    """Returns the stream of a name, or the default stream."""
     try:
         return rngs[name]
     except KeyError:
@@ -27,14 +27,15 @@ def stream(module: str, rngs: nnx.Rngs, name: str) -> nnx.RngStream:
 
 
 def values(variables: Any) -> Any:
-    """Returns the arrays of the variables in a tree."""
+    """Replaces the variables in a tree by their arrays."""
     return jax.tree.map(lambda variable: variable[...], variables, is_leaf=is_variable)
 
 
 def is_variable(node: Any) -> bool:
+    """Returns whether a node of a tree is an NNX variable."""
     return isinstance(node, nnx.Variable)
 
 
 def dtype_of(params: Params) -> DType:
-    """The dtype that a network's parameters have now."""
+    """Returns the current dtype of the parameters."""
     return jax.tree.leaves(params)[0].dtype

@@ -1,4 +1,4 @@
-"""Recurrent layers as NNX modules: thin owners of parameters around `gru_jax.unroll`."""
+"""Recurrent layers as NNX modules: parameters as `nnx.Param` around `gru_jax.unroll`."""
 
 from typing import Any
 
@@ -8,41 +8,45 @@ from flax import nnx
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
+from gru_jax._flax_conventions import computation_dtype, explained, promote, title
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import Cell
-from gru_jax.flax_conventions import computation_dtype, explained, promote, title
-from gru_jax.nnx.variables import dtype_of, is_variable, parameters_key, stream, values
+from gru_jax.nnx._variables import dtype_of, is_variable, parameters_key, stream, values
 
 
 class Recurrent(nnx.Module):
-    """A stack of any cell as a module.
+    """Layers of any cell, in one or two directions.
 
-    Dropout is that of `flax.nnx.Dropout`: a layer begins in training mode; `train()`, `eval()`, `nnx.view` and
-    `deterministic` change it, and the keys come from a copy of the stream `dropout` of `rngs`.
+    Dropout works as in `flax.nnx.Dropout`. A new layer is in training mode, which `train()`, `eval()`, `nnx.view` and
+    `deterministic` change. It draws from a copy of the stream `dropout` of `rngs`.
 
-    Variables have the paths `layers/<layer>/<direction>/<field>`, e.g. `layers/0/1/W` of the backward direction of the
+    Parameters have the paths `layers/<layer>/<direction>/<name>`, e.g. `layers/0/1/W` for the backward direction of the
     first layer.
 
     Args:
-      cell: the cell's equations, e.g. `gru_jax.GRU(reset="after")`.
-      in_features: I.
-      hidden_features: H.
-      num_layers: L.
-      bidirectional: whether each layer runs in both directions.
-      dropout: the rate between layers, in training mode.
-      merge: how the two directions' outputs become one: "concat", "sum", "ave" or "mul".
-      weight_dropout: the rate at which recurrent weights are dropped in training mode, the same ones at all steps.
-      backend: see `gru_jax.unroll`.
-      matmul_dtype: see `gru_jax.unroll`.
-      dtype: the dtype of the computation, hence of outputs and states; None for what inputs and parameters promote to,
-        as in every layer of Flax. A state that is given in float32 stays so beside 16 bits.
+      cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
+      in_features: I, the number of input features.
+      hidden_features: H, the number of hidden units of each direction.
+      num_layers: the number of layers.
+      bidirectional: whether every layer runs in both directions.
+      merge: how the outputs of two directions are merged: "concat" (..., T, 2H), or "sum", "ave", "mul" (..., T, H).
+      dropout: the dropout rate of the outputs between layers, in training mode.
+      weight_dropout: the dropout rate of the recurrent weights, in training mode; one mask for all steps of a call.
+      backend: "auto", "scan" or "fused"; see `gru_jax.unroll`.
+      matmul_dtype: the dtype of matmul operands, e.g. `jnp.bfloat16`; see `gru_jax.unroll`.
+      dtype: the dtype of the computation, outputs and states. If None, inputs and parameters are promoted, as in Flax.
+        A float32 state is kept in float32 if the dtype has 16 bits.
       param_dtype: the dtype of the parameters.
-      deterministic: whether nothing is dropped; None if every call says so.
-      return_state: whether a call returns (ys, state), or ys alone, e.g. within `nnx.Sequential`. The name is Keras',
-        as the order is; Flax's `return_carry` puts the state first.
-      rngs: draws the parameters from the stream `params`.
+      deterministic: if True, nothing is dropped. If None, every call must set it.
+      return_state: whether a call returns (ys, state) or only ys, e.g. in `nnx.Sequential`. The order is that of Keras;
+        `return_carry` of Flax returns the carry first.
+      rngs: Rngs with a stream `params` for the parameters, and `dropout` for dropout in training mode.
+
+    Example:
+      >>> layer = Recurrent(gru_jax.LSTM(), 64, 128, bidirectional=True, merge="sum", rngs=nnx.Rngs(0))
+      >>> ys, state = layer(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
     @explained
@@ -53,10 +57,10 @@ class Recurrent(nnx.Module):
         hidden_features: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
-        *,
         merge: str = "concat",
+        dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        *,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
@@ -65,18 +69,19 @@ class Recurrent(nnx.Module):
         return_state: bool = True,
         rngs: nnx.Rngs,
     ):
-        self.cell = Stack(cell, num_layers, bidirectional, merge, dropout, weight_dropout)
+        self.cell = cell
+        self.stack = Stack(cell, num_layers, bidirectional, merge, dropout, weight_dropout)
         self.in_features = in_features
         self.hidden_features = hidden_features
-        self.out_features = self.cell.output_size(hidden_features)
+        self.out_features = self.stack.output_size(hidden_features)
         self.backend = backend
         self.matmul_dtype = matmul_dtype
         self.dtype = computation_dtype(self, dtype)
         self.param_dtype = param_dtype
         self.deterministic = deterministic
         self.return_state = return_state
-        params = self.cell.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
-        # Dictionaries with the names that checkpoints have: `nnx.update` takes them as they are restored.
+        params = self.stack.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
+        # Dicts with the names in checkpoints, so that `nnx.update` accepts a restored state.
         self.layers = nnx.data(
             {
                 str(number): {str(k): jax.tree.map(nnx.Param, direction) for k, direction in enumerate(layer)}
@@ -86,39 +91,40 @@ class Recurrent(nnx.Module):
         self.rngs = nnx.data(self._dropout_stream(rngs))
 
     def _dropout_stream(self, rngs: nnx.Rngs | nnx.RngStream) -> nnx.RngStream | None:
-        """Returns a stream of this layer's own; None where there is none to copy, or nothing is dropped."""
-        if not self.cell.drops:
+        """Returns a copy of the stream `dropout`; None if there is none or nothing is dropped."""
+        if not self.stack.drops:
             return None
         if isinstance(rngs, nnx.Rngs):
             return rngs["dropout"].fork() if "dropout" in rngs or "default" in rngs else None
         return rngs.fork()
 
     def parameters(self) -> Params:
-        """Returns the parameters as `gru_jax.unroll` takes them, for `self.cell`."""
+        """Returns the parameters of `self.stack`, as arguments of `gru_jax.unroll`."""
         return values(self._variables())
 
     def set_parameters(self, params: Params) -> None:
-        """Takes over parameters for `self.cell`, such as `gru_jax.interop` reads, of the sizes and dtype there are.
+        """Sets the values of the variables; modules that share them get the new values, too.
 
-        The variables stay: a layer that shares them has the new values too.
+        Args:
+          params: parameters for `self.stack`, e.g. from `gru_jax.interop`, with the current sizes and dtype.
         """
-        expected = self.cell.check(self.parameters())
-        if self.cell.check(params) != expected:
-            raise ValueError(f"params: expected I, H and dtype {expected}, got {self.cell.check(params)}")
+        expected = self.stack.check(self.parameters())
+        if self.stack.check(params) != expected:
+            raise ValueError(f"params: expected I, H and dtype {expected}, got {self.stack.check(params)}")
         variables = jax.tree.leaves(self._variables(), is_leaf=is_variable)
         for variable, value in zip(variables, jax.tree.leaves(params), strict=True):
             variable.set_value(jnp.asarray(value))
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> State:
-        """Returns the state of zeros, in the dtype of the computation, or if that is None, of the parameters."""
+        """Returns zeros for the state: a tuple of layers of tuples of directions, with arrays (*batch_shape, H)."""
         dtype = dtype_of(values(self._variables())) if self.dtype is None else self.dtype
-        return self.cell.initial_state(self.hidden_features, batch_shape, dtype)
+        return self.stack.initial_state(self.hidden_features, batch_shape, dtype)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Sets the mode, for `nnx.view`.
 
         Args:
-          deterministic: whether nothing is dropped; None for no change.
+          deterministic: if True, nothing is dropped. If None, the mode is unchanged.
         """
         if deterministic is not None:
             self.deterministic = deterministic
@@ -143,30 +149,31 @@ class Recurrent(nnx.Module):
         """Unrolls the layers.
 
         Args:
-          xs: (..., T, I).
-          h0: the initial state, as returned or from `initial_state`; None for zeros.
-          lengths: see `gru_jax.unroll`, as for all down to block_length.
-          resets: (..., T) booleans that mark the first steps of episodes.
-          reset_state: the state that an episode starts from; None for zeros.
-          reverse: whether to run from the last step to the first.
+          xs: inputs (..., T, I), or (T, ..., I) if time_major.
+          h0: the initial state, with the structure of the returned state. If None, zeros are used.
+          lengths: (...,) integers, the number of steps of each sequence. Later outputs are zero.
+          resets: (..., T) booleans, True at the first step of an episode.
+          reset_state: the state at the start of an episode, arrays (..., H) or (..., T, H). If None, zeros are used.
+          reverse: whether to run from the last step to the first. Outputs stay aligned with inputs.
           time_major: whether time is the first axis.
-          memory: what is kept for the backward pass.
-          block_length: the steps that the fused backend works on at once.
-          deterministic: whether nothing is dropped; None for the module's own.
-          return_state: whether to return the state; None for the module's own.
-          rngs: Rngs with a stream `dropout`, such a stream, or a key; None for the module's own stream.
+          memory: what is stored for the backward pass; see `gru_jax.unroll`.
+          block_length: the number of steps in a block of the fused backend; see `gru_jax.unroll`.
+          deterministic: overrides the mode of the module if not None.
+          return_state: overrides `return_state` of the module if not None.
+          rngs: Rngs with a stream `dropout`, such a stream, or a key. If None, the module's stream is used.
 
         Returns:
-          ys (..., T, H) and the final state, or ys alone if not return_state. The state of an LSTM has the fields `h`
-          and `c`.
+          ys (..., T, H), or (..., T, 2H) for merge="concat" of two directions, and the state after the last step of
+          each sequence: a tuple of layers of tuples of directions, with arrays (..., H), or `LSTMState(h, c)` of them.
+          Only ys if return_state is False.
 
         Raises:
-          ValueError, TypeError: where an argument does not fit, or no stream is there to drop with.
+          ValueError, TypeError: an argument has another shape, dtype or value, or dropout has no stream.
         """
         key = self._key(deterministic, rngs)
         params, xs, h0, reset_state = promote(self.dtype, values(self._variables()), xs, h0, reset_state)
         ys, state = unroll(
-            self.cell,
+            self.stack,
             params,
             xs,
             h0,
@@ -184,16 +191,16 @@ class Recurrent(nnx.Module):
         return (ys, state) if (self.return_state if return_state is None else return_state) else ys
 
     def _variables(self) -> Any:
-        """The variables where `gru_jax.unroll` has the parameters."""
+        """Returns the variables in the structure of the parameters of `self.stack`."""
         return tuple(
-            tuple(self.layers[str(number)][str(k)] for k in range(self.cell.directions))
-            for number in range(self.cell.num_layers)
+            tuple(self.layers[str(number)][str(k)] for k in range(self.stack.directions))
+            for number in range(self.stack.num_layers)
         )
 
     def _key(self, deterministic: bool | None, rngs: nnx.Rngs | nnx.RngStream | Array | None) -> Array | None:
-        """Returns the key of a call's dropout; None if nothing is dropped."""
+        """Returns the key for dropout; None if nothing is dropped."""
         deterministic = self.deterministic if deterministic is None else deterministic
-        if not self.cell.drops:
+        if not self.stack.drops:
             return None
         arguments.boolean(f"{title(self)}: deterministic", deterministic)
         if deterministic:
@@ -203,24 +210,30 @@ class Recurrent(nnx.Module):
             source = stream(title(self), source, "dropout")
         if isinstance(source, nnx.RngStream):
             return source()
-        expected = "a stream `dropout` in training mode, from the constructor or the call"
+        expected = "a stream `dropout` in the constructor or the call in training mode"
         if source is None:
-            raise ValueError(f"{title(self)}: rngs: expected {expected} (eval() drops nothing), got none")
+            raise ValueError(f"{title(self)}: rngs: expected {expected}, got None")
         if not isinstance(source, jax.Array):
             raise TypeError(f"{title(self)}: rngs: expected {expected}, got {type(source).__name__}")
         return source
 
 
 class GRU(Recurrent):
-    """Layers of GRUs.
+    """Layers of gated recurrent units.
 
-    The equations, `reset`, `W_init`, `U_init`, `b_init` and `longest_delay` are those of `gru_jax.GRU`, the other
-    arguments those of `Recurrent`.
+    The equations are those of `gru_jax.GRU`, the arguments not listed here those of `Recurrent`.
+
+    Args:
+      reset: "before" (Cho et al. 2014) or "after" (PyTorch, Keras, Flax), where the reset gate multiplies.
+      W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
+      U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
+      b_init: "zeros", "uniform" or "chrono", or an initializer, for each gate of b.
+      longest_delay: the longest delay in steps for b_init="chrono".
 
     Example:
       >>> layer = GRU(64, 128, num_layers=2, dropout=0.3, rngs=nnx.Rngs(0))
       >>> ys, state = layer(jnp.ones((32, 100, 64)))
-      >>> layer.eval()  # drops nothing from here on
+      >>> layer.eval()  # Turns dropout off.
       >>> ys, state = layer(jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
     """
 
@@ -231,21 +244,21 @@ class GRU(Recurrent):
         hidden_features: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
-        reset: str = "before",
-        *,
         merge: str = "concat",
+        dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        *,
+        reset: str = "before",
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        longest_delay: int | None = None,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         deterministic: bool | None = False,
         return_state: bool = True,
-        W_init: str | Initializer = "glorot",
-        U_init: str | Initializer = "orthogonal",
-        b_init: str | Initializer = "zeros",
-        longest_delay: int | None = None,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -254,9 +267,9 @@ class GRU(Recurrent):
             hidden_features,
             num_layers,
             bidirectional,
+            merge,
             dropout,
-            merge=merge,
-            weight_dropout=weight_dropout,
+            weight_dropout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,
@@ -268,14 +281,20 @@ class GRU(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Layers of LSTMs.
+    """Layers of long short-term memory cells.
 
-    The equations, `forget_bias`, `W_init`, `U_init`, `b_init` and `longest_delay` are those of `gru_jax.LSTM`, the
-    other arguments those of `Recurrent`.
+    The equations are those of `gru_jax.LSTM`, the arguments not listed here those of `Recurrent`.
+
+    Args:
+      forget_bias: added to the initial bias of the forget gate.
+      W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
+      U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
+      b_init: "zeros", "uniform" or "chrono", or an initializer, for each gate of b.
+      longest_delay: the longest delay in steps for b_init="chrono".
 
     Example:
       >>> layer = LSTM(64, 128, rngs=nnx.Rngs(0))
-      >>> ys, ((state,),) = layer(jnp.ones((32, 100, 64)))  # one layer, one direction
+      >>> ys, ((state,),) = layer(jnp.ones((32, 100, 64)))  # One layer, one direction.
       >>> state.h.shape, state.c.shape
       ((32, 128), (32, 128))
     """
@@ -287,21 +306,21 @@ class LSTM(Recurrent):
         hidden_features: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
-        forget_bias: float = 1.0,
-        *,
         merge: str = "concat",
+        dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        *,
+        forget_bias: float = 1.0,
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        longest_delay: int | None = None,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         deterministic: bool | None = False,
         return_state: bool = True,
-        W_init: str | Initializer = "glorot",
-        U_init: str | Initializer = "orthogonal",
-        b_init: str | Initializer = "zeros",
-        longest_delay: int | None = None,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -310,9 +329,9 @@ class LSTM(Recurrent):
             hidden_features,
             num_layers,
             bidirectional,
+            merge,
             dropout,
-            merge=merge,
-            weight_dropout=weight_dropout,
+            weight_dropout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,
@@ -326,8 +345,17 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations, `activation`, `W_init`, `U_init` and `b_init` are those of `gru_jax.Elman`, the other arguments those
-    of `Recurrent`.
+    The equations are those of `gru_jax.Elman`, the arguments not listed here those of `Recurrent`.
+
+    Args:
+      activation: "tanh" or "relu".
+      W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
+      U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
+      b_init: "zeros" or "uniform", or an initializer, for each gate of b.
+
+    Example:
+      >>> layer = Elman(64, 128, activation="relu", return_state=False, rngs=nnx.Rngs(0))
+      >>> ys = layer(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
     @explained
@@ -337,20 +365,20 @@ class Elman(Recurrent):
         hidden_features: int,
         num_layers: int = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
-        activation: str = "tanh",
-        *,
         merge: str = "concat",
+        dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        *,
+        activation: str = "tanh",
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         deterministic: bool | None = False,
         return_state: bool = True,
-        W_init: str | Initializer = "glorot",
-        U_init: str | Initializer = "orthogonal",
-        b_init: str | Initializer = "zeros",
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -359,9 +387,9 @@ class Elman(Recurrent):
             hidden_features,
             num_layers,
             bidirectional,
+            merge,
             dropout,
-            merge=merge,
-            weight_dropout=weight_dropout,
+            weight_dropout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,

@@ -1,0 +1,217 @@
+"""Recurrent cells as NNX modules for `flax.nnx.RNN`. The layers are faster and have all options of `RNN`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gru_jax import cells
+from gru_jax._flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
+from gru_jax._types import Array, DType, Initializer, Params, State
+from gru_jax.cells import Cell
+from gru_jax.cells.base import streaming_step
+from gru_jax.nnx._variables import dtype_of, parameters_key, stream, values
+
+
+class RecurrentCell(nnx.RNNCellBase):
+    """One step of any cell.
+
+    The carry of an LSTM is `LSTMState(h, c)`. A plain tuple is read in the order of Flax, (c, h), and then the new
+    carry is such a tuple, too.
+
+    Args:
+      cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
+      in_features: I, the number of input features.
+      hidden_features: H, the number of hidden units.
+      matmul_dtype: the dtype of matmul operands, e.g. `jnp.bfloat16`; see `gru_jax.unroll`.
+      dtype: the dtype of the computation and the carry. If None, inputs and parameters are promoted, as in Flax. A
+        float32 carry is kept in float32 if the dtype has 16 bits.
+      param_dtype: the dtype of the parameters.
+      rngs: Rngs with a stream `params`.
+
+    Example:
+      >>> rnn = nnx.RNN(RecurrentCell(gru_jax.Elman("relu"), 64, 128, rngs=nnx.Rngs(0)))
+      >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
+    """
+
+    @explained
+    def __init__(
+        self,
+        cell: Cell,
+        in_features: int,
+        hidden_features: int,
+        *,
+        matmul_dtype: DType | None = None,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.cell = cell
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.matmul_dtype = matmul_dtype
+        self.dtype = computation_dtype(self, dtype)
+        self.param_dtype = param_dtype
+        params = cell.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
+        self.weights = nnx.data(jax.tree.map(nnx.Param, params))
+
+    def parameters(self) -> Params:
+        """Returns the parameters of `self.cell`."""
+        return values(self.weights)
+
+    @explained
+    def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
+        """Runs one step.
+
+        Args:
+          carry: the state, arrays (..., H).
+          inputs: (..., I).
+
+        Returns:
+          The new carry and the output (..., H).
+        """
+        before = state_of_carry(self.cell, carry)
+        params, inputs, before = promote(self.dtype, values(self.weights), inputs, before)
+        state = streaming_step(
+            self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs"
+        )
+        return carry_like(state, carry), self.cell.output(state)
+
+    def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
+        """Returns the initial carry.
+
+        Args:
+          input_shape: the shape of the inputs, (..., I).
+          rngs: Rngs with a stream `carry`, or such a stream, for carry_init.
+          carry_init: an initializer `(key, shape, dtype) -> array`. If None, zeros are used.
+
+        Returns:
+          The carry, arrays (..., H).
+        """
+        dtype = dtype_of(values(self.weights)) if self.dtype is None else self.dtype
+        state = self.cell.initial_state(self.hidden_features, input_shape[:-1], dtype)
+        if carry_init is None:
+            return state
+        if rngs is None:
+            raise ValueError("rngs: expected Rngs with a stream `carry` for carry_init, got None")
+        draw = stream(title(self), rngs, "carry") if isinstance(rngs, nnx.Rngs) else rngs
+        return jax.tree.map(lambda leaf: carry_init(draw(), leaf.shape, leaf.dtype), state)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """The number of feature axes of the inputs, 1."""
+        return 1
+
+
+class GRUCell(RecurrentCell):
+    """A gated recurrent unit.
+
+    The equations are those of `gru_jax.GRU`, the arguments those of `GRU` and `RecurrentCell`.
+
+    Example:
+      >>> rnn = nnx.RNN(GRUCell(64, 128, rngs=nnx.Rngs(0)))
+      >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
+    """
+
+    @explained
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        reset: str = "before",
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        longest_delay: int | None = None,
+        matmul_dtype: DType | None = None,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            cells.GRU(reset, W_init=W_init, U_init=U_init, b_init=b_init, longest_delay=longest_delay),
+            in_features,
+            hidden_features,
+            matmul_dtype=matmul_dtype,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+class LSTMCell(RecurrentCell):
+    """A long short-term memory cell.
+
+    The equations are those of `gru_jax.LSTM`, the arguments those of `LSTM` and `RecurrentCell`.
+
+    Example:
+      >>> cell = LSTMCell(64, 128, rngs=nnx.Rngs(0))
+      >>> state, y = cell(cell.initialize_carry((32, 64)), jnp.ones((32, 64)))
+      >>> state.h.shape, state.c.shape
+      ((32, 128), (32, 128))
+      >>> (c, h), y = cell((state.c, state.h), jnp.ones((32, 64)))  # In the order of Flax.
+    """
+
+    @explained
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        forget_bias: float = 1.0,
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        longest_delay: int | None = None,
+        matmul_dtype: DType | None = None,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            cells.LSTM(forget_bias, W_init=W_init, U_init=U_init, b_init=b_init, longest_delay=longest_delay),
+            in_features,
+            hidden_features,
+            matmul_dtype=matmul_dtype,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+class ElmanCell(RecurrentCell):
+    """An Elman cell.
+
+    The equations are those of `gru_jax.Elman`, the arguments those of `Elman` and `RecurrentCell`.
+
+    Example:
+      >>> rnn = nnx.RNN(ElmanCell(64, 128, activation="relu", rngs=nnx.Rngs(0)))
+      >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
+    """
+
+    @explained
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        activation: str = "tanh",
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        matmul_dtype: DType | None = None,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            cells.Elman(activation, W_init=W_init, U_init=U_init, b_init=b_init),
+            in_features,
+            hidden_features,
+            matmul_dtype=matmul_dtype,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )

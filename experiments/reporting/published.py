@@ -1,10 +1,10 @@
-"""Published figures, trivial baselines and targets: experiments/results/published.toml and targets.toml, checked."""
+"""Reads and checks published.toml and targets.toml: published figures, trivial baselines and targets."""
 
 import dataclasses
 import pathlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from experiments.schema import Checked, UserError, build, require
@@ -14,12 +14,12 @@ CheckedType = TypeVar("CheckedType", bound=Checked)
 
 @dataclasses.dataclass(frozen=True)
 class Source(Checked):
-    """Where a figure was published.
+    """The source of a published figure.
 
     Attributes:
       paper: authors and title.
-      year: of publication; None for a repository.
-      place: the table, page or section that holds the figure.
+      year: the year of publication; None for a repository.
+      place: the table, page or section with the figure.
     """
 
     paper: str
@@ -37,18 +37,18 @@ class Source(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Figure(Checked):
-    """A published number.
+    """A published result.
 
     Attributes:
-      model: what reached it: "GRU".
+      model: the name of the model, such as "GRU".
       value: in the units of the row's metric.
       source: the name of a table of [sources].
       kind: "recurrent", or "other" for convolutions, attention, linear maps and hybrids of them.
-      comparable: whether the budget is comparable to ours. A smaller budget always is.
-      parameters: how many; None if the source does not say.
-      budget: what else is known about the size: "256 units".
+      comparable: whether the budget is comparable to ours; a smaller budget always is.
+      parameters: the number of parameters; None if it is unknown.
+      budget: other information on the size, such as "256 units".
       protocol: how the measurement differs from ours; empty if no difference is known.
-      like_for_like: whether the protocol permits a comparison; if not, the figure is quoted and never compared.
+      like_for_like: whether the protocol permits a comparison; if not, the figure is quoted but not compared.
       reported: whether it is quoted at second hand.
     """
 
@@ -68,7 +68,7 @@ class Figure(Checked):
 
     @property
     def size(self) -> str:
-        """The budget in words: "201K, 256 units"."""
+        """The budget as text: "201K, 256 units"."""
         return ", ".join(filter(None, ["" if self.parameters is None else count(self.parameters), self.budget]))
 
     @property
@@ -79,14 +79,14 @@ class Figure(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Trivial(Checked):
-    """A score that needs no training, or next to none. Exactly one of `value`, `cell` and `study` is given.
+    """A trivial baseline. Exactly one of `value`, `cell` and `study` is given.
 
     Attributes:
-      name: "last value".
-      how: how the value is obtained.
+      name: such as "last value".
+      how: how the score is obtained.
       value: the score, if it follows from a definition.
-      cell: the "cell" of our own records that hold it: "naive".
-      study: its name in the recorded scores of `experiments.studies.trivial_baselines`.
+      cell: the "cell" of the records with the score, such as "naive".
+      study: the name of the score of `experiments.studies.trivial_baselines`.
     """
 
     name: str
@@ -102,12 +102,12 @@ class Trivial(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Target(Checked):
-    """What the project set out to reach with a GRU.
+    """The project's target for a GRU.
 
     Attributes:
       value: in the units of the row's metric.
-      strict: whether it must be passed, not only reached.
-      at_most: the most parameters that count; None for any number.
+      strict: whether the result must be better than the value, not only equal.
+      at_most: the maximum number of parameters; None for any number.
     """
 
     value: float
@@ -117,27 +117,27 @@ class Target(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Row(Checked):
-    """One metric of one task.
+    """A metric of a task.
 
     Attributes:
-      task, metric: as the records name them.
-      title: the task, for readers.
-      measure: the metric, for readers.
-      digits: a format specification for its values: ".2f".
-      better: whether "less" or "more" of it is better.
-      page: the page of docs/results/ that has the details.
-      ceiling: the best possible value where more is better.
-      setting: the variant of the config that counts, where several have this task; the others are listed only.
-      overrides: those of the runs that count, where another row of the task and metric has the rest.
-      without: overrides whose runs belong to that other row.
-      note: on the protocol; may be empty.
-      headline: whether RESULTS.md has the row, or only the page.
-      readme: whether README.md has it too.
+      task, metric: the names in the records.
+      title: the name of the task in tables.
+      measure: the name of the metric in tables.
+      digits: a format specification for values, such as ".2f".
+      better: whether "less" or "more" is better.
+      page: the page of docs/results/ with the details.
+      ceiling: the best possible value if more is better.
+      setting: the variant of the config that represents the task; runs of other variants are only listed.
+      overrides: if given, only runs with these overrides belong to the row.
+      without: runs with any of these overrides do not belong to the row.
+      note: a remark on the protocol; may be empty.
+      headline: whether RESULTS.md shows the row.
+      readme: whether README.md shows the row.
       trained_on_validation: whether the final runs also train on the validation split.
-      series, horizon: of forecasts, for their curves.
-      figures: the published ones.
-      trivial: baselines, the simplest first.
-      target: the project's own; None if there is none.
+      series, horizon: of a forecast, for the plot of the errors over the horizon.
+      figures: published figures.
+      trivial: trivial baselines, the simplest first.
+      target: the project's target; None if there is none.
     """
 
     task: str
@@ -167,17 +167,13 @@ class Row(Checked):
         require("horizon", together, "a number with a series, and none without", self.horizon)
 
     def beats(self, one: float, other: float) -> bool:
-        """Whether a value is better than another."""
+        """Returns whether a value is better than another."""
         return one < other if self.better == "less" else one > other
 
     def best(self, figures: Iterable[Figure]) -> Figure | None:
-        """Returns the strongest of some figures that are like for like; None if there is none."""
-        return self.strongest([figure for figure in figures if figure.like_for_like])
-
-    def strongest(self, figures: Sequence[Figure]) -> Figure | None:
-        """Returns the best figure, of equals the first."""
+        """Returns the best figure that is like for like, the first of equal ones; None if there is none."""
         choose = min if self.better == "less" else max
-        return choose(figures, key=lambda figure: figure.value) if figures else None
+        return choose((f for f in figures if f.like_for_like), key=lambda figure: figure.value, default=None)
 
     @property
     def best_comparable(self) -> Figure | None:
@@ -186,7 +182,7 @@ class Row(Checked):
 
     @property
     def best_larger(self) -> Figure | None:
-        """The best published GRU or LSTM of a larger budget, if it beats the best at a comparable one."""
+        """The best published GRU or LSTM with a larger budget, if it beats the best with a comparable budget."""
         larger = self.best(figure for figure in self.figures if figure.gated and not figure.comparable)
         best = self.best_comparable
         return larger if larger and (best is None or self.beats(larger.value, best.value)) else None
@@ -196,11 +192,11 @@ class Row(Checked):
         return self.best(self.figures)
 
     def error(self, value: float) -> float:
-        """How far a value is from the best possible one."""
+        """Returns the distance of a value from the best possible value."""
         return value if self.better == "less" else self.ceiling - value
 
     def reaches_target(self, value: float, parameters: int) -> bool:
-        """Whether a result of a model of that size reaches the target."""
+        """Returns whether the result of a model with that many parameters reaches the target."""
         assert self.target is not None
         if self.target.at_most is not None and parameters > self.target.at_most:
             return False
@@ -209,11 +205,11 @@ class Row(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Everything the project is measured against.
+    """The content of published.toml.
 
     Attributes:
       rows: by name, in the order of the file.
-      sources: by the name that figures cite.
+      sources: by the name that the figures cite.
     """
 
     rows: Mapping[str, Row]
@@ -222,7 +218,7 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class LayerTargets(Checked):
-    """Ratios of a layer to PyTorch's float32 `nn.GRU`; with reset="before", to the better of Haiku and Keras."""
+    """Targets for the time of a layer over PyTorch's in float32; with reset="before", over Haiku's or Keras's."""
 
     forward_float32: float | None = None
     forward_bfloat16: float | None = None
@@ -237,17 +233,17 @@ class LayerTargets(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class SpeedTargets(Checked):
-    """Ratios that the benchmark's suites should stay below.
+    """Targets for ratios in the benchmark; lower is better.
 
     Attributes:
-      best_peer: a layer to the best peer at the same precision.
-      compile: compiling the gradient to compiling the plain scan's.
-      train_float32, train_bfloat16: a training step to PyTorch's in float32.
-      train_autocast: in bfloat16 to PyTorch's under autocast.
-      long_slowest: the slowest step to the fastest over sequence lengths.
-      long_recompute, long_checkpoint: temporary memory to that of "save".
-      loop: the training loop to a bare loop around its step.
-      layer: by the sizes "B, T, I, H".
+      best_peer: the time of a layer over the best peer's at the same precision.
+      compile: the compile time of the gradient over the plain scan's.
+      train_float32, train_bfloat16: the time of a training step over PyTorch's in float32.
+      train_autocast: the time of a training step in bfloat16 over PyTorch's under autocast.
+      long_slowest: the slowest time per step over the fastest, for all sequence lengths.
+      long_recompute, long_checkpoint: temporary memory over that of "save".
+      loop: the time of the training loop over a bare loop's.
+      layer: targets of a layer by its sizes "B, T, I, H".
     """
 
     best_peer: float
@@ -266,10 +262,10 @@ def read(folder: pathlib.Path) -> Published:
     """Reads published.toml, and the targets of its rows from targets.toml.
 
     Args:
-      folder: of the results.
+      folder: the folder of the results.
 
     Raises:
-      UserError: an unknown key, a missing one, a value that is not accepted; one line with file, table and key.
+      UserError: if a key is unknown or missing, or a value is invalid; the message names file, table and key.
     """
     file, text = _load(folder / "published.toml", {"sources", "rows"})
     sources = {name: _make(Source, table, f"{file}: [sources.{name}]") for name, table in text["sources"].items()}
@@ -301,7 +297,7 @@ def read_speed_targets(folder: pathlib.Path) -> SpeedTargets:
     """Reads the table [speed] of targets.toml.
 
     Raises:
-      UserError: as `read`.
+      UserError: see `read`.
     """
     file, text = _load(folder / "targets.toml", {"rows", "speed"})
     table = dict(text["speed"])
@@ -311,14 +307,14 @@ def read_speed_targets(folder: pathlib.Path) -> SpeedTargets:
 
 
 def count(parameters: int) -> str:
-    """Writes a number of parameters: "70K", "2.7M"."""
+    """Formats a number of parameters: "70K", "2.7M"."""
     if parameters >= 1_000_000:
         return f"{parameters / 1e6:.3g}M"
     return f"{parameters / 1e3:.3g}K" if parameters >= 1000 else str(parameters)
 
 
 def _load(path: pathlib.Path, tables: set[str]) -> tuple[str, dict[str, Any]]:
-    """Returns a file's name and its tables, each of which there must be."""
+    """Returns the name and the tables of a file, and checks the names of the tables."""
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -329,7 +325,7 @@ def _load(path: pathlib.Path, tables: set[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _parts(kind: type[CheckedType], table: Mapping[str, Any], key: str, where: str) -> tuple[CheckedType, ...]:
-    """Builds the list of tables under a key of a table."""
+    """Builds checked dataclasses from the list under a key of a table."""
     value = table.get(key, [])
     if not isinstance(value, list):
         raise UserError(f"{where} {key}: expected a list of tables, got {value!r}")
@@ -337,7 +333,7 @@ def _parts(kind: type[CheckedType], table: Mapping[str, Any], key: str, where: s
 
 
 def _make(kind: type[CheckedType], values: Any, where: str) -> CheckedType:
-    """Builds a checked dataclass from a TOML table; every message begins with where the table stands."""
+    """Builds a checked dataclass from a TOML table; `where` begins every message."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: expected a table, got {values!r}")
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]

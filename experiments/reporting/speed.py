@@ -1,4 +1,4 @@
-"""The page on speed, from the benchmark's JSON: every ratio beside its target."""
+"""The page on speed: the ratios of the benchmark beside their targets."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +18,11 @@ def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
     """Returns the content of the page.
 
     Args:
-      folder: of the results, in which `benchmarks/<name>.json` lie; those that are not there are left out.
+      folder: the folder of the results, with files `benchmarks/<name>.json`; missing ones are skipped.
       targets: from `published.read_speed_targets`.
 
     Returns:
-      Markdown, whose links are relative to `folder`; nothing if there are no results.
+      Markdown with links relative to `folder`; an empty string if there are no results.
     """
     folder = folder / "benchmarks"
     writers: dict[str, Callable[[Results, SpeedTargets], str]] = {
@@ -47,9 +47,9 @@ def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
 
 
 INTRODUCTION = """\
-Median milliseconds of programs that were timed side by side in one run, after a check that all compute the same
-function on the same weights; ratios below 1 mean that ours is faster. "f32" and "bf16" are the dtypes of the matrix
-products' operands; state, gates and sums are float32 in ours. A ratio that misses its target is in bold."""
+Median milliseconds of programs that were timed side by side in one run. All programs of a group were checked to compute
+the same function of the same weights. Ratios below 1 mean that ours is faster. "f32" and "bf16" are the dtypes of the
+matrix products' operands; our state, gates and sums are float32. A ratio that misses its target is bold."""
 
 
 def _origin(found: Results) -> str:
@@ -57,7 +57,7 @@ def _origin(found: Results) -> str:
 
 
 def verdict(ratio: float, target: float | None) -> str:
-    """A ratio beside its target: "0.43 (≤ 0.46)"; in bold and crossed where it is missed."""
+    """Returns a ratio beside its target, "0.43 (≤ 0.46)"; bold if the target is missed."""
     if target is None:
         return f"{ratio:.2f}"
     met = round(ratio, 2) <= target
@@ -70,7 +70,7 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
         *("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16"),
         *("fwd+bwd f32 / best JAX peer", "fwd+bwd f32, all cores", "fwd+bwd bf16, all cores"),
     )
-    rows, aims = [], []
+    rows, best_rows = [], []
     shapes = dict.fromkeys(sizes for sizes, *_ in groups)
     for sizes in shapes:
         wanted = targets.layer.get(str(sizes), LayerTargets())
@@ -94,7 +94,8 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
         )
         cells = ("–" if r is None else verdict(r, limit) for r, limit in zip(ratios, limits, strict=True))
         rows.append((str(sizes), *cells))
-        aims.append((str(sizes), *_aim(forward, targets.best_peer), *_aim(gradient, targets.best_peer)))
+        to_best = (*_best_peer_ratios(forward, targets.best_peer), *_best_peer_ratios(gradient, targets.best_peer))
+        best_rows.append((str(sizes), *to_best))
     before = []
     for sizes in shapes:
         if (sizes, "before", "gradient") not in groups or (sizes, "before", "forward") not in groups:
@@ -116,20 +117,20 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
     best_header = ("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16")
     return "\n\n".join(
         (
-            '## One layer: ratio to PyTorch\'s float32 `nn.GRU`, reset="after"',
+            '## One layer: ratio to `torch.nn.GRU` in float32, reset="after"',
             table(header, rows),
-            "The aim, half of the *best* peer at the same precision (PyTorch's bfloat16 and autocast and onnxruntime's "
-            "forward among them):",
-            table(best_header, aims),
-            'With reset="before", float32, against the better of Haiku and Keras:',
+            "The target is half the time of the *best* peer at the same precision, including PyTorch in bfloat16 and "
+            "under autocast, and onnxruntime's forward pass:",
+            table(best_header, best_rows),
+            'With reset="before", float32, the ratio to the faster of Haiku and Keras:',
             table(("B, T, I, H", "forward", "fwd+bwd"), before),
-            f"Compile time of the gradient, at worst, in ratio to the plain scan's: {verdict(worst, targets.compile)}.",
+            f"The largest ratio of the gradient's compile time to the plain scan's: {verdict(worst, targets.compile)}.",
         )
     )
 
 
-def _aim(group: Sequence[Measurement], target: float) -> Iterable[str]:
-    """Ours on the better of one device and all, against the best peer, for both precisions."""
+def _best_peer_ratios(group: Sequence[Measurement], target: float) -> Iterable[str]:
+    """Yields our ratio to the best peer for each precision, with the faster of one and all devices."""
     for dtype in ("float32", "bfloat16"):
         peers = [row for row in peers_of(group) if row.precision == dtype]
         ours = [row for row in group if row.library == OURS and row.precision == dtype]
@@ -161,7 +162,7 @@ def _training_step(found: Results, targets: SpeedTargets) -> str:
     parts = [table(("ours", "ms", "PyTorch, ms", "ratio"), rows)]
     if on_gpu:
         title += ", on a GPU"
-        parts.insert(0, "PyTorch's layer is cuDNN's; float32 products have TensorFloat32 operands in both.")
+        parts.insert(0, "PyTorch uses cuDNN. Both round the operands of float32 products to TensorFloat32.")
     return "\n\n".join((title, *parts))
 
 
@@ -196,17 +197,18 @@ def _long(found: Results, targets: SpeedTargets) -> str:
     first = found.measurements[0]
     return "\n\n".join(
         (
-            f"## Long sequences: forward+backward, B={first.B}, I=H={first.H}, time and temporary memory a step",
-            table(("kept, loss", *(f"T={T:,}" for T in lengths), "slowest / fastest step"), rows),
+            f"## Long sequences: forward+backward, B={first.B}, I=H={first.H}, time and temporary memory per step",
+            table(("memory, loss", *(f"T={T:,}" for T in lengths), "slowest / fastest step"), rows),
             f'Temporary memory at T={lengths[-1]:,} in ratio to "save": {"; ".join(bounds)}. A loss of all outputs '
-            "needs them and their cotangent whatever is kept, 2 H numbers a step; one of the last state needs neither. "
-            f"Seconds to compile, over all T: {min(compiled):.2f} to {max(compiled):.2f}.",
+            "needs the outputs and their cotangent with every option, 2 H numbers per step; a loss of the last state "
+            "does not. "
+            f"Seconds to compile, for all T: {min(compiled):.2f} to {max(compiled):.2f}.",
         )
     )
 
 
 def _streaming_step(found: Results, targets: SpeedTargets) -> str:
-    del targets  # there are none
+    del targets  # This suite has none.
     names = list(dict.fromkeys(row.name for row in found.measurements))
     rows = []
     for group in results.groups(found.measurements):
@@ -225,22 +227,22 @@ def _loop_overhead(found: Results, targets: SpeedTargets) -> str:
         sizes = f"{bare.H}, {bare.B}, {bare.T}"
         ratio = ours.median_ms / bare.median_ms
         seeds = ours.work.endswith("seeds")
-        judged = f"{ratio:.2f}" if seeds else verdict(ratio, targets.loop)
+        text = f"{ratio:.2f}" if seeds else verdict(ratio, targets.loop)
         what = ours.work if seeds else "the training loop"
-        rows.append((what, sizes, f"{ours.median_ms:.1f}", f"{bare.median_ms:.1f}", judged))
-    heads = ("what", "H, B, T", "ms a step", "bare loop, ms", "ratio")
+        rows.append((what, sizes, f"{ours.median_ms:.1f}", f"{bare.median_ms:.1f}", text))
+    heads = ("what", "H, B, T", "ms per step", "bare loop, ms", "ratio")
     return "\n\n".join(
         (
-            "## What training costs beside its compiled step",
-            "The character model in float32: the whole training loop, and seeds side by side in one program, for each "
-            "of them, beside a bare loop around the compiled step of one run.",
+            "## Overhead of the training loop",
+            "The character model in float32: the training loop beside a bare loop around the same compiled step. The "
+            "rows with several seeds are those of a removed mode that trained seeds side by side, per seed.",
             table(heads, rows),
         )
     )
 
 
 def _named(group: Sequence[Measurement], library: str) -> Measurement:
-    """A peer's program; of PyTorch's, unless autocast is asked for, the one in float32."""
+    """Returns the program of a peer; PyTorch's is the one in float32 unless autocast is asked for."""
     return next(row for row in group if row.name in (program_name(library, "float32", 1), f"{library} bfloat16"))
 
 
@@ -249,7 +251,7 @@ def _one(group: Sequence[Measurement], library: str) -> Measurement:
 
 
 def _best(group: Sequence[Measurement], libraries: Sequence[str], precision: str) -> Measurement:
-    """The fastest of some libraries at one precision."""
+    """Returns the fastest program of the libraries at a precision."""
     found = [row for row in group if row.library in libraries and row.precision == precision]
     return min(found, key=lambda row: row.median_ms)
 

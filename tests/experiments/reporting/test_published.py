@@ -1,4 +1,4 @@
-"""Published figures are read strictly, and the strongest is chosen."""
+"""Published figures are checked when they are read, and the best is chosen."""
 
 import pathlib
 
@@ -124,7 +124,7 @@ FIGURE = "published.toml: [rows.jsb] figures[0]"
         ("figures = [", "figures = 3 # [", "published.toml: expected TOML, got"),
     ],
 )
-def test_a_wrong_table_is_refused_in_one_line(tmp_path, old, new, message):
+def test_invalid_tables_raise_one_line(tmp_path, old, new, message):
     assert old in PUBLISHED
     with pytest.raises(UserError) as error:
         published.read(folder(tmp_path, PUBLISHED.replace(old, new, 1)))
@@ -141,7 +141,7 @@ def test_a_wrong_table_is_refused_in_one_line(tmp_path, old, new, message):
         ("forward_float32", "forward_f32", "targets.toml: [speed.layer.1, 2, 3, 4] forward_f32: unknown key"),
     ],
 )
-def test_a_wrong_target_is_refused_in_one_line(tmp_path, old, new, message):
+def test_invalid_targets_raise_one_line(tmp_path, old, new, message):
     folder(tmp_path, PUBLISHED, TARGETS.replace(old, new, 1))
     read = published.read if "rows" in message else published.read_speed_targets
     with pytest.raises(UserError) as error:
@@ -149,7 +149,7 @@ def test_a_wrong_target_is_refused_in_one_line(tmp_path, old, new, message):
     assert str(error.value).startswith(message)
 
 
-def test_the_strongest_comparable_recurrent_figure_is_chosen():
+def test_best_comparable_recurrent_figure_is_chosen():
     best = figure("LSTM", 8.3)
     figures = (figure("GRU", 8.43), best, figure("Elman", 8.9), figure("TCN", 8.1, "other"))
     assert row(*figures).best_comparable is best
@@ -157,7 +157,7 @@ def test_the_strongest_comparable_recurrent_figure_is_chosen():
     assert row(*figures, better="more").best_comparable is figures[2]
 
 
-def test_a_larger_gru_or_lstm_is_named_if_it_is_better():
+def test_larger_gru_or_lstm_is_chosen_if_it_is_better():
     small, larger, exotic = (
         figure("GRU", 8.4),
         figure("zoneout LSTM", 8.0, comparable=False),
@@ -169,7 +169,7 @@ def test_a_larger_gru_or_lstm_is_named_if_it_is_better():
     assert row(larger).best_larger is larger
 
 
-def test_a_figure_of_another_protocol_is_never_the_best():
+def test_figures_with_another_protocol_are_never_chosen():
     other = figure("RNN-NADE", 5.56, like_for_like=False, protocol="keys in order")
     assert row(other).best_of_any_kind is row(other).best_comparable is None
     assert row(other, figure("GRU", 8.43)).best_of_any_kind == figure("GRU", 8.43)
@@ -186,7 +186,7 @@ def test_a_figure_of_another_protocol_is_never_the_best():
         ("less", False, 8.0, 1001, False),
     ],
 )
-def test_a_target_is_reached(better, strict, value, parameters, reached):
+def test_target_is_reached(better, strict, value, parameters, reached):
     made = row(better=better, target=Target(8.43, strict, 1000))
     assert made.reaches_target(value, parameters) is reached
 
@@ -213,14 +213,14 @@ def real():
         ("multi30k_deen", None, None, None),
     ],
 )
-def test_the_strongest_known_figures_stand_in_the_rows(real, name, comparable, larger, any_kind):
+def test_best_figures_of_published_toml(real, name, comparable, larger, any_kind):
     found = real.rows[name]
     chosen = (found.best_comparable, found.best_larger, found.best_of_any_kind)
     assert [figure and (figure.model, figure.value) for figure in chosen] == [comparable, larger, any_kind]
 
 
-def test_no_recurrent_figure_of_our_size_is_called_larger(real):
-    """Those with up to 1.25 times our parameters are comparable; those with more than twice as many are not."""
+def test_recurrent_figures_of_our_size_are_comparable(real):
+    """Figures with up to 1.25 times our parameters are comparable; those with more than twice as many are not."""
     groups = records.grouped(records.read(RESULTS))
     seen = 0
     for name, found in real.rows.items():
@@ -236,15 +236,15 @@ def test_no_recurrent_figure_of_our_size_is_called_larger(real):
     assert seen > 30
 
 
-def test_every_source_is_cited_and_every_row_is_of_its_own(real):
+def test_every_source_is_cited_and_rows_are_unique(real):
     cited = {figure.source for found in real.rows.values() for figure in found.figures}
     assert cited == set(real.sources)
     keys = [(found.task, found.metric, found.overrides) for found in real.rows.values()]
     assert len(set(keys)) == len(keys)
 
 
-def test_rows_trained_on_validation_data_say_so(real):
-    """What a row says is what the config of its default runs says."""
+def test_rows_trained_on_validation_data_match_their_configs(real):
+    """`trained_on_validation` is what the config of the representative runs says."""
     groups = records.grouped(records.read(RESULTS))
     for name, found in real.rows.items():
         gru = tables.representative(found, tables.groups_of(found, groups), "gru")

@@ -58,7 +58,7 @@ def test_layer_table_has_ratios_to_peers(tmp_path):
         "| **0.40 (> 0.33)** | 0.20 (≤ 0.21) |"
     ) in text
     assert "| 32, 100, 64, 128 | 0.80 (≤ 0.85) | **0.80 (> 0.75)** |" in text
-    assert "**0.50" not in text.split("The aim")[1].split("With reset")[0]  # 8 against linen's 16
+    assert "**0.50" not in text.split("half the time of the")[1].split("With reset")[0]  # 8 ms, linen 16
     assert "python -m experiments.benchmark --suite=layer" in text
     assert "![layer](benchmarks/layer.png)" in text
 

@@ -119,7 +119,7 @@ class Stack:
             for size in sizes
         )
 
-    def check(self, params: Params) -> tuple[int, int, Any]:
+    def infer_sizes(self, params: Params) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the stack."""
         if not isinstance(params, tuple) or hasattr(params, "_fields") or len(params) != self.num_layers:
             got = (
@@ -142,7 +142,7 @@ class Stack:
                         f"got {type(cell_params).__name__}"
                     )
                 try:
-                    sizes = self.cell.check(cell_params)
+                    sizes = self.cell.infer_sizes(cell_params)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"params[{number}][{direction}]: {error}") from None
                 first = first or sizes

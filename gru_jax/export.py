@@ -60,7 +60,7 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
         from safetensors.numpy import save
 
     description = _describe(cell)
-    cell.check(params)
+    cell.infer_sizes(params)
     arrays = {}
     for prefix, part in _named(cell, params):
         arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
@@ -102,7 +102,7 @@ def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str
         else:
             params = _take(named, "", cell)
         named.check_all_taken()
-        cell.check(params)
+        cell.infer_sizes(params)
     return cell, params
 
 
@@ -137,7 +137,7 @@ def unroll_program(
       >>> # in a process that has only jax and flatbuffers:
       >>> ys, h_last = jax.export.deserialize(pathlib.Path("gru.jax").read_bytes()).call(xs)
     """
-    input_size, hidden_size, dtype = cell.check(params)
+    input_size, hidden_size, dtype = cell.infer_sizes(params)
     for name, value in (("lengths", lengths), ("h0", h0)):
         arguments.boolean(name, value)
     B, T = export.symbolic_shape("B, T")
@@ -184,7 +184,7 @@ def step_program(
       >>> program = step_program(cell, params)
       >>> h, y = program.call(jnp.zeros((B, H)), x)
     """
-    input_size, hidden_size, dtype = cell.check(params)
+    input_size, hidden_size, dtype = cell.infer_sizes(params)
     if isinstance(cell, Stack) and cell.bidirectional:
         raise ValueError("cell: expected one direction, for a stream has no end to begin at, got bidirectional=True")
     (B,) = export.symbolic_shape("B")

@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
         """Returns parameters of `self.stack`, e.g. from `gru_jax.interop`, as variables for `apply`."""
-        self.stack.check(params)
+        self.stack.infer_sizes(params)
         return {"params": _to_names(self.stack, params)}
 
     @nn.nowrap
@@ -266,7 +266,7 @@ class RecurrentCell(nn.RNNCellBase):
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
         """Returns parameters of `self.cell` as variables for `apply`."""
-        self.cell.check(params)
+        self.cell.infer_sizes(params)
         return {"params": _to_names(self.cell, params)}
 
     @explained

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +46,6 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 PACKAGES = {"tpu": ("libtpu",), "cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin")}
-BACKENDS = {"tpu": "tpu", "cuda": "gpu"}
-"""The value of `jax.default_backend()` on a machine with the accelerator."""
 
 PLATFORM = flags.DEFINE_enum("platform", "tpu", list(PACKAGES), "The accelerator to compile for.")
 
@@ -266,8 +263,7 @@ def compile_layer(layer: Layer, platform: str, device: Any, sizes: Sizes = SIZES
     params = jax.eval_shape(lambda key: cell.init(key, sizes.I, sizes.H), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((sizes.T, sizes.B, sizes.I), jnp.float32)
     described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), (params, xs))
-    # The library chooses block lengths by `jax.default_backend()`, which is "cpu" here.
-    with mock.patch.object(jax, "default_backend", return_value=BACKENDS[platform]):
+    with jax.default_device(device):  # The library chooses block lengths for this device.
         executable = jax.jit(function).lower(*described).compile()
     text, memory = executable.as_text(), executable.memory_analysis()
     if text is None or memory is None:

@@ -17,7 +17,6 @@ The outputs, (T, B, H), are the caller's, and shared with the states that the GR
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +24,33 @@ from jax import lax
 
 from gru_jax._precision import widen
 from gru_jax._types import Array, DType, Params, PyTree, State
-from gru_jax._unroll.blocks import INFERENCE_ARRAYS, TRAINING_ARRAYS, Blocks, choose_length, cut, join, scan_blocks
-from gru_jax._unroll.generic_adjoint import Derived
+from gru_jax._unroll.blocks import Blocks, join, scan_blocks, split
+from gru_jax._unroll.generic_adjoint import GenericAdjoint
 from gru_jax._unroll.linearization import call
-from gru_jax._unroll.masking import Resets, enter, keep, leave, select
-from gru_jax._unroll.rows import in_rows, to_rows
+from gru_jax._unroll.masking import Resets, apply_reset, hold_state, mask_out, select
 from gru_jax._unroll.sharding import zeros_like
+from gru_jax._unroll.tuning import (
+    INFERENCE_ARRAYS,
+    TRAINING_ARRAYS,
+    PackedMatrix,
+    choose_block_length,
+    choose_memory,
+    in_rows,
+    pack,
+    pack_transpose,
+    to_rows,
+)
 from gru_jax.cells.base import Adjoint, Cell
+from gru_jax.cells.gates import products
 
 MEMORY = ("auto", "save", "recompute", "checkpoint")
-
-SHORT_PRODUCT = 128
-"""Up to this H, in float32 and blocks of time, products that are worked out again cost less than those that are kept:
-a gradient took 0.75 to 0.96 of the time at H from 32 to 128, as long at 256, 1.06 of it at 512."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is decided before a number is touched.
+    """The static options of a run.
 
-    `block_length` is for a forward pass with a backward pass to follow, `inference_length` for one without.
+    `block_length` is for a forward pass that a backward pass follows, `inference_length` for any other.
     """
 
     cell: Cell
@@ -56,23 +62,17 @@ class Plan:
     inference_length: int
     platform: str
 
-    def weights(self, params: Params, h0: State) -> "Weights":
-        """Prepares the parameters, once for all steps."""
-        if self.matmul_dtype is not None and not isinstance(self.adjoint, Derived):
-            params = jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
-        return Weights(params, self.adjoint.arrange(params, rows_of(h0), self.platform))
+    def cast(self, params: Params) -> Params:
+        """Casts the matrices to the dtype of the products, once for all steps."""
+        if self.matmul_dtype is None or isinstance(self.adjoint, GenericAdjoint):
+            return params
+        return jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
 
-
-class Weights(NamedTuple):
-    """The parameters with their matrices in the dtype of the products.
-
-    Attributes:
-      bulk: for the work on many steps at once.
-      loop: laid out for the steps.
-    """
-
-    bulk: Params
-    loop: PyTree
+    def pack(self, params: Params, h0: State, *, transpose: bool = False) -> tuple[PackedMatrix, ...]:
+        """Packs the recurrent matrices for the products of a loop: `x -> x U`, or `x -> x Uᵀ`."""
+        rows, matrices = jax.tree.leaves(h0)[0].shape[0], self.adjoint.recurrent_matrices(params)
+        packing = pack_transpose if transpose else pack
+        return tuple(packing(matrix, rows, self.platform, self.matmul_dtype) for matrix in matrices)
 
 
 def fused(
@@ -80,14 +80,15 @@ def fused(
     params: Params,
     xs: Array,
     h0: State,
-    live: Array | None,
+    mask: Array | None,
     resets: Resets | None,
-    fresh: State | None,
+    reset_state: State | None,
     *,
     reverse: bool,
     matmul_dtype: DType | None,
     memory: str,
     block_length: int | None,
+    platform: str,
 ) -> tuple[Array, State]:
     """Runs `cell` through time.
 
@@ -96,31 +97,29 @@ def fused(
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
       h0: arrays (B, H).
-      live: (T, B) booleans, false past a sequence's length; None where all are true.
+      mask: (T, B) booleans, false past a sequence's length; None where all are true.
       resets: in the direction of the run; None for none.
-      fresh: arrays (B, H), the state after a reset without one of its own; None for zeros.
+      reset_state: arrays (B, H), the state after a reset without one of its own; None for zeros.
       reverse: whether to run from the last step to the first.
       matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
       memory: what is kept for the backward pass, see above.
       block_length: the number of steps in a block; None to choose it by size.
+      platform: "cpu", "gpu" or "tpu".
 
     Returns:
       ys (T, B, H) and the final state, in the dtype of h0.
     """
-    adjoint = cell if isinstance(cell, Adjoint) else Derived(cell)
-    T, platform, states = xs.shape[0], jax.default_backend(), jax.tree.leaves(h0)
-    state_bytes = sum(a.nbytes for a in states)
+    adjoint = cell if isinstance(cell, Adjoint) else GenericAdjoint(cell, matmul_dtype)
+    T, state_bytes = xs.shape[0], sum(a.nbytes for a in jax.tree.leaves(h0))
 
     def length(arrays: int) -> int:
-        return min(block_length or choose_length(T, state_bytes, platform, arrays), T)
+        return min(block_length or choose_block_length(T, state_bytes, platform, arrays), T)
 
     lengths = length(TRAINING_ARRAYS), length(INFERENCE_ARRAYS)
     if memory == "auto":
-        # Narrow products, or short ones, cost less to work out again than their float32 results to fetch from memory.
-        short = platform == "cpu" and lengths[0] < T and all(a.shape[-1] <= SHORT_PRODUCT for a in states)
-        memory = "save" if matmul_dtype is None and not short else "recompute"
+        memory = choose_memory(h0, platform, matmul_dtype, several_blocks=lengths[0] < T)
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
-    return call(Unrolled(plan), params, xs, h0, live, resets, fresh)
+    return call(Unrolled(plan), params, xs, h0, mask, resets, reset_state)
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Unrolled:
 
     plan: Plan
 
-    def outline(self, params, xs, h0, live, resets, fresh):
+    def outline(self, params, xs, h0, mask, resets, reset_state):
         y = self.plan.cell.output(h0)
         return jnp.broadcast_to(y, xs.shape[:1] + y.shape), h0
 
@@ -147,95 +146,119 @@ class Unrolled:
         h_cotangent = jax.tree.map(
             lambda a, g: zeros_like(a) if g is None else g, h0, h_cotangent, is_leaf=lambda g: g is None
         )
-        g_params, g_xs, g_h0, g_states, g_fresh = _backward(self.plan, *arguments, kept, ys_cotangent, h_cotangent)
+        g_params, g_xs, g_h0, g_states, g_reset_state = _backward(
+            self.plan, *arguments, kept, ys_cotangent, h_cotangent
+        )
         g_resets = None if resets is None else resets._replace(marks=None, states=g_states)
-        return g_params, g_xs, g_h0, None, g_resets, g_fresh
+        return g_params, g_xs, g_h0, None, g_resets, g_reset_state
 
 
-def _block_forward(plan: Plan, weights: Weights, fresh: State | None, state: State, x, live, resets, *, record: bool):
-    """Runs one block: returns the state that it leaves, the states after its steps (zeros past a sequence's end), the
-    inputs' projection and the record of the steps."""
-    drive = _project(plan, weights, x)
+def _block_forward(plan: Plan, params, packed, reset_state, state, x, mask, resets, *, save: bool):
+    """Runs one block.
+
+    Returns:
+      The state after the block, the states after its steps (zeros past a sequence's end), the gate inputs and, if
+      `save`, the residuals of the steps.
+    """
+    gate_inputs = _project(plan, params, x)
 
     def step(state, inputs):
-        drive, live, reset = inputs
-        after, kept = plan.adjoint.record(weights.loop, enter(reset, fresh, state), drive, plan.matmul_dtype)
-        return leave(live, after, state), (keep(live, after), kept if record else None)
+        gate_inputs, mask, reset = inputs
+        before = apply_reset(reset, reset_state, state)
+        after, residuals = plan.adjoint.step_with_residuals(params, packed, before, gate_inputs)
+        return hold_state(mask, after, state), (mask_out(mask, after), residuals if save else None)
 
-    state, (states, records) = lax.scan(step, state, (drive, live, resets), reverse=plan.reverse)
-    return state, states, drive, records
-
-
-def _project(plan: Plan, weights: Weights, x: Array) -> PyTree:
-    """The inputs' projection (S, B, ...) of a block."""
-    return in_rows(partial(plan.cell.project, weights.bulk, matmul_dtype=plan.matmul_dtype), plan.platform, widen(x))
+    state, (states, residuals) = lax.scan(step, state, (gate_inputs, mask, resets), reverse=plan.reverse)
+    return state, states, gate_inputs, residuals
 
 
-def _forward(plan: Plan, params, xs, h0, live, resets, fresh, *, kept: str):
-    """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, drive, record)."""
-    weights = plan.weights(params, h0)
+def _project(plan: Plan, params: Params, x: Array) -> PyTree:
+    """Returns the gate inputs (S, B, ...) of a block."""
+    return in_rows(partial(plan.cell.project, params, matmul_dtype=plan.matmul_dtype), plan.platform, widen(x))
 
+
+def _recompute_residuals(plan: Plan, params: Params, before: State, gate_inputs: PyTree) -> PyTree:
+    """Returns the residuals of all steps of a block at once."""
+    unpacked = products(plan.adjoint.recurrent_matrices(params), plan.matmul_dtype)
+
+    def residuals(before, gate_inputs):
+        return plan.adjoint.step_with_residuals(params, unpacked, before, gate_inputs)[1]
+
+    return in_rows(residuals, plan.platform, before, gate_inputs)
+
+
+def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str):
+    """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, gate_inputs, record)."""
+    params = plan.cast(params)
+    packed = plan.pack(params, h0)
     length = plan.inference_length if kept == "nothing" else plan.block_length
 
     def over_block(state, block):
-        end, states, drive, records = _block_forward(plan, weights, fresh, state, *block, record=kept == "save")
+        end, states, gate_inputs, residuals = _block_forward(
+            plan, params, packed, reset_state, state, *block, save=kept == "save"
+        )
         if length < xs.shape[0]:  # To collect the blocks' projections costs more than to project again.
-            drive = None
+            gate_inputs = None
         ys = plan.cell.output(states)
         keeping = {
             "nothing": None,
-            "save": (state, states, drive, records),
+            "save": (state, states, gate_inputs, residuals),
             "recompute": (state, states, None, None),
             "checkpoint": (state, None, None, None),
         }
         return end, (ys, keeping[kept])
 
-    h_last, out = scan_blocks(over_block, h0, cut((xs, live, resets), length), reverse=plan.reverse)
+    h_last, out = scan_blocks(over_block, h0, split((xs, mask, resets), length), reverse=plan.reverse)
     main, tail = out
     ys = join(Blocks(main[0], None if tail is None else tail[0]))
     return ys, h_last, Blocks(main[1], None if tail is None else tail[1])
 
 
 @partial(jax.jit, static_argnums=(0,), inline=True)
-def _backward(plan: Plan, params, xs, h0, live, resets, fresh, kept: Blocks, ys_cotangent, h_cotangent):
-    """The cotangents of params, xs, h0, the marks' own states and `fresh`.
+def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
+    """The cotangents of params, xs, h0, the marks' own states and `reset_state`.
 
     Compiled once per shape, so that `grad` outside `jit` is fast too.
     """
-    weights = plan.weights(params, h0)
-    adjoint, matmul_dtype = plan.adjoint, plan.matmul_dtype
-    transposed = adjoint.transpose(weights.bulk, rows_of(h0), plan.platform)
+    adjoint, given, params = plan.adjoint, params, plan.cast(params)
+    packed, packed_transposes = plan.pack(params, h0), plan.pack(params, h0, transpose=True)
     to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
-        (x, live, resets, g_ys), (entry, states, drive, records) = block
+        (x, mask, resets, g_ys), (entry, states, gate_inputs, residuals) = block
         if states is None:
-            _, states, drive, records = _block_forward(plan, weights, fresh, entry, x, live, resets, record=True)
-        elif drive is None:
-            drive = _project(plan, weights, x)
-        before = _before(plan, states, entry, live, resets, fresh)
-        if records is None:
-            replay = partial(adjoint.replay, weights.bulk, matmul_dtype=matmul_dtype)
-            records = in_rows(replay, plan.platform, before, drive)
-        coefficients = adjoint.linearize(weights.bulk, before, states, drive, records)
+            _, states, gate_inputs, residuals = _block_forward(
+                plan, params, packed, reset_state, entry, x, mask, resets, save=True
+            )
+        elif gate_inputs is None:
+            gate_inputs = _project(plan, params, x)
+        before = _before(plan, states, entry, mask, resets, reset_state)
+        if residuals is None:
+            residuals = _recompute_residuals(plan, params, before, gate_inputs)
+        coefficients = adjoint.linearize(params, before, states, gate_inputs, residuals)
 
         def step(carry, inputs):
-            g_state, g_fresh = carry
-            coefficients, g_y, live, reset = inputs
+            g_state, g_reset_state = carry
+            coefficients, g_y, mask, reset = inputs
             g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
-            g_before, trace = adjoint.pullback(transposed, coefficients, keep(live, g_after), matmul_dtype)
+            g_after = mask_out(mask, g_after)
+            g_before, step_cotangents = adjoint.pullback(params, packed_transposes, coefficients, g_after)
             g_own = None
             if reset is not None:
                 if reset.states is not None:
-                    g_own = keep(reset.marks, g_before)
-                elif g_fresh is not None:
-                    g_fresh = jax.tree.map(jnp.add, g_fresh, keep(reset.marks, g_before))
-                g_before = keep(~reset.marks, g_before)
-            return (leave(live, g_before, g_state), g_fresh), (trace, g_own)
+                    g_own = mask_out(reset.marks, g_before)
+                elif g_reset_state is not None:
+                    g_reset_state = jax.tree.map(jnp.add, g_reset_state, mask_out(reset.marks, g_before))
+                g_before = mask_out(~reset.marks, g_before)
+            return (hold_state(mask, g_before, g_state), g_reset_state), (step_cotangents, g_own)
 
-        carry, (trace, g_own) = lax.scan(step, carry, (coefficients, g_ys, live, resets), reverse=not plan.reverse)
-        x_rows, before, coefficients, trace = to_rows(plan.platform, (widen(x), before, coefficients, trace))
-        gradient, g_x = adjoint.gradients(weights.bulk, x_rows, before, coefficients, trace, matmul_dtype)
+        carry, (step_cotangents, g_own) = lax.scan(
+            step, carry, (coefficients, g_ys, mask, resets), reverse=not plan.reverse
+        )
+        x_rows, before, coefficients, step_cotangents = to_rows(
+            plan.platform, (widen(x), before, coefficients, step_cotangents)
+        )
+        gradient, g_x = adjoint.gradients(params, x_rows, before, coefficients, step_cotangents, plan.matmul_dtype)
         return carry, gradient, (g_x.reshape(x.shape).astype(x.dtype), g_own)
 
     def over_block(carry, block):
@@ -243,23 +266,23 @@ def _backward(plan: Plan, params, xs, h0, live, resets, fresh, kept: Blocks, ys_
         states_carry, gradient, out = block_gradients(states_carry, block)
         return (states_carry, jax.tree.map(jnp.add, total, gradient)), out
 
-    inputs = cut((xs, live, resets, ys_cotangent), plan.block_length)
+    inputs = split((xs, mask, resets, ys_cotangent), plan.block_length)
     blocks = Blocks((inputs.main, kept.main), None if inputs.tail is None else (inputs.tail, kept.tail))
-    states_carry = (h_cotangent, jax.tree.map(zeros_like, fresh))
+    states_carry = (h_cotangent, jax.tree.map(zeros_like, reset_state))
     one_block = jax.tree.map(lambda a: a[0], blocks.main)
     total = jax.tree.map(zeros_like, jax.eval_shape(block_gradients, states_carry, one_block)[1])
     carry, out = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
-    ((g_h0, g_fresh), total), (g_xs, g_states) = carry, join(out)
-    return adjoint.assemble(total), g_xs, g_h0, g_states, g_fresh
+    ((g_h0, g_reset_state), total), (g_xs, g_states) = carry, join(out)
+    return jax.tree.map(_concatenate_gates, given, total), g_xs, g_h0, g_states, g_reset_state
 
 
-def rows_of(h0: State) -> int:
-    """B."""
-    return jax.tree.leaves(h0)[0].shape[0]
+def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...]) -> Array:
+    """Concatenates a gradient that has a part per gate."""
+    return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient
 
 
 def _before(
-    plan: Plan, states: State, entry: State, live: Array | None, resets: Resets | None, fresh: State | None
+    plan: Plan, states: State, entry: State, mask: Array | None, resets: Resets | None, reset_state: State | None
 ) -> State:
     """The state that each step of a block started from, of the states after its steps and the one on entry."""
 
@@ -268,6 +291,6 @@ def _before(
         return jnp.concatenate(parts)
 
     before = jax.tree.map(shift, entry, states)
-    if live is not None:  # A sequence that runs in reverse from its own last step enters it with the state on entry.
-        before = select(shift(jnp.ones_like(live[0]), live), before, entry)
-    return enter(resets, fresh, before)
+    if mask is not None:  # A sequence that runs in reverse from its own last step enters it with the state on entry.
+        before = select(shift(jnp.ones_like(mask[0]), mask), before, entry)
+    return apply_reset(resets, reset_state, before)

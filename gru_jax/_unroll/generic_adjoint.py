@@ -1,51 +1,52 @@
-"""The gradient of a cell that brings none of its own, in the form of one that does.
+"""The gradient of a cell that defines none by hand, in the form of `Adjoint`.
 
-Going back a step differentiates that step in its state alone; the parameters' gradients come from one bulk
-differentiation over all steps of a block. So nothing the size of the weights is added up step by step.
+The pullback of a step differentiates it in its state alone. The parameters' gradients come from one differentiation of
+all steps of a block at once, so no weight gradient is accumulated step by step.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
-from gru_jax._types import Array, DType, Params, PyTree, State
-from gru_jax.cells.base import Cell, Drive
+from gru_jax._types import Array, DType, Params, State
+from gru_jax.cells.base import Cell, GateInputs
 
 
 @dataclass(frozen=True)
-class Derived:
-    """The `Adjoint` of any `Cell`."""
+class GenericAdjoint:
+    """The `Adjoint` of any `Cell`.
+
+    Args:
+      cell: the cell.
+      matmul_dtype: the dtype of the operands of its products; None for the parameters' dtype.
+    """
 
     cell: Cell
+    matmul_dtype: DType | None
 
-    def arrange(self, params: Params, rows: int, platform: str) -> Params:
-        """The parameters: the step multiplies as it likes."""
-        return params
+    def recurrent_matrices(self, params: Params) -> tuple[()]:
+        """Returns none: the cell's own step multiplies."""
+        return ()
 
-    def record(
-        self, arranged: Params, state: State, drive: Drive, matmul_dtype: DType | None = None
+    def step_with_residuals(
+        self, params: Params, products: Any, state: State, gate_inputs: GateInputs
     ) -> tuple[State, None]:
-        """The step; nothing is kept."""
-        return self.cell.step(arranged, state, drive, matmul_dtype), None
+        """Returns the step, without residuals."""
+        return self.cell.step(params, state, gate_inputs, self.matmul_dtype), None
 
-    def replay(self, params: Params, before: State, drive: Drive, matmul_dtype: DType | None = None) -> None:
-        """Nothing was kept."""
-        return None
-
-    def linearize(self, params: Params, before: State, after: State, drive: Drive, record: None) -> tuple[State, Drive]:
-        """What the step was given."""
-        return before, drive
-
-    def transpose(self, params: Params, rows: int, platform: str) -> Params:
-        """The parameters: the step's own derivative multiplies as it likes."""
-        return params
+    def linearize(
+        self, params: Params, before: State, after: State, gate_inputs: GateInputs, residuals: None
+    ) -> tuple[State, GateInputs]:
+        """Returns the arguments of the steps."""
+        return before, gate_inputs
 
     def pullback(
-        self, transposed: Params, coefficients: tuple[State, Drive], cotangent: State, matmul_dtype: DType | None = None
+        self, params: Params, transposed_products: Any, coefficients: tuple[State, GateInputs], cotangent: State
     ) -> tuple[State, State]:
         """Differentiates the step in its state."""
-        before, drive = coefficients
-        _, vjp = jax.vjp(lambda state: self.cell.step(transposed, state, drive, matmul_dtype), before)
+        before, gate_inputs = coefficients
+        _, vjp = jax.vjp(lambda state: self.cell.step(params, state, gate_inputs, self.matmul_dtype), before)
         return vjp(cotangent)[0], cotangent
 
     def gradients(
@@ -53,8 +54,8 @@ class Derived:
         params: Params,
         xs: Array,
         before: State,
-        coefficients: tuple[State, Drive],
-        trace: State,
+        coefficients: tuple[State, GateInputs],
+        step_cotangents: State,
         matmul_dtype: DType | None = None,
     ) -> tuple[Params, Array]:
         """Differentiates projection and step in the parameters and inputs, all steps of a block at once."""
@@ -62,8 +63,4 @@ class Derived:
         def steps(params, xs):
             return self.cell.step(params, before, self.cell.project(params, xs, matmul_dtype), matmul_dtype)
 
-        return jax.vjp(steps, params, xs)[1](trace)
-
-    def assemble(self, gradient: PyTree) -> Params:
-        """Returns the gradient as it is."""
-        return gradient
+        return jax.vjp(steps, params, xs)[1](step_cotangents)

@@ -1,4 +1,4 @@
-"""Lengths and resets, for any state: choosing between two states, sequence by sequence."""
+"""Lengths and resets for any state: a choice between two states for each sequence."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,20 @@ import jax.numpy as jnp
 from gru_jax._types import Array, PyTree, State
 
 
+class Resets(NamedTuple):
+    """Where episodes begin.
+
+    Attributes:
+      marks: (T, B) booleans, whether a step, in the direction of the run, is the first of an episode.
+      states: arrays (T, B, H), the state that each episode starts from; None if all start from the same.
+    """
+
+    marks: Array
+    states: State | None
+
+
 def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Chooses for each sequence and step: where (...,), arrays (..., H); leading axes that one lacks are broadcast."""
+    """Selects one of two states for each sequence and step: where (...,), arrays (..., H); leading axes broadcast."""
 
     def choose(a, b):
         shape = where.shape + a.shape[-1:]
@@ -18,27 +30,15 @@ def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     return jax.tree.map(choose, on_true, on_false)
 
 
-def keep(where: Array | None, tree: PyTree) -> PyTree:
-    """`tree` where true, zeros elsewhere; `tree` itself where there is no mask."""
+def mask_out(where: Array | None, tree: PyTree) -> PyTree:
+    """Sets arrays (..., H) to zero where the mask (...,) is false. A mask of None is true everywhere."""
     if where is None:
         return tree
     return jax.tree.map(lambda a: jnp.where(where[..., None], a, jnp.zeros((), a.dtype)), tree)
 
 
-class Resets(NamedTuple):
-    """Where a run begins anew.
-
-    Attributes:
-      marks: (T, B) booleans, whether the state before a step, in the direction of the run, is a fresh one.
-      states: arrays (T, B, H), a fresh state for each mark; None where all are the same.
-    """
-
-    marks: Array
-    states: State | None
-
-
-def turn(resets: Resets) -> Resets:
-    """The same cuts between steps for the opposite direction: what began step t forward begins step t - 1 backward."""
+def reverse_resets(resets: Resets) -> Resets:
+    """Returns the resets between the same steps for the opposite direction: a mark at t moves to t - 1."""
 
     def shift(a):
         return jnp.concatenate((a[1:], jnp.zeros_like(a[:1])))
@@ -46,21 +46,21 @@ def turn(resets: Resets) -> Resets:
     return jax.tree.map(shift, resets)
 
 
-def enter(reset: Resets | None, fresh: State | None, state: State) -> State:
-    """The state that a step starts from: where it is reset the mark's own, else `fresh`, or zeros where that is None.
+def apply_reset(reset: Resets | None, reset_state: State | None, state: State) -> State:
+    """Returns the state before a step: at the first step of an episode the state that the episode starts from.
 
     Args:
-      reset: of the step, or of several with a leading axis; None for none.
-      fresh: arrays (B, H), the fresh state of all marks without one of their own.
-      state: what a step starts from that is not reset.
+      reset: the marks of the step, or of several with a leading axis; None for no resets.
+      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
+      state: the state before any other step.
     """
     if reset is None:
         return state
     if reset.states is not None:
         return select(reset.marks, reset.states, state)
-    return keep(~reset.marks, state) if fresh is None else select(reset.marks, fresh, state)
+    return mask_out(~reset.marks, state) if reset_state is None else select(reset.marks, reset_state, state)
 
 
-def leave(live: Array | None, after: State, before: State) -> State:
-    """The state that a step leaves: the one before it where the sequence has ended."""
-    return after if live is None else select(live, after, before)
+def hold_state(mask: Array | None, after: State, before: State) -> State:
+    """Returns the state after a step, or the state before it where the sequence has ended (the mask is false)."""
+    return after if mask is None else select(mask, after, before)

@@ -1,14 +1,13 @@
-"""The reference backend: plain `lax.scan`, any cell, any transformation."""
+"""The reference backend: plain `lax.scan`, for any cell and any transformation."""
 
 from functools import partial
 
-import jax
 from jax import lax
 
 from gru_jax._precision import widen
 from gru_jax._types import Array, DType, Params, State
-from gru_jax._unroll.masking import Resets, enter, keep, leave
-from gru_jax._unroll.rows import in_rows
+from gru_jax._unroll.masking import Resets, apply_reset, hold_state, mask_out
+from gru_jax._unroll.tuning import in_rows
 from gru_jax.cells.base import Cell
 
 
@@ -17,36 +16,37 @@ def scan(
     params: Params,
     xs: Array,
     h0: State,
-    live: Array | None,
+    mask: Array | None,
     resets: Resets | None,
-    fresh: State | None,
+    reset_state: State | None,
     *,
     reverse: bool,
     matmul_dtype: DType | None,
+    platform: str,
 ) -> tuple[Array, State]:
-    """Runs `cell` through time.
+    """Runs a cell over time.
 
     Args:
       cell: a cell.
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
-      h0: arrays (B, H).
-      live: (T, B) booleans, false past a sequence's length; None where all are true.
-      resets: in the direction of the run; None for none.
-      fresh: arrays (B, H), the state after a reset without one of its own; None for zeros.
+      h0: arrays (B, H), the initial state.
+      mask: (T, B) booleans, false past a sequence's length; None if all are true.
+      resets: where episodes begin, in the direction of the run; None for none.
+      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
       reverse: whether to run from the last step to the first.
       matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
+      platform: "cpu", "gpu" or "tpu".
 
     Returns:
       ys (T, B, H) and the final state, in the dtype of h0.
     """
 
     def step(state, inputs):
-        drive, live, reset = inputs
-        after = cell.step(params, enter(reset, fresh, state), drive, matmul_dtype)
-        return leave(live, after, state), keep(live, cell.output(after))
+        gate_inputs, mask, reset = inputs
+        after = cell.step(params, apply_reset(reset, reset_state, state), gate_inputs, matmul_dtype)
+        return hold_state(mask, after, state), mask_out(mask, cell.output(after))
 
-    project = partial(cell.project, params, matmul_dtype=matmul_dtype)
-    drive = in_rows(project, jax.default_backend(), widen(xs))
-    state, ys = lax.scan(step, h0, (drive, live, resets), reverse=reverse)
+    gate_inputs = in_rows(partial(cell.project, params, matmul_dtype=matmul_dtype), platform, widen(xs))
+    state, ys = lax.scan(step, h0, (gate_inputs, mask, resets), reverse=reverse)
     return ys, state

@@ -1,8 +1,9 @@
-"""Runs a cell through time: `unroll` checks its arguments, brings them into one form and hands them to a backend.
+"""Runs a cell over time: `unroll` checks its arguments, reshapes them and calls a backend.
 
-The form is time-major, one batch axis: xs (T, B, I), the state's arrays (B, H), a mask `live` (T, B), false past
-a sequence's length, and `Resets` in the direction of the run, each None where there is none. A backend knows nothing
-else. Gates, states and sums are in float32 where the parameters have 16 bits.
+A backend gets time-major arrays with one batch axis: xs (T, B, I), the state's arrays (B, H), a mask (T, B) that is
+false past a sequence's length, and `Resets` in the direction of the run, each None if not used. Gates, states and sums
+are in float32 if the parameters have 16 bits. The platform is decided here once: it sets how matrices are packed and
+how long blocks are. It is the default backend's, or that of `jax.default_device`, e.g. to compile ahead of time.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from gru_jax import _arguments as arguments
 from gru_jax._precision import operand_dtype, round_like, widen
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.fused import MEMORY, fused
-from gru_jax._unroll.masking import Resets, turn
+from gru_jax._unroll.masking import Resets, reverse_resets
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
 from gru_jax.cells.base import Cell, Network, check_state
@@ -92,7 +93,7 @@ def unroll(
       >>> ys, h_last = unroll(cell, params, jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
     """
     arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
-    input_size, hidden_size, dtype = cell.check(params)
+    input_size, hidden_size, dtype = cell.infer_sizes(params)
     for name, value in (("reverse", reverse), ("time_major", time_major)):
         arguments.boolean(name, value)
     arguments.one_of("backend", backend, BACKENDS)
@@ -143,7 +144,7 @@ def unroll(
         steps = (T, *batch_shape) if time_major else (*batch_shape, T)
         reset_state = check_state("reset_state", cell, reset_state, hidden_size, batch_shape, dtype, per_step=steps)
 
-    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length)
+    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length, _platform())
     return _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key)
 
 
@@ -167,9 +168,9 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key):
 
 def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     """`unroll`, its arguments checked, where no mesh has explicit axes."""
-    reverse, time_major, backend, matmul_dtype, memory, block_length = options
+    reverse, time_major, backend, matmul_dtype, memory, block_length, platform = options
     T, batch_shape = (xs.shape[0], xs.shape[1:-1]) if time_major else (xs.shape[-2], xs.shape[:-2])
-    _, hidden_size, dtype = cell.check(params)
+    _, hidden_size, dtype = cell.infer_sizes(params)
     if h0 is None:
         h0 = cell.initial_state(hidden_size, batch_shape, dtype)
     given = vary_alike((params, xs, h0, lengths, resets, reset_state, key))
@@ -184,33 +185,23 @@ def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     xs, marks = jax.tree.map(steps_first, (xs, resets))
     start = jax.tree.map(lambda a: _flatten(a, 0, axes), start)
     reset_state = jax.tree.map(lambda a: steps_first(a) if a.ndim == axes + 2 else _flatten(a, 0, axes), reset_state)
-    live = None
+    mask = None
     if lengths is not None:
-        live = lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
-        live = _flatten(live, 1, axes)
+        mask = lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
+        mask = _flatten(mask, 1, axes)
         # A NaN in the padding would otherwise reach the weights' gradients as 0 * NaN.
-        xs = jnp.where(live[..., None], xs, 0)
-        marks = None if marks is None else marks & live
+        xs = jnp.where(mask[..., None], xs, 0)
+        marks = None if marks is None else marks & mask
 
     def run(cell, params, xs, h0, reset_state, *, reverse):
-        resets, fresh = _episodes(marks, reset_state)
+        resets, reset_state = _episodes(marks, reset_state)
         if reverse and resets is not None:
-            resets = turn(resets)
+            resets = reverse_resets(resets)
+        given = (cell, params, xs, h0, mask, resets, reset_state)
+        options = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": platform}
         if backend == "scan" or T == 0:
-            return scan(cell, params, xs, h0, live, resets, fresh, reverse=reverse, matmul_dtype=matmul_dtype)
-        return fused(
-            cell,
-            params,
-            xs,
-            h0,
-            live,
-            resets,
-            fresh,
-            reverse=reverse,
-            matmul_dtype=matmul_dtype,
-            memory=memory,
-            block_length=block_length,
-        )
+            return scan(*given, **options)
+        return fused(*given, **options, memory=memory, block_length=block_length)
 
     if isinstance(cell, Network):
         ys, h_last = cell.compose(run, params, xs, start, reset_state, reverse=reverse, key=key)
@@ -219,6 +210,14 @@ def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     ys = ys.astype(dtype).reshape((T, *batch_shape, ys.shape[-1]))
     h_last = jax.tree.map(lambda a: a.reshape((*batch_shape, a.shape[-1])), round_like(h_last, h0))
     return (ys if time_major else jnp.moveaxis(ys, 0, -2)), h_last
+
+
+def _platform() -> str:
+    """Returns the platform of `jax.default_device`, of the default backend if that is not set."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
 
 
 def _episodes(marks: Array | None, reset_state: State | None) -> tuple[Resets | None, State | None]:

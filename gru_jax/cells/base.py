@@ -1,13 +1,14 @@
-"""What a cell is.
+"""The interface of a cell.
 
-A cell is a frozen, hashable dataclass of hyperparameters; its parameters are arrays in a named tuple, kept apart.
-It cuts a recurrent layer in two: `project` holds what depends on the inputs alone, and can be done for all time
-steps at once; `step` holds what depends on the state. A backend in `gru_jax.unroll` runs the step through time.
+A cell is a frozen, hashable dataclass of hyperparameters. Its parameters are a separate named tuple of arrays. A cell
+splits a recurrent layer in two: `project` depends on the inputs alone and is computed for all time steps at once;
+`step` depends on the state. `gru_jax.unroll` runs the step over time.
 
-A new cell is one file with a class that has the methods of `Cell`. With those of `Adjoint` too it carries its own
-gradient; without them the fused backend derives one.
+A new cell is one file with a class that has the methods of `Cell`. If it also has the methods of `Adjoint`, they are
+its gradient; otherwise the gradient is derived from its step.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -18,83 +19,92 @@ from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype, operand_dtype, round_like, widen
 from gru_jax._types import Array, DType, Params, PyTree, State
 
-Drive: TypeAlias = PyTree
-"""What the inputs contribute to a step: one array (..., H) a gate, so that a scan slices each on its own."""
+GateInputs: TypeAlias = PyTree
+"""The projected inputs of a step: one array (..., H) per gate, so that a scan slices each separately."""
+
+Product: TypeAlias = Callable[[Array], Array]
+"""A function `x -> x U` of arrays (..., K) -> (..., N), for a matrix U (K, N)."""
 
 
 @runtime_checkable
 class Recurrence(Protocol):
-    """Anything with parameters and a state: a cell, a stack of cells."""
+    """Anything with parameters and a state: a cell or a stack of cells."""
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = ...) -> Params:
-        """Draws parameters. The key is consumed."""
+        """Initializes the parameters. The key is consumed."""
         ...
 
-    def check(self, params: Params) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
+    def infer_sizes(self, params: Params) -> tuple[int, int, Any]:
+        """Returns (I, H, dtype) of the parameters.
+
+        Raises:
+          ValueError, TypeError: if the parameters do not match each other or the cell.
+        """
         ...
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = ...) -> State:
-        """Returns the state of zeros: every array (*batch_shape, H)."""
+        """Returns a state of zeros, arrays (*batch_shape, H)."""
         ...
 
 
 @runtime_checkable
 class Cell(Recurrence, Protocol):
-    """One recurrent step and its parameters.
+    """A recurrent step and its parameters.
 
-    `project` and `step` compute in the dtype of what they are given: `unroll` and the single-step functions give them
-    float32 where the parameters have 16 bits.
+    `project` and `step` compute in the dtype of their arguments. `unroll` and the single-step functions pass float32
+    if the parameters have 16 bits.
     """
 
-    def project(self, params: Params, xs: Array, matmul_dtype: DType | None = None) -> Drive:
-        """Maps inputs (..., I) to what they contribute to the step: arrays (..., H)."""
+    def project(self, params: Params, xs: Array, matmul_dtype: DType | None = None) -> GateInputs:
+        """Projects inputs (..., I) to the gate inputs, arrays (..., H)."""
         ...
 
-    def step(self, params: Params, state: State, drive: Drive, matmul_dtype: DType | None = None) -> State:
-        """Maps the state before a step to the state after it, given what `project` made of the step's input."""
+    def step(self, params: Params, state: State, gate_inputs: GateInputs, matmul_dtype: DType | None = None) -> State:
+        """Returns the state after a step, arrays (..., H), of the state before it and the step's gate inputs."""
         ...
 
     def output(self, state: State) -> Array:
-        """Returns the part of the state that the layer emits: (..., H)."""
+        """Returns the output (..., H) of a state."""
         ...
 
 
 @runtime_checkable
 class Adjoint(Protocol):
-    """The gradient of a cell, derived by hand and cut along the same line: bulk, small step, bulk.
+    """The gradient of a cell, derived by hand.
 
-    The reverse loop through time carries nothing but the cotangent of the state. All that it needs is worked out for
-    many steps at once before it (`linearize`), and all that the parameters and inputs receive for many steps at
-    once after it (`gradients`). The arrays of the bulk methods have leading axes of time and batch.
+    The reverse loop over time carries nothing but the cotangent of the state. Its elementwise coefficients are computed
+    before it for many steps at once (`linearize`), the gradients of the parameters and inputs after it (`gradients`).
+    The arrays of these two methods have leading axes of time and batch. The matrices that multiply the state are passed
+    as functions, one for each of `recurrent_matrices`, so that a backend can store them as it likes.
     """
 
-    def arrange(self, params: Params, rows: int, platform: str) -> PyTree:
-        """The parameters as `record` multiplies with them, laid out once for all steps of so many rows."""
+    def recurrent_matrices(self, params: Params) -> tuple[Array, ...]:
+        """Returns the matrices that multiply the state, each (K, N)."""
         ...
 
-    def record(
-        self, arranged: PyTree, state: State, drive: Drive, matmul_dtype: DType | None = None
+    def step_with_residuals(
+        self, params: Params, products: tuple[Product, ...], state: State, gate_inputs: GateInputs
     ) -> tuple[State, PyTree]:
-        """`step`, and the products of the state with matrices in it, worth keeping for `linearize`."""
+        """Returns the state after a step, and its products with matrices as residuals for `linearize`.
+
+        Residuals that were not stored are recomputed by the same method, for many steps at once.
+        """
         ...
 
-    def replay(self, params: Params, before: State, drive: Drive, matmul_dtype: DType | None = None) -> PyTree:
-        """What `record` kept, worked out again in bulk from the states before each step."""
-        ...
-
-    def linearize(self, params: Params, before: State, after: State, drive: Drive, record: PyTree) -> PyTree:
-        """The elementwise coefficients of `pullback` and `gradients`, in bulk."""
-        ...
-
-    def transpose(self, params: Params, rows: int, platform: str) -> PyTree:
-        """The recurrent matrices as `pullback` multiplies with them, laid out once for all steps of so many rows."""
+    def linearize(
+        self, params: Params, before: State, after: State, gate_inputs: GateInputs, residuals: PyTree
+    ) -> PyTree:
+        """Returns the elementwise coefficients of `pullback` and `gradients`, for many steps at once."""
         ...
 
     def pullback(
-        self, transposed: PyTree, coefficients: PyTree, cotangent: State, matmul_dtype: DType | None = None
+        self, params: Params, transposed_products: tuple[Product, ...], coefficients: PyTree, cotangent: State
     ) -> tuple[State, PyTree]:
-        """One step back: the cotangent of the state before, and what of this step `gradients` needs to know."""
+        """Pulls the cotangent of the state after a step back to the state before it.
+
+        Returns:
+          The cotangent of the state before the step, and the step cotangents: what `gradients` needs of this step.
+        """
         ...
 
     def gradients(
@@ -103,18 +113,14 @@ class Adjoint(Protocol):
         xs: Array,
         before: State,
         coefficients: PyTree,
-        trace: PyTree,
+        step_cotangents: PyTree,
         matmul_dtype: DType | None = None,
     ) -> tuple[PyTree, Array]:
-        """The cotangents of the parameters, summed over time and batch, and of the inputs, in bulk.
+        """Returns the gradients of the parameters, summed over time and batch, and of the inputs.
 
-        The parameters' cotangents may lie gate by gate, so that sums over blocks of time copy nothing; `assemble`
-        puts them together at the end.
+        A parameter's gradient may be a tuple with a part per gate. The parts are concatenated along the last axis after
+        all blocks of time are summed.
         """
-        ...
-
-    def assemble(self, gradient: PyTree) -> Params:
-        """Puts the sum of what `gradients` returned into the form of the parameters."""
         ...
 
 
@@ -167,7 +173,7 @@ def streaming_step(
     Raises:
       ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
     """
-    input_size, hidden_size, dtype = cell.check(params)
+    input_size, hidden_size, dtype = cell.infer_sizes(params)
     x = arguments.floating(input_name, x)
     arguments.same_dtype(input_name, x, dtype, "the parameters")
     if x.ndim < 1 or x.shape[-1] != input_size:

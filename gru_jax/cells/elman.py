@@ -16,9 +16,8 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import check_init, check_weights, streaming_step
-from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient
-from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
+from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
+from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient, products
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
@@ -87,7 +86,7 @@ class Elman:
             b=initializers.bias(self.b_init, key_b, hidden_size, hidden_size, dtype),
         )
 
-    def check(self, params: ElmanParams) -> tuple[int, int, Any]:
+    def infer_sizes(self, params: ElmanParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`; raises where they do not fit each other."""
         return check_weights(params, ElmanParams, gates=1)
 
@@ -99,47 +98,38 @@ class Elman:
         """Returns `W x`: xs (..., I) -> (..., H)."""
         return matmul(xs, params.W, matmul_dtype)
 
-    def step(self, params: ElmanParams, state: Array, drive: Array, matmul_dtype: DType | None = None) -> Array:
+    def step(self, params: ElmanParams, state: Array, gate_inputs: Array, matmul_dtype: DType | None = None) -> Array:
         """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
-        return self.record(params, state, drive, matmul_dtype)[0]
+        return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
         """Returns the state itself."""
         return state
 
-    # The gradient. With g the cotangent of h', that of the pre-activation is a = g (1 - h'²) for tanh, for ReLU g where
-    # h' > 0; a Uᵀ goes on to h.
+    # The gradient. With g the cotangent of h', the cotangent of the pre-activation is a = g (1 - h'²) for tanh, and g
+    # where h' > 0 for ReLU; the cotangent of h is a Uᵀ.
 
-    def arrange(self, params: ElmanParams, rows: int, platform: str) -> ElmanParams:
-        """The parameters with U laid out for the products of `record`."""
-        return params._replace(U=lay_out(params.U, rows, platform))
+    def recurrent_matrices(self, params: ElmanParams) -> tuple[Array, ...]:
+        """Returns (U,)."""
+        return (params.U,)
 
-    def record(
-        self, params: ElmanParams, state: Array, drive: Array, matmul_dtype: DType | None = None
+    def step_with_residuals(
+        self, params: ElmanParams, products: tuple[Product, ...], state: Array, gate_inputs: Array
     ) -> tuple[Array, None]:
-        """The step; its derivative needs nothing but its result. `params` may be as they are, or arranged."""
-        recurrent = multiply(state, params.U, matmul_dtype)
-        activation = ACTIVATIONS[self.activation]
-        return activation(drive + jnp.broadcast_to(params.b, drive.shape) + recurrent), None
+        """Returns h' (..., H). Its derivative needs no other residuals."""
+        activation, (product,) = ACTIVATIONS[self.activation], products
+        return activation(gate_inputs + jnp.broadcast_to(params.b, gate_inputs.shape) + product(state)), None
 
-    def replay(self, params: ElmanParams, before: Array, drive: Array, matmul_dtype: DType | None = None) -> None:
-        """Nothing was kept."""
-        return None
-
-    def linearize(self, params: ElmanParams, before: Array, after: Array, drive: Array, record: None) -> Array:
-        """1 - h'², or whether h' > 0, in bulk."""
+    def linearize(self, params: ElmanParams, before: Array, after: Array, gate_inputs: Array, residuals: None) -> Array:
+        """Returns the derivative of the activation, (..., H)."""
         return 1 - after * after if self.activation == "tanh" else (after > 0).astype(after.dtype)
 
-    def transpose(self, params: ElmanParams, rows: int, platform: str) -> Laid:
-        """Uᵀ, laid out for the product of `pullback`."""
-        return lay_out_transpose(params.U, rows, platform)
-
     def pullback(
-        self, transposed: Laid, coefficients: Array, cotangent: Array, matmul_dtype: DType | None = None
+        self, params: ElmanParams, transposed_products: tuple[Product, ...], coefficients: Array, cotangent: Array
     ) -> tuple[Array, Array]:
-        """One step back through time: (..., H) -> (..., H), and the cotangent of the pre-activation."""
+        """Returns the cotangents of h and of the pre-activation, each (..., H)."""
         a = cotangent * coefficients
-        return transposed.product(a, matmul_dtype), a
+        return transposed_products[0](a), a
 
     def gradients(
         self,
@@ -147,20 +137,16 @@ class Elman:
         xs: Array,
         before: Array,
         coefficients: Array,
-        trace: Array,
+        step_cotangents: Array,
         matmul_dtype: DType | None = None,
     ) -> tuple[ElmanParams, Array]:
         """The cotangents of the parameters and of the inputs, in bulk."""
         gradient = ElmanParams(
-            W=matmul_weight_gradient(xs, trace, matmul_dtype),
-            U=matmul_weight_gradient(before, trace, matmul_dtype),
-            b=trace.sum(tuple(range(trace.ndim - 1))),
+            W=matmul_weight_gradient(xs, step_cotangents, matmul_dtype),
+            U=matmul_weight_gradient(before, step_cotangents, matmul_dtype),
+            b=step_cotangents.sum(tuple(range(step_cotangents.ndim - 1))),
         )
-        return gradient, matmul_input_gradient(trace, params.W, matmul_dtype)
-
-    def assemble(self, gradient: ElmanParams) -> ElmanParams:
-        """Returns the gradient as it is."""
-        return gradient
+        return gradient, matmul_input_gradient(step_cotangents, params.W, matmul_dtype)
 
 
 def elman_step(

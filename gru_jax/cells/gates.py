@@ -1,7 +1,8 @@
 """What the gated cells share: the sigmoid and the way several gates lie in one array."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
@@ -37,8 +38,8 @@ def split_gates(array: Array, gates: int) -> tuple[Array, ...]:
     return tuple(array[..., k * size : (k + 1) * size] for k in range(gates))
 
 
-def join_gates(arrays: Sequence[Array]) -> Array:
-    """Undoes `split_gates`."""
+def concatenate_gates(arrays: Sequence[Array]) -> Array:
+    """Inverts `split_gates`."""
     return jnp.concatenate(arrays, axis=-1)
 
 
@@ -70,3 +71,8 @@ def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
     result = a.dtype
     dtype = b.dtype if matmul_dtype is None else jnp.dtype(matmul_dtype)
     return lax.dot_general(a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=result)
+
+
+def products(matrices: Sequence[Array], matmul_dtype: DType | None = None) -> tuple[Callable[[Array], Array], ...]:
+    """Returns the functions `x -> x w` of matrices w."""
+    return tuple(partial(matmul, w=w, matmul_dtype=matmul_dtype) for w in matrices)

@@ -16,18 +16,18 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import check_init, check_weights, streaming_step
+from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
 from gru_jax.cells.gates import (
+    concatenate_gates,
     few_rows,
-    join_gates,
     matmul_input_gradient,
     matmul_weight_gradient,
+    products,
     project_gates,
     sigmoid,
     split_bias,
     split_gates,
 )
-from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.GRUParams")
@@ -124,7 +124,7 @@ class GRU:
             b_hn=b_hn if self.reset == "after" else None,
         )
 
-    def check(self, params: GRUParams) -> tuple[int, int, Any]:
+    def infer_sizes(self, params: GRUParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
         input_size, hidden_size, dtype = check_weights(params, GRUParams, gates=3)
         if (params.b_hn is None) != (self.reset == "before"):
@@ -146,10 +146,20 @@ class GRU:
         return r, z, n
 
     def step(
-        self, params: GRUParams, state: Array, drive: tuple[Array, Array, Array], matmul_dtype: DType | None = None
+        self,
+        params: GRUParams,
+        state: Array,
+        gate_inputs: tuple[Array, Array, Array],
+        matmul_dtype: DType | None = None,
     ) -> Array:
         """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
-        return self.record(params, state, drive, matmul_dtype)[0]
+        if self.reset == "before" and few_rows(state):
+            (product,) = products((params.U,), matmul_dtype)
+            H = state.shape[-1]
+            each = (lambda h: product(h)[..., : 2 * H], lambda h: product(h)[..., 2 * H :])
+        else:
+            each = products(self.recurrent_matrices(params), matmul_dtype)
+        return self.step_with_residuals(params, each, state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
         """Returns the state itself."""
@@ -162,51 +172,51 @@ class GRU:
     #   reset="before": that of r * h is s = (g c_n) U_hhᵀ; those of the pre-activations are s c_r, g c_z and g c_n,
     #                   with c_r = h r (1 - r)
 
-    def arrange(self, params: GRUParams, rows: int, platform: str) -> GRUParams:
-        """The parameters with U laid out for the products of `record`: whole, or that of n for itself."""
-        U = params.U if self.reset == "after" else _cut_candidate(params.U)
-        return params._replace(U=jax.tree.map(lambda w: lay_out(w, rows, platform), U))
-
-    def record(self, params: GRUParams, state: Array, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
-        """The step, and the products of the state with U in it. `params` may be as they are, or arranged."""
-        h, (d_r, d_z, d_n), (b_r, b_z, b_n) = state, drive, split_bias(params.b, 3, like=state)
+    def recurrent_matrices(self, params: GRUParams) -> tuple[Array, ...]:
+        """Returns ([U_r U_z], U_n) for reset="before", (U,) for reset="after"."""
         if self.reset == "after":
-            kept = multiply(h, params.U, matmul_dtype)
-            a_r, a_z, a_n = split_gates(kept, 3)
-            r = sigmoid(d_r + b_r + a_r)
+            return (params.U,)
+        H = params.U.shape[0]
+        return params.U[:, : 2 * H], params.U[:, 2 * H :]
+
+    def step_with_residuals(
+        self, params: GRUParams, products: tuple[Product, ...], state: Array, gate_inputs: tuple[Array, ...]
+    ) -> tuple[Array, Any]:
+        """Returns h' (..., H), and the products of the state with U: (..., 3H), or (..., 2H) and (..., H)."""
+        h, (x_r, x_z, x_n), (b_r, b_z, b_n) = state, gate_inputs, split_bias(params.b, 3, like=state)
+        if self.reset == "after":
+            (product,) = products
+            residuals = product(h)
+            a_r, a_z, a_n = split_gates(residuals, 3)
+            r = sigmoid(x_r + b_r + a_r)
             candidate = r * (a_n + jnp.broadcast_to(params.b_hn, h.shape))
         else:
-            H = h.shape[-1]
-            U_rz, U_n = _around_candidate(params.U, h)
-            a_rz = multiply(h, U_rz, matmul_dtype)[..., : 2 * H]
+            product_rz, product_n = products
+            a_rz = product_rz(h)
             a_r, a_z = split_gates(a_rz, 2)
-            r = sigmoid(d_r + b_r + a_r)
-            candidate = multiply(r * h, U_n, matmul_dtype)[..., -H:]
-            kept = (a_rz, candidate)
-        z = sigmoid(d_z + b_z + a_z)
-        n = jnp.tanh(d_n + b_n + candidate)
-        return h + z * (n - h), kept
-
-    def replay(self, params: GRUParams, before: Array, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
-        """What `record` kept, in bulk."""
-        return self.record(params, before, drive, matmul_dtype)[1]
+            r = sigmoid(x_r + b_r + a_r)
+            candidate = product_n(r * h)
+            residuals = (a_rz, candidate)
+        z = sigmoid(x_z + b_z + a_z)
+        n = jnp.tanh(x_n + b_n + candidate)
+        return h + z * (n - h), residuals
 
     def linearize(
-        self, params: GRUParams, before: Array, after: Array, drive: tuple[Array, ...], record: Any
+        self, params: GRUParams, before: Array, after: Array, gate_inputs: tuple[Array, ...], residuals: Any
     ) -> Coefficients:
         """The coefficients of the backward pass, in bulk."""
-        h, (d_r, d_z, d_n), (b_r, b_z, b_n) = before, drive, split_bias(params.b, 3, like=before)
+        h, (x_r, x_z, x_n), (b_r, b_z, b_n) = before, gate_inputs, split_bias(params.b, 3, like=before)
         if self.reset == "after":
-            a_r, a_z, a_n = split_gates(record, 3)
-            r = sigmoid(d_r + b_r + a_r)
+            a_r, a_z, a_n = split_gates(residuals, 3)
+            r = sigmoid(x_r + b_r + a_r)
             reached = a_n + jnp.broadcast_to(params.b_hn, h.shape)
             candidate = r * reached
         else:
-            a_rz, candidate = record
+            a_rz, candidate = residuals
             a_r, a_z = split_gates(a_rz, 2)
-            r = sigmoid(d_r + b_r + a_r)
-        z = sigmoid(d_z + b_z + a_z)
-        n = jnp.tanh(d_n + b_n + candidate)
+            r = sigmoid(x_r + b_r + a_r)
+        z = sigmoid(x_z + b_z + a_z)
+        n = jnp.tanh(x_n + b_n + candidate)
         c_n = z * (1 - n * n)
         c_z = (n - h) * z * (1 - z)
         c_r = (c_n * reached if self.reset == "after" else h) * r * (1 - r)
@@ -214,26 +224,17 @@ class GRU:
             return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=c_n * r, r=None)
         return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=None, r=r)
 
-    def transpose(self, params: GRUParams, rows: int, platform: str) -> tuple[Laid, ...]:
-        """Uᵀ, laid out for the products of `pullback`: whole, or that of n for itself."""
-        U = (params.U,) if self.reset == "after" else _cut_candidate(params.U)
-        return tuple(lay_out_transpose(w, rows, platform) for w in U)
-
     def pullback(
-        self,
-        transposed: tuple[Laid, ...],
-        coefficients: Coefficients,
-        cotangent: Array,
-        matmul_dtype: DType | None = None,
+        self, params: GRUParams, transposed_products: tuple[Product, ...], coefficients: Coefficients, cotangent: Array
     ) -> tuple[Array, tuple[Array, Any]]:
-        """One step back through time: (..., H) -> (..., H), and the cotangents that `gradients` starts from."""
+        """Returns the cotangent of h (..., H), and (g, s); s is None for reset="after"."""
         g, (keep, c_r, c_z, c_n, c_hn, r) = cotangent, coefficients
         if self.reset == "after":
-            (U_T,) = transposed
-            return g * keep + U_T.product(join_gates((g * c_r, g * c_z, g * c_hn)), matmul_dtype), (g, None)
-        U_rz_T, U_n_T = transposed
-        s = U_n_T.product(g * c_n, matmul_dtype)
-        return g * keep + s * r + U_rz_T.product(join_gates((s * c_r, g * c_z)), matmul_dtype), (g, s)
+            (transposed_product,) = transposed_products
+            return g * keep + transposed_product(concatenate_gates((g * c_r, g * c_z, g * c_hn))), (g, None)
+        transposed_product_rz, transposed_product_n = transposed_products
+        s = transposed_product_n(g * c_n)
+        return g * keep + s * r + transposed_product_rz(concatenate_gates((s * c_r, g * c_z))), (g, s)
 
     def gradients(
         self,
@@ -241,12 +242,12 @@ class GRU:
         xs: Array,
         before: Array,
         coefficients: Coefficients,
-        trace: tuple[Array, Any],
+        step_cotangents: tuple[Array, Any],
         matmul_dtype: DType | None = None,
     ) -> tuple[GRUParams, Array]:
         """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
         _, c_r, c_z, c_n, c_hn, r = coefficients
-        g, s = trace
+        g, s = step_cotangents
         g_z, g_n = g * c_z, g * c_n
         g_r, g_hn = (g * c_r, g * c_hn) if self.reset == "after" else (s * c_r, g_n)
         reach = before if self.reset == "after" else r * before
@@ -266,24 +267,6 @@ class GRU:
         )
         b_hn_gradient = g_hn.sum(rows) if self.reset == "after" else None
         return GRUParams(W_gradient, U_gradient, b_gradient, b_hn_gradient), xs_gradient
-
-    def assemble(self, gradient: GRUParams) -> GRUParams:
-        """Joins the gates of a gradient."""
-        W, U, b, b_hn = gradient
-        return GRUParams(join_gates(W), join_gates(U), join_gates(b), b_hn)
-
-
-def _around_candidate(U: Array | tuple[Laid, Laid], h: Array) -> tuple[Array | Laid, Array | Laid]:
-    """What h is multiplied with before and after the reset gate is known: cut, or the whole of U both times."""
-    if isinstance(U, tuple):
-        return U
-    return (U, U) if few_rows(h) else _cut_candidate(U)
-
-
-def _cut_candidate(U: Array) -> tuple[Array, Array]:
-    """Cuts U (H, 3H) into that of both gates (H, 2H) and that of the candidate (H, H)."""
-    H = U.shape[0]
-    return U[:, : 2 * H], U[:, 2 * H :]
 
 
 def gru_step(

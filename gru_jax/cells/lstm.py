@@ -15,18 +15,17 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import check_init, check_weights, streaming_step
+from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
 from gru_jax.cells.gates import (
-    join_gates,
-    matmul,
+    concatenate_gates,
     matmul_input_gradient,
     matmul_weight_gradient,
+    products,
     project_gates,
     sigmoid,
     split_bias,
     split_gates,
 )
-from gru_jax.cells.layout import Laid, lay_out, lay_out_transpose, multiply
 
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.LSTMParams")
@@ -132,10 +131,10 @@ class LSTM:
         return LSTMParams(
             W=initializers.gates(self.W_init, key_W, input_size, hidden_size, 4, dtype),
             U=initializers.gates(self.U_init, key_U, hidden_size, hidden_size, 4, dtype),
-            b=join_gates((b_i, b_f, b_g, b_o)),
+            b=concatenate_gates((b_i, b_f, b_g, b_o)),
         )
 
-    def check(self, params: LSTMParams) -> tuple[int, int, Any]:
+    def infer_sizes(self, params: LSTMParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
         return check_weights(params, LSTMParams, gates=4)
 
@@ -150,40 +149,37 @@ class LSTM:
         return project_gates(xs, params.W, 4, matmul_dtype)
 
     def step(
-        self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None
+        self, params: LSTMParams, state: LSTMState, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None
     ) -> LSTMState:
         """Maps (h, c) to (h', c'), given what `project` made of the input."""
-        return self.record(params, state, drive, matmul_dtype)[0]
+        return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: LSTMState) -> Array:
         """Returns h."""
         return state.h
 
-    # The gradient. With g_h the cotangent of h' and g_c = (that of c') + g_h c_c all that reaches c', the cotangents of
-    # the pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o; g_c f goes on to c.
+    # The gradient. With g_h the cotangent of h', and g_c the cotangent of c' plus g_h c_c, the cotangents of the
+    # pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o; the cotangent of c is g_c f.
 
-    def arrange(self, params: LSTMParams, rows: int, platform: str) -> LSTMParams:
-        """The parameters with U laid out for the products of `record`."""
-        return params._replace(U=lay_out(params.U, rows, platform))
+    def recurrent_matrices(self, params: LSTMParams) -> tuple[Array, ...]:
+        """Returns (U,)."""
+        return (params.U,)
 
-    def record(self, params: LSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None):
-        """The step, and the product of the state with U in it."""
-        kept = multiply(state.h, params.U, matmul_dtype)
-        i, f, g, o = _gates(params, drive, kept)
+    def step_with_residuals(
+        self, params: LSTMParams, products: tuple[Product, ...], state: LSTMState, gate_inputs: tuple[Array, ...]
+    ) -> tuple[LSTMState, Array]:
+        """Returns the state after a step, and `U h` (..., 4H)."""
+        (product,) = products
+        recurrent = product(state.h)
+        i, f, g, o = _gates(params, gate_inputs, recurrent)
         c = f * state.c + i * g
-        return LSTMState(o * jnp.tanh(c), c), kept
-
-    def replay(
-        self, params: LSTMParams, before: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None
-    ):
-        """What `record` kept, in bulk."""
-        return matmul(before.h, params.U, matmul_dtype)
+        return LSTMState(o * jnp.tanh(c), c), recurrent
 
     def linearize(
-        self, params: LSTMParams, before: LSTMState, after: LSTMState, drive: tuple[Array, ...], record: Array
+        self, params: LSTMParams, before: LSTMState, after: LSTMState, gate_inputs: tuple[Array, ...], residuals: Array
     ) -> Coefficients:
         """The coefficients of the backward pass, in bulk."""
-        i, f, g, o = _gates(params, drive, record)
+        i, f, g, o = _gates(params, gate_inputs, residuals)
         t = jnp.tanh(after.c)
         return Coefficients(
             c_i=g * i * (1 - i),
@@ -194,19 +190,20 @@ class LSTM:
             f=f,
         )
 
-    def transpose(self, params: LSTMParams, rows: int, platform: str) -> Laid:
-        """Uᵀ (4H, H), laid out for the product of `pullback`."""
-        return lay_out_transpose(params.U, rows, platform)
-
     def pullback(
-        self, transposed: Laid, coefficients: Coefficients, cotangent: LSTMState, matmul_dtype: DType | None = None
+        self,
+        params: LSTMParams,
+        transposed_products: tuple[Product, ...],
+        coefficients: Coefficients,
+        cotangent: LSTMState,
     ) -> tuple[LSTMState, tuple[Array, Array]]:
-        """One step back through time, and the cotangents that `gradients` starts from."""
+        """Returns the cotangent of the state before the step, and (g_h, g_c)."""
         c_i, c_f, c_g, c_o, c_c, f = coefficients
+        (transposed_product,) = transposed_products
         g_h = cotangent.h
         g_c = cotangent.c + g_h * c_c
-        through_U = join_gates((g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o))
-        return LSTMState(transposed.product(through_U, matmul_dtype), g_c * f), (g_h, g_c)
+        g_gates = concatenate_gates((g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o))
+        return LSTMState(transposed_product(g_gates), g_c * f), (g_h, g_c)
 
     def gradients(
         self,
@@ -214,12 +211,12 @@ class LSTM:
         xs: Array,
         before: LSTMState,
         coefficients: Coefficients,
-        trace: tuple[Array, Array],
+        step_cotangents: tuple[Array, Array],
         matmul_dtype: DType | None = None,
     ) -> tuple[LSTMParams, Array]:
         """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
         c_i, c_f, c_g, c_o, _, _ = coefficients
-        g_h, g_c = trace
+        g_h, g_c = step_cotangents
         gates = (g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o)
         rows = tuple(range(g_h.ndim - 1))
         gradient = LSTMParams(
@@ -231,14 +228,10 @@ class LSTM:
         g_i, g_f, g_g, g_o = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
         return gradient, g_i + g_f + g_g + g_o
 
-    def assemble(self, gradient: LSTMParams) -> LSTMParams:
-        """Joins the gates of a gradient."""
-        return LSTMParams(*map(join_gates, gradient))
 
-
-def _gates(params: LSTMParams, drive: tuple[Array, ...], recurrent: Array) -> tuple[Array, Array, Array, Array]:
-    biases = split_bias(params.b, 4, like=drive[0])
-    a_i, a_f, a_g, a_o = (d + b + a for d, b, a in zip(drive, biases, split_gates(recurrent, 4), strict=True))
+def _gates(params: LSTMParams, gate_inputs: tuple[Array, ...], recurrent: Array) -> tuple[Array, Array, Array, Array]:
+    biases = split_bias(params.b, 4, like=gate_inputs[0])
+    a_i, a_f, a_g, a_o = (d + b + a for d, b, a in zip(gate_inputs, biases, split_gates(recurrent, 4), strict=True))
     return sigmoid(a_i), sigmoid(a_f), jnp.tanh(a_g), sigmoid(a_o)
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options_to = _chosen(given, WRITE_OPTIONS, given["to"])  # Checked before the file is read.
             cell, params = read(given["from"], _chosen(given, READ_OPTIONS, given["from"]))
-            I, H, dtype = cell.check(params)
+            I, H, dtype = cell.infer_sizes(params)
             write(given["to"], cell, params, options_to)
         except BrokenPipeError:
             raise

@@ -178,7 +178,7 @@ def split_layers(cell: Any, params: Params) -> Layers:
     """Checks the arguments of a `to_*` function and returns them as layers."""
     if not isinstance(cell, (GRU, LSTM, Elman, Stack)):
         raise TypeError(f"cell: expected a GRU, LSTM or Elman, or a Stack of them, got {cell!r}")
-    cell.check(params)
+    cell.infer_sizes(params)
     if not isinstance(cell, Stack):
         return Layers(cell, ((params,),), "concat")
     if not isinstance(cell.cell, (GRU, LSTM, Elman)):
@@ -197,7 +197,7 @@ def join_layers(layers: Sequence[Sequence[tuple[Cell, Params]]], merge: str = "c
         return cell, params
     stack = Stack(cell, num_layers=len(layers), bidirectional=len(layers[0]) == 2, merge=merge)
     params = tuple(tuple(direction for _, direction in layer) for layer in layers)
-    stack.check(params)
+    stack.infer_sizes(params)
     return stack, params
 
 

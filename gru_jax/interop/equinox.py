@@ -86,7 +86,7 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
     check_single_cell("Equinox", layers)
     check_supported("Equinox", layers, reset="after")
     ((cell_params,),) = layers.params
-    I, H, dtype = layers.cell.check(cell_params)
+    I, H, dtype = layers.cell.infer_sizes(cell_params)
     W, U, b, b_hn = layout_of(layers.cell, LAYOUTS).write(cell_params)
     kind = equinox.nn.LSTMCell if isinstance(layers.cell, LSTM) else equinox.nn.GRUCell
     empty = equinox.filter_eval_shape(lambda key: kind(I, H, dtype=dtype, key=key), jax.random.key(0))

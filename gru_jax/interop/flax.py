@@ -248,7 +248,7 @@ def _write_linen_cell(cell: Any, params: Any) -> dict[str, Any]:
 def _build_nnx_cell(cell: Any, params: Any) -> Any:
     from flax import nnx
 
-    I, H, dtype = cell.check(params)
+    I, H, dtype = cell.infer_sizes(params)
     W, U, b, b_hn = layout_of(cell, LAYOUTS).write(params)
     if b_hn is not None and b_hn.any():
         raise ValueError(

@@ -108,9 +108,9 @@ class Recurrent(nnx.Module):
         Args:
           params: parameters for `self.stack`, e.g. from `gru_jax.interop`, with the current sizes and dtype.
         """
-        expected = self.stack.check(self.parameters())
-        if self.stack.check(params) != expected:
-            raise ValueError(f"params: expected I, H and dtype {expected}, got {self.stack.check(params)}")
+        expected = self.stack.infer_sizes(self.parameters())
+        if self.stack.infer_sizes(params) != expected:
+            raise ValueError(f"params: expected I, H and dtype {expected}, got {self.stack.infer_sizes(params)}")
         variables = jax.tree.leaves(self._variables(), is_leaf=is_variable)
         for variable, value in zip(variables, jax.tree.leaves(params), strict=True):
             variable.set_value(jnp.asarray(value))

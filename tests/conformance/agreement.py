@@ -76,7 +76,7 @@ def solve(cell, params, task: Task, backend: str, reverse: bool = False) -> Resu
     """Puts a task to `gru_jax`."""
     h0 = task.h0
     if h0 is None:
-        H = cell.check(params)[1]
+        H = cell.infer_sizes(params)[1]
         h0 = cell.initial_state(H, task.xs.shape[:1], task.xs.dtype)
 
     @jax.jit

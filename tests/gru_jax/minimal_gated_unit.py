@@ -30,7 +30,7 @@ class Minimal:
             jax.random.normal(key_b, (2 * hidden_size,), dtype),
         )
 
-    def check(self, params):
+    def infer_sizes(self, params):
         return params.W.shape[0], params.U.shape[0], params.W.dtype
 
     def initial_state(self, hidden_size, batch_shape=(), dtype=jnp.float32):
@@ -40,11 +40,11 @@ class Minimal:
         H = params.U.shape[0]
         return xs @ params.W[:, :H], xs @ params.W[:, H:]
 
-    def step(self, params, state, drive, matmul_dtype=None):
+    def step(self, params, state, gate_inputs, matmul_dtype=None):
         H = params.U.shape[0]
         b_f, b_n = (jnp.broadcast_to(b, state.shape) for b in (params.b[:H], params.b[H:]))
-        f = jax.nn.sigmoid(drive[0] + state @ params.U[:, :H] + b_f)
-        return (1 - f) * state + f * jnp.tanh(drive[1] + (f * state) @ params.U[:, H:] + b_n)
+        f = jax.nn.sigmoid(gate_inputs[0] + state @ params.U[:, :H] + b_f)
+        return (1 - f) * state + f * jnp.tanh(gate_inputs[1] + (f * state) @ params.U[:, H:] + b_n)
 
     def output(self, state):
         return state

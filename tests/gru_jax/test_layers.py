@@ -160,14 +160,14 @@ def test_time_major_and_batch_axes():
 class Echo(Minimal):
     """A cell that puts out its input, so that what a stack does between its layers can be seen."""
 
-    def check(self, params):
+    def infer_sizes(self, params):
         return params.W.shape[0], params.W.shape[0], params.W.dtype
 
     def project(self, params, xs, matmul_dtype=None):
         return xs
 
-    def step(self, params, state, drive, matmul_dtype=None):
-        return drive
+    def step(self, params, state, gate_inputs, matmul_dtype=None):
+        return gate_inputs
 
 
 def echo(num_layers, rate, key, size=40, **options):

@@ -54,10 +54,10 @@ class PeepholeLSTM:
         params = LSTM().init(key, input_size, hidden_size, dtype)
         return PeepholeLSTMParams(*params, P=jnp.zeros((3 * hidden_size,), params.W.dtype))
 
-    def check(self, params: PeepholeLSTMParams) -> tuple[int, int, Any]:
+    def infer_sizes(self, params: PeepholeLSTMParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match."""
         arguments.named_tuple("params", params, PeepholeLSTMParams)
-        input_size, hidden_size, dtype = LSTM().check(LSTMParams(*params[:3]))
+        input_size, hidden_size, dtype = LSTM().infer_sizes(LSTMParams(*params[:3]))
         P = arguments.floating("params.P", params.P)
         arguments.shape("params.P", P, (3 * hidden_size,))
         arguments.same_dtype("params.P", P, dtype, "params.W")
@@ -74,13 +74,17 @@ class PeepholeLSTM:
         return LSTM().project(LSTMParams(*params[:3]), xs, matmul_dtype)
 
     def step(
-        self, params: PeepholeLSTMParams, state: LSTMState, drive: tuple[Array, ...], matmul_dtype: DType | None = None
+        self,
+        params: PeepholeLSTMParams,
+        state: LSTMState,
+        gate_inputs: tuple[Array, ...],
+        matmul_dtype: DType | None = None,
     ) -> LSTMState:
         """Maps the state before to the state after, arrays (..., H), given what `project` made of the input."""
         h, c = state
         recurrent = split_gates(matmul(h, params.U, matmul_dtype), 4)
         biases, (P_i, P_f, P_o) = split_bias(params.b, 4, like=c), split_bias(params.P, 3, like=c)
-        a_i, a_f, a_g, a_o = (d + r + b for d, r, b in zip(drive, recurrent, biases, strict=True))
+        a_i, a_f, a_g, a_o = (d + r + b for d, r, b in zip(gate_inputs, recurrent, biases, strict=True))
         c = sigmoid(a_f + P_f * c) * c + sigmoid(a_i + P_i * c) * jnp.tanh(a_g)
         return LSTMState(sigmoid(a_o + P_o * c) * jnp.tanh(c), c)
 

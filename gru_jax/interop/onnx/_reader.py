@@ -226,7 +226,7 @@ def _check_chain(graph: Graph, nodes: list[tuple["onnx.NodeProto", RecurrentNode
         ancestors = graph.ancestors(after.input[0], stop=[before.output[0], *others])
         if before.output[0] not in ancestors or ancestors & others or source.time_major != target.time_major:
             raise ValueError(f"{expectation} only, as in a stack, got {after.input[0]!r}")
-        H, D = source.cell.check(source.params)[1], source.directions
+        H, D = source.cell.infer_sizes(source.params)[1], source.directions
         Y = rng.normal(size=_check_sizes(f"{source.name}: Y", (*first.shape[:2], D, H))).astype(first.dtype)
         expected = Y[:, :, 0] if D == 1 else np.asarray(MERGES[merge](*map(jnp.asarray, np.moveaxis(Y, 2, 0))))
         feed = np.moveaxis(Y, 2, 1) if source.time_major else Y

@@ -69,7 +69,7 @@ def _build_model(layers: Layers, lengths: bool, h0: bool, time_major: bool) -> "
     with require_package("onnx", "to write ONNX models"):
         from onnx import helper, numpy_helper
 
-    I, H, dtype = layers.cell.check(layers.params[0][0])
+    I, H, dtype = layers.cell.infer_sizes(layers.params[0][0])
     if dtype not in DTYPES:
         raise TypeError(f"params: expected float32, float64 or float16, as ONNX's operators have them, got {dtype}")
     number = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -22,8 +22,8 @@ class Bare:
     def init(self, key, input_size, hidden_size, dtype=jnp.float32):
         return self.cell.init(key, input_size, hidden_size, dtype)
 
-    def check(self, params):
-        return self.cell.check(params)
+    def infer_sizes(self, params):
+        return self.cell.infer_sizes(params)
 
     def initial_state(self, hidden_size, batch_shape=(), dtype=jnp.float32):
         return self.cell.initial_state(hidden_size, batch_shape, dtype)
@@ -31,8 +31,8 @@ class Bare:
     def project(self, params, xs, matmul_dtype=None):
         return self.cell.project(params, xs, matmul_dtype)
 
-    def step(self, params, state, drive, matmul_dtype=None):
-        return self.cell.step(params, state, drive, matmul_dtype)
+    def step(self, params, state, gate_inputs, matmul_dtype=None):
+        return self.cell.step(params, state, gate_inputs, matmul_dtype)
 
     def output(self, state):
         return self.cell.output(state)

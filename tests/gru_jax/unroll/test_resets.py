@@ -9,7 +9,7 @@ from flax import nnx
 import gru_jax
 from gru_jax import LSTM, Stack, linen, unroll
 from gru_jax import nnx as modules
-from gru_jax._unroll.masking import Resets, turn
+from gru_jax._unroll.masking import Resets, reverse_resets
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 T, I, H = 8, 3, 4
@@ -243,10 +243,10 @@ def test_a_state_of_an_lstm_may_be_per_mark_in_one_part_alone():
 
 def test_turning_shifts_marks_with_their_states():
     marks, states = jnp.array([[True], [False], [True]]), jnp.arange(3.0)[:, None, None]
-    turned = turn(Resets(marks, states))
+    turned = reverse_resets(Resets(marks, states))
     np.testing.assert_array_equal(turned.marks[:, 0], [False, True, False])
     np.testing.assert_array_equal(turned.states[:, 0, 0], [1, 2, 0])
-    assert turn(Resets(marks[:0], None)).marks.shape == (0, 1)
+    assert reverse_resets(Resets(marks[:0], None)).marks.shape == (0, 1)
 
 
 B = 2

@@ -32,9 +32,9 @@ class Counting(Minimal):
 
     label: str
 
-    def step(self, params, state, drive, matmul_dtype=None):
+    def step(self, params, state, gate_inputs, matmul_dtype=None):
         TRACES.append(self.label)
-        return super().step(params, state, drive, matmul_dtype)
+        return super().step(params, state, gate_inputs, matmul_dtype)
 
 
 TRACES: list[str] = []

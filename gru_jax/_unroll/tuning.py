@@ -1,0 +1,192 @@
+"""Everything that depends on the machine: how matrices lie in memory, how long blocks are, what is recomputed.
+
+The constants were measured on two cores with AVX-512 and AMX, B from 16 to 128, H from 64 to 1024. On accelerators the
+compiler chooses how matrices lie. `FEW_ROWS` of `gru_jax.cells.gates`, which single steps need too, is the only
+measured constant elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gru_jax._types import Array, DType, PyTree, State
+from gru_jax.cells.gates import matmul, matmul_input_gradient
+
+# Packed matrices.
+#
+# A loop over time multiplies a few rows by the same matrix at every step. On a CPU the speed depends on how that matrix
+# lies in memory, so it is packed once before the loop.
+
+ONE_THREAD = {"narrow": 1_650_000, "wide": 2_100_000}
+"""A product of at most so many multiplications runs on the calling thread; a larger one wakes the others."""
+
+MOST_PARTS = {"narrow": 8, "wide": 3}
+"""Up to so many products of one thread each are faster than waking the others at every step: at B=32, H=256 by half in
+bfloat16, by a tenth to a quarter in float32."""
+
+LONG_ROW = 1024
+"""From so many rows on, `x w` reads w faster from its transpose (a quarter less time at B=16, H=1024)."""
+
+SHORT_ROW = 448
+"""Below so many rows, `x wᵀ` reads w faster from its transpose, above as it is (a third less at B=16, H=1024)."""
+
+LONGEST_SUM = 1536
+"""In float32 a product that sums over more than this is faster as several over `LONG_ROW` (a quarter at H=1024)."""
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """The function `x -> x w` of a matrix w (K, N), which is stored in parts.
+
+    Attributes:
+      parts: w split along `axis`; every part transposed if `transposed`.
+      axis: 1, the columns, whose products are concatenated; 0, the rows, whose products are added.
+      transposed: whether the parts are (N, K).
+      matmul_dtype: the dtype of the product's operands; None for the dtype of w.
+    """
+
+    parts: tuple[Array, ...]
+    axis: int
+    transposed: bool
+    matmul_dtype: DType | None = None
+
+    def __call__(self, x: Array) -> Array:
+        """Returns `x w`: x (..., K) -> (..., N)."""
+        multiply = matmul_input_gradient if self.transposed else matmul
+        if self.axis == 1:
+            products = [multiply(x, part, self.matmul_dtype) for part in self.parts]
+            return products[0] if len(products) == 1 else jnp.concatenate(products, axis=-1)
+        sizes = [part.shape[1 if self.transposed else 0] for part in self.parts]
+        columns = zip(_split(x, sizes), self.parts, strict=True)
+        first, *rest = (multiply(column, part, self.matmul_dtype) for column, part in columns)
+        return sum(rest, start=first)
+
+
+def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> PackedMatrix:
+    """Packs w (K, N) for products `x w` in a loop, x (rows, K)."""
+    K, N = w.shape
+    if platform != "cpu":
+        return PackedMatrix((w,), 1, False, matmul_dtype)
+    parts = _split_columns(w, _number_of_parts(rows * K * N, w) if _is_narrow(w) else 1)
+    if K < LONG_ROW:
+        return PackedMatrix(parts, 1, False, matmul_dtype)
+    return PackedMatrix(tuple(part.T for part in parts), 1, True, matmul_dtype)
+
+
+def pack_transpose(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> PackedMatrix:
+    """Packs w (K, N) for products `x wᵀ` in a loop, x (rows, N)."""
+    K, N = w.shape
+    if platform != "cpu":
+        return PackedMatrix((w.T,), 0, False, matmul_dtype)
+    number = _number_of_parts(rows * K * N, w)
+    if number == 1 and not _is_narrow(w) and N > LONGEST_SUM:
+        number = -(-N // LONG_ROW)
+    parts = _split_columns(w, number)
+    if K < SHORT_ROW:
+        return PackedMatrix(tuple(part.T for part in parts), 0, False, matmul_dtype)
+    return PackedMatrix(parts, 0, True, matmul_dtype)
+
+
+def _number_of_parts(multiplications: int, w: Array) -> int:
+    kind = "narrow" if _is_narrow(w) else "wide"
+    number = max(1, -(-multiplications // ONE_THREAD[kind]))
+    return number if number <= MOST_PARTS[kind] else 1
+
+
+def _is_narrow(w: Array) -> bool:
+    return w.dtype.itemsize < 4
+
+
+def _split_columns(w: Array, number: int) -> tuple[Array, ...]:
+    """Splits w (K, N) into `number` parts of similar width, in multiples of 16, which fill a vector register."""
+    N = w.shape[1]
+    width = -(-N // (16 * number)) * 16
+    return tuple(_split(w, [min(width, N - start) for start in range(0, N, width)]))
+
+
+def _split(array: Array, sizes: Sequence[int]) -> list[Array]:
+    """Splits the last axis into parts of these sizes."""
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [array[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+# Bulk work on many steps at once.
+#
+# A product that contracts the axes of both time and batch is fastest as it is on a CPU, where a reshape to rows makes
+# it transpose. On an accelerator it is the other way round.
+
+
+def in_rows(function: Callable[..., PyTree], platform: str, *trees: PyTree) -> PyTree:
+    """Applies a function of arrays (S, B, ...) that returns such arrays; on accelerators to rows (S B, ...)."""
+    if platform == "cpu":
+        return function(*trees)
+    S, B = jax.tree.leaves(trees)[0].shape[:2]
+    return jax.tree.map(lambda a: a.reshape((S, B) + a.shape[1:]), function(*to_rows(platform, trees)))
+
+
+def to_rows(platform: str, tree: PyTree) -> PyTree:
+    """Reshapes arrays (S, B, ...) to rows (S B, ...) on accelerators; returns them unchanged on a CPU.
+
+    The barrier keeps the compiler from merging the reshape into a product, which would undo it.
+    """
+    if platform == "cpu":
+        return tree
+    return lax.optimization_barrier(jax.tree.map(lambda a: a.reshape((a.shape[0] * a.shape[1],) + a.shape[2:]), tree))
+
+
+# Blocks of time, and what is recomputed.
+
+TRAINING_ARRAYS, INFERENCE_ARRAYS = 16, 5
+"""How many arrays of the state's size a block reads and writes per step: with a backward pass, and without."""
+
+LARGEST_WHOLE = {"cpu": 28e6, "accelerator": 1e9}
+"""One block over all of T is best up to so many bytes: on a CPU what the allocator keeps mapped between calls."""
+
+BLOCK = {"cpu": 10e6, "accelerator": 2.5e8}
+"""The bytes of a block beyond that: on a CPU it stays in the cache, on an accelerator it fills the device."""
+
+SHORTEST_BLOCK = 16
+"""The fewest steps in a block, so that the bulk products have enough rows."""
+
+SHORT_PRODUCT = 128
+"""Up to this H, in float32 and several blocks on a CPU, recomputing products costs less than storing them: a gradient
+took 0.75 to 0.96 of the time at H from 32 to 128, the same at 256, 1.06 of it at 512."""
+
+
+def choose_block_length(T: int, state_bytes: int, platform: str, arrays: int = TRAINING_ARRAYS) -> int:
+    """Chooses the number of steps in a block.
+
+    Args:
+      T: the number of time steps.
+      state_bytes: the bytes of one state of the whole batch.
+      platform: "cpu", "gpu" or "tpu".
+      arrays: how many arrays of that size a block reads and writes per step.
+
+    Returns:
+      A block length from 1 to T; a divisor of T if there is one nearby.
+    """
+    kind = "cpu" if platform == "cpu" else "accelerator"
+    step_bytes = arrays * max(state_bytes, 1)
+    if T * step_bytes <= LARGEST_WHOLE[kind]:
+        return T
+    return _nearest_divisor(T, max(SHORTEST_BLOCK, int(BLOCK[kind] // step_bytes)))
+
+
+def choose_memory(state: State, platform: str, matmul_dtype: DType | None, *, several_blocks: bool) -> str:
+    """Chooses what the backward pass gets: "save" stores the recurrent products, "recompute" computes them again.
+
+    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory.
+    """
+    short = all(a.shape[-1] <= SHORT_PRODUCT for a in jax.tree.leaves(state))
+    return "recompute" if matmul_dtype is not None or (platform == "cpu" and several_blocks and short) else "save"
+
+
+def _nearest_divisor(T: int, target: int) -> int:
+    """Returns the divisor of T nearest to `target` within a factor of two, or `target` if there is none."""
+    if target >= T:
+        return T
+    near = [d for d in range((target + 1) // 2, min(2 * target, T) + 1) if T % d == 0]
+    return min(near, key=lambda d: max(d / target, target / d)) if near else target

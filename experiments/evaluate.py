@@ -1,4 +1,4 @@
-"""Scores a run's best parameters on a split.
+"""Evaluates a run's best parameters on a split.
 
 python -m experiments.evaluate --workdir=runs/digits --split=validation
 """
@@ -19,11 +19,11 @@ from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
 from experiments.tasks.base import SPLITS, Split
 
-WORKDIR = cli.define_workdir("The run's folder.")
-SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to score.")
-PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Those best on validation, or the last ones.")
+WORKDIR = cli.define_workdir("The run folder.")
+SPLIT = flags.DEFINE_enum("split", "validation", SPLITS, "The split to evaluate on.")
+PARAMETERS = flags.DEFINE_enum("parameters", "best", ["best", "latest"], "Parameters: best on validation, or latest.")
 DATA_DIR = cli.define_data_dir()
-DATA_FILE = flags.DEFINE_string("data_file", "", "Where your own text or CSV file lies now, if it was moved.")
+DATA_FILE = flags.DEFINE_string("data_file", "", "The path of your own text or CSV file, if it was moved.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         config = dataclasses.replace(config, task=kind.with_user_path(config.task, DATA_FILE.value))
     task = kind(config.task, DATA_DIR.value, folder.path)
     task.check_data(folder.path, "--data_file")
-    with contextlib.suppress(OSError):  # an earlier version's run, in a folder that cannot be written
-        folder.record(task)
+    with contextlib.suppress(OSError):  # a run of an earlier version in a read-only folder
+        folder.save_artifacts(task)
     devices.request_cpu_devices(task.batch_size, None)
     mesh = devices.make_mesh(task.batch_size)
     run = loop.load_run(config, task, folder, mesh)

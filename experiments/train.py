@@ -1,12 +1,12 @@
-"""Trains one experiment; run again, it goes on.
+"""Trains one experiment, or resumes it.
 
   python -m experiments.train --list
   python -m experiments.train --config=configs/digits.py --workdir=runs/digits
   python -m experiments.train --config=configs/digits.py --workdir=runs/wide --config.model.hidden_size=256
 
-Any key of the configuration is set by --config.<key>=<value>. However it was stopped, the same command goes on from the
-last checkpoint. Exit status: 0 finished; 1 refused or failed, as one line says; 2 a flag that cannot be; 143 or 130
-stopped by SIGTERM or SIGINT after writing a checkpoint.
+Any key of the configuration can be set by --config.<key>=<value>. Rerun the command to resume a run from its last
+checkpoint. Exit status: 0 finished; 1 an error, printed in one line; 2 an invalid flag; 143 or 130 stopped by SIGTERM
+or SIGINT, after a checkpoint.
 """
 
 import contextlib
@@ -24,23 +24,26 @@ from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
 
 CONFIG = cli.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; it is made, or the run in it goes on.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run folder. If it holds this run, the run is resumed.")
 DATA_DIR = cli.define_data_dir()
 DEVICES = flags.DEFINE_integer(
-    "devices", None, "How many devices (of each process) to use; else all, on a CPU one a core.", lower_bound=1
+    "devices", None, "Number of devices per process. Default: all; on a CPU one per core.", lower_bound=1
 )
 MODEL_PARALLEL = flags.DEFINE_integer(
-    "model_parallel", 1, "Over how many of them to cut wide matrices; over the rest, rows are spread.", lower_bound=1
+    "model_parallel",
+    1,
+    "Number of devices over which wide matrices are sharded; rows are sharded over the rest.",
+    lower_bound=1,
 )
 MULTIHOST = flags.DEFINE_bool(
-    "multihost", False, "Whether this is one of several processes; SLURM, Open MPI or Kubernetes tell which, or flags."
+    "multihost", False, "Whether this is one of several processes, given by SLURM, Open MPI, Kubernetes or flags."
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "With --multihost: host:port of the first process.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --multihost: how many processes there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --multihost: which of them this is, from 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --multihost: number of processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --multihost: index of this process, from 0.")
 RECORD = flags.DEFINE_bool("record", False, "Whether to add the finished run to experiments/results/<task>.jsonl.")
 TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Whether to write event files to <workdir>/tensorboard.")
-LIST = flags.DEFINE_bool("list", False, "Whether to print the configs that there are, and do nothing else.")
+LIST = flags.DEFINE_bool("list", False, "Whether to list the config files and exit.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:
-        raise UserError("--workdir: expected the run's folder, such as runs/digits, got nothing")
+        raise UserError("--workdir: expected a run folder, such as runs/digits, got nothing")
     if RECORD.value:
         environment.require_clean_commit("--record", environment.commit())
     place = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
@@ -63,13 +66,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -> None:
-    """Finishes the run in a folder, or finds that it is finished, and prints the closing table."""
-    folder.refuse_others(config)
+    """Trains the run in a folder unless it is finished, and prints the closing table."""
+    folder.check_config(config)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value, folder.path)
     task.check_data(folder.path, f"--config.task.{task.user_file}")
     devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
-    if not processes.of_first(finished is not None):
+    if not processes.broadcast_from_first(finished is not None):
         mesh = prepare(config, task, DEVICES.value, MODEL_PARALLEL.value)
         with processes.own_folder(folder, config) as own:
             finished = run(config, task, own, mesh, origin, TENSORBOARD.value)

@@ -1,18 +1,15 @@
-"""One experiment's whole configuration: what a config file says, made into frozen dataclasses.
+"""The configuration of an experiment, as frozen dataclasses, and the config files that define it.
 
-A config file returns a `ConfigDict` with up to five keys, and names the task:
+A config file returns a `ConfigDict` with up to five keys, of which `task.name` is required:
 
     config = ConfigDict({"task": {"name": "adding", "length": 200}, "model": {"cell": "lstm"}})
 
-`resolve` fills in the defaults; each task has its own keys under `task`, and says which model, and so which keys
-under `model`, it takes. `ExperimentConfig.to_dict` gives back plain values that `resolve` takes again.
+`resolve` fills in defaults and checks all values. The keys of `task` and `model` depend on the task.
+`ExperimentConfig.to_dict` is the inverse of `resolve`.
 
-The variants of a config file: its settings, each for every cell, and "smoke".
-
-A setting alone is the GRU's; `<setting>-lstm` and `<setting>-elman` are the same experiment with those cells, of a
-width that gives as many parameters, which each config file states. "smoke" is the first setting at seconds' size.
-
-The configs that there are: listed with what their docstrings say first, named, loaded.
+The variants of a config file are its settings, each for every cell, and "smoke". `<setting>` uses the GRU;
+`<setting>-lstm` and `<setting>-elman` are the same experiment with those cells and about as many parameters. "smoke" is
+the first setting at a size of seconds.
 """
 
 import ast
@@ -29,20 +26,20 @@ from experiments.schema import Checked, Count, Fraction, Natural, NonNegative, P
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """How gradients become updates.
+    """The optimizer.
 
     Attributes:
       name: the rule. Weight decay is decoupled for "adamw" and added to the gradient for the others.
-      learning_rate: the highest learning rate of the schedule.
-      schedule: "constant"; "warmup_cosine", from 0 up over `warmup_steps` and down to `final_fraction` of the
-        learning rate at the last step; "exponential", from the learning rate to that same fraction of it.
-      warmup_steps: for "warmup_cosine".
-      final_fraction: what remains of the learning rate at the last step; not for "constant".
-      clip_norm: the largest global norm of the gradient; 0 for no clipping.
-      weight_decay: on matrices only: biases are left alone.
-      beta1, beta2, epsilon: of Adam and AdamW; RMSprop takes `beta2` as its decay, and `epsilon`.
+      learning_rate: the peak learning rate of the schedule.
+      schedule: "constant"; "warmup_cosine", a linear warmup from 0 and a cosine decay to `final_fraction` of the peak;
+        or "exponential", an exponential decay from the peak to that fraction of it.
+      warmup_steps: number of warmup steps of "warmup_cosine".
+      final_fraction: learning rate at the last step, as a fraction of the peak; unused by "constant".
+      clip_norm: maximum global norm of the gradient; 0 disables clipping.
+      weight_decay: applied to matrices, not to biases.
+      beta1, beta2, epsilon: of Adam and AdamW. RMSprop uses `beta2` as its decay, and `epsilon`.
       momentum: of SGD.
-      average: the decay of a moving average of the parameters, which is then what is evaluated and kept; 0 for none.
+      average: decay of a moving average of the parameters, which is evaluated in their place; 0 disables it.
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -67,20 +64,20 @@ class OptimizerConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Checked):
-    """How long to train, and what is done on the way.
+    """The training loop.
 
     Attributes:
-      steps: the most optimizer steps.
-      log_every: steps between two rows of training metrics, each a mean over those steps.
+      steps: maximum number of steps.
+      log_every: steps between two rows of training metrics, which are means over those steps.
       eval_every: steps between two evaluations on the validation split.
       checkpoint_every: steps between two checkpoints.
-      accumulate: in how many parts, one after the other, each device reads its rows of a batch; their gradients add up
-        to that of the whole batch, in less memory.
-      patience: evaluations without a new best after which training stops; 0 for never.
-      goal: the task's metric on the validation split at which training stops, reached or passed; None for none.
-      on_nonfinite: what happens at a step whose loss or gradient is not finite. "stop": training ends with a diagnosis;
-        "skip": the update is dropped and counted.
-      nonfinite_limit: for "skip", so many such steps in a row end training all the same.
+      accumulate: number of parts in which each device reads its rows of a batch, accumulating their gradients to save
+        memory.
+      patience: number of evaluations without improvement after which training stops; 0 disables early stopping.
+      goal: validation metric at which training stops; None for none.
+      on_nonfinite: "stop" ends training with a diagnosis at a step whose loss or gradient is not finite; "skip" skips
+        and counts such steps.
+      nonfinite_limit: with "skip", the number of such steps in a row that ends training.
     """
 
     steps: Count = 1000
@@ -96,7 +93,7 @@ class TrainConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """A whole experiment. Every random number in it follows from `seed`."""
+    """The configuration of an experiment. All its random numbers depend on `seed`."""
 
     task: Any
     model: Any
@@ -105,18 +102,18 @@ class ExperimentConfig:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain nested dicts, fit for JSON and for `resolve`."""
+        """Returns nested dicts, for JSON and for `resolve`."""
         return dataclasses.asdict(self)
 
 
 def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Makes an experiment's configuration out of what a config file or a config.json says.
+    """Returns the configuration that a config file or a config.json describes.
 
     Args:
-      values: a dict or ConfigDict; what it leaves out has the default of its dataclass.
+      values: a dict or ConfigDict. Missing keys have the defaults of their dataclass.
 
     Raises:
-      UserError: an unknown key (with the nearest valid one), a wrong type, a value that cannot be; one line.
+      UserError: an unknown key (the nearest known one is suggested), a wrong type, or an invalid value.
     """
     values = _plain(values)
     schema.refuse_unknown(values, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
@@ -139,7 +136,7 @@ def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns "key: a, not b" for every key whose values differ; dotted keys, in order."""
+    """Returns "key: a, not b" for each dotted key whose values differ."""
     left, right = _flat(one), _flat(other)
     return [
         f"{key}: {left.get(key, 'nothing')!r}, not {right.get(key, 'nothing')!r}"
@@ -149,7 +146,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(values: Any) -> Any:
-    """Turns ConfigDicts at any depth into dicts."""
+    """Converts nested ConfigDicts into dicts."""
     if isinstance(values, Mapping) or hasattr(values, "to_dict"):
         return {str(key): _plain(value) for key, value in values.items()}
     return values
@@ -169,28 +166,28 @@ CELLS = ("gru", "lstm", "elman")
 
 
 def variant_names(*settings: str) -> tuple[str, ...]:
-    """Returns the names of all variants.
+    """Returns the names of all variants of some settings.
 
     Example:
-      >>> of_settings("t200")
+      >>> variant_names("t200")
       ('t200', 't200-lstm', 't200-elman', 'smoke')
     """
     return (*(setting + suffix for setting in settings for suffix in ("", "-lstm", "-elman")), "smoke")
 
 
 def parse_variant(config_file: str, known: tuple[str, ...], variant: str) -> tuple[str, str, bool]:
-    """Takes a variant's name apart.
+    """Splits the name of a variant.
 
     Args:
-      config_file: whose variant it is, for the message.
-      known: the names that there are, from `of_settings`.
+      config_file: the config file, for the error message.
+      known: the known names, from `variant_names`.
       variant: one of them.
 
     Returns:
-      setting, cell, and whether it is the smoke variant.
+      (setting, cell, whether it is the smoke variant).
 
     Raises:
-      ValueError: it is none of them.
+      ValueError: the name is unknown.
     """
     if variant not in known:
         raise ValueError(f"{config_file}: expected one of {', '.join(known)}, got {variant!r}")
@@ -203,7 +200,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
 
 def catalogue(folder: pathlib.Path = CONFIGS) -> str:
-    """Returns a line for each config file: its path and the first line of its docstring. No file is run."""
+    """Returns a line for each config file: its path and the first line of its docstring. No file is executed."""
     paths = sorted(folder.glob("*.py"))
     width = max((len(path.name) for path in paths), default=0)
     return "\n".join(f"{folder.name}/{path.name:<{width}}  {first_line(path)}" for path in paths)
@@ -226,7 +223,7 @@ def load(name: str) -> ModuleType:
 
 
 def with_variant(config: str, root: pathlib.Path = CONFIGS.parent) -> str:
-    """Returns a config as flags name it, `configs/x.py:variant`, with the variant that is meant where none is named."""
+    """Returns a config file with its variant, `configs/x.py:variant`; without a variant, with the default one."""
     path = root / config
     if ":" in config or path.suffix != ".py" or not path.exists():
         return config

@@ -1,4 +1,4 @@
-"""What must be known to repeat a run: versions, devices, commit."""
+"""The environment of a run: versions, machine, devices, commit."""
 
 import contextlib
 import importlib.metadata
@@ -32,11 +32,11 @@ PACKAGES = (
 )
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECORDED = ("experiments/results", "RESULTS.md", "docs/results", "README.md")
-"""What records are added to and the report is written to; no run depends on it."""
+"""Files that records and reports are written to. No run depends on them."""
 
 
 def describe(devices: int) -> dict[str, Any]:
-    """Returns this start's environment, as plain data; `devices` is how many of them the run uses."""
+    """Returns the environment of this start as plain data; `devices` is the number of devices in use."""
     return {
         "command": [sys.executable, *sys.argv],
         "commit": commit(),
@@ -50,12 +50,12 @@ def describe(devices: int) -> dict[str, Any]:
 
 
 def append(folder: RunFolder, step: int, environment: dict[str, Any]) -> None:
-    """Adds a start, from `step` on, to environment.json, which is a list of them."""
+    """Appends a start at `step` to environment.json."""
     files.write_json(folder.environment, [*folder.read_environment(), {"from_step": step, **environment}])
 
 
 def machines(folder: RunFolder) -> str:
-    """Returns the machine of a run; of one that went on elsewhere all of them, in their order."""
+    """Returns the machine of a run, or all machines of a resumed run in order."""
     return ", then ".join(dict.fromkeys(start["machine"] for start in folder.read_environment()))
 
 
@@ -69,7 +69,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Returns the checkout's commit, "-dirty" where tracked files other than results differ; "unknown" outside git."""
+    """Returns the commit of the checkout, with "-dirty" if tracked files other than results differ, or "unknown"."""
     head = _git("rev-parse", "HEAD")
     if head is None:
         return "unknown"
@@ -88,7 +88,7 @@ def require_clean_commit(flag: str, found: str) -> None:
 
 
 def machine() -> str:
-    """Returns processor or accelerator, and how many: "Intel(R) Xeon(R) Processor, 2 cores"."""
+    """Returns the processor or accelerators: "Intel(R) Xeon(R) Processor, 2 cores"."""
     devices = jax.devices()
     if devices[0].platform != "cpu":
         return f"{len(devices)} x {devices[0].device_kind}"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a wish to stop, granted at the end of a step."""
+"""SIGTERM and SIGINT stop training at the end of a step, after a checkpoint."""
 
 import signal
 import types
@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-    """Training stopped because a signal asked for it; the message is one line.
+    """A signal stopped training.
 
     Attributes:
-      status: the exit status that says so, as a shell reports that signal: 143 for SIGTERM, 130 for SIGINT.
+      status: the exit status, as a shell reports the signal: 143 for SIGTERM, 130 for SIGINT.
     """
 
     def __init__(self, message: str, number: int):
@@ -21,10 +21,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Asked whether to stop, says whether a signal came.
+    """Called, returns whether a signal has arrived.
 
-    From the first question on, and until it is left, a signal is noted; the second one ends the process. Before, when
-    no step is done yet, and after, when all is saved, both signals end the process at once.
+    A signal is recorded from the first call until the context is left; a second one ends the process. Before the first
+    call, when no step is finished, and after the context, when everything is saved, a signal ends the process at once.
 
     Example:
       with Interruption() as stop:
@@ -50,10 +50,10 @@ class Interruption:
         die_of_signals()
 
     def interrupted(self, step: int) -> Interrupted:
-        """Returns the error that ends a program which a signal stopped at `step`."""
+        """Returns the error to raise after a signal stopped training at `step`."""
         assert self.number is not None
         name = signal.Signals(self.number).name
-        message = f"stopped by {name} at step {step}, where a checkpoint is written; run again, it goes on"
+        message = f"stopped by {name} at step {step}, with a checkpoint; rerun the command to resume"
         return Interrupted(message, self.number)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
@@ -63,12 +63,12 @@ class Interruption:
 
 
 def die_of_signals() -> None:
-    """Has both signals end the process at once, without a traceback."""
+    """Makes both signals end the process at once, without a traceback."""
     _handle(signal.SIG_DFL)
 
 
 def _handle(handler: Callable[[int, types.FrameType | None], None] | signal.Handlers) -> None:
-    """Sets what the signals do; one that the process was started to ignore, as in a shell's background, stays so."""
+    """Sets the handler of both signals. A signal that the process was started to ignore stays ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

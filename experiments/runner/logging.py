@@ -1,12 +1,6 @@
-"""metrics.jsonl: one row a line, and after a resumption exactly the rows of a run that was never stopped.
+"""What a run reports: metrics.jsonl, the display in the terminal, the closing table, records and TensorBoard events.
 
-Rows hold nothing that differs between two runs of one configuration: no times, no speeds.
-
-What a person sees of a run: a progress bar on a terminal, plain lines in a pipe or a log.
-
-The end of a run: summary.json, the closing table, and the line that a results table quotes.
-
-Event files for TensorBoard, out of the rows of metrics.jsonl.
+After a resumption, metrics.jsonl has exactly the rows of an uninterrupted run. Rows therefore hold no times or speeds.
 """
 
 import json
@@ -28,10 +22,10 @@ from experiments.schema import UserError
 
 
 class MetricsFile:
-    """Appends rows; each is in the file, whole, when `write` returns."""
+    """Appends rows of metrics. Each row is in the file when `write` returns."""
 
     def __init__(self, path: pathlib.Path, step: int):
-        """Opens the file to go on after `step`: rows of later steps, and a torn one, are cut off."""
+        """Opens the file to continue after `step`: later rows and an incomplete one are removed."""
         kept = [row for row in read_rows(path) if row["step"] <= step]
         files.write_bytes(path, b"".join(_line(row) for row in kept))
         self.path = path
@@ -41,19 +35,19 @@ class MetricsFile:
         """Appends one row: {"step": ..., "split": ..., <metrics>}.
 
         Raises:
-          OSError: that names the file, which has its earlier rows and no part of this one.
+          OSError: the row cannot be written; the earlier rows are unchanged.
         """
         line = _line({"step": step, "split": split, **metrics})
         before = os.fstat(self._file.fileno()).st_size
         try:
-            while line:  # a disk that is almost full takes a part of it and does not complain
+            while line:  # an almost full disk writes a part of it without an error
                 line = line[self._file.write(line) :]
         except OSError as error:
             os.ftruncate(self._file.fileno(), before)
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def flush(self) -> None:
-        """Makes sure that the rows are on the disk, not only in the system's memory."""
+        """Syncs the rows to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -61,10 +55,10 @@ class MetricsFile:
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics file; a last line that was torn by a crash is left out.
+    """Returns the rows of a metrics file, without a last line that a crash left incomplete.
 
     Raises:
-      UserError: another line is no row.
+      UserError: another line is not a row.
     """
     if not path.exists():
         return []
@@ -84,7 +78,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 class Display:
-    """Shows loss, speed and time left while a run goes on. No colours, and no control characters outside a terminal."""
+    """Shows loss, speed and remaining time during training: a progress bar in a terminal, else plain lines."""
 
     def __init__(self, steps: int, done: int = 0, stream: TextIO | None = None):
         """Starts at step `done` of `steps`."""
@@ -105,8 +99,8 @@ class Display:
             )
 
     def advance(self, step: int, loss: float) -> None:
-        """Notes that `step` is done, with its loss."""
-        if self.first is None:  # the clock starts after the first step, which is compiled on the way
+        """Updates the progress bar after `step`."""
+        if self.first is None:  # the clock starts after the first step, which includes compilation
             self.first = step, time.monotonic()
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
@@ -114,7 +108,7 @@ class Display:
         self.done = step
 
     def row(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Shows one row of metrics, in columns."""
+        """Prints one row of metrics in columns."""
         hidden = {"grad_norm", "learning_rate"}
         if list(metrics.values()).count(metrics.get("loss", math.nan)) > 1:
             hidden.add("loss")
@@ -127,14 +121,14 @@ class Display:
             self.line("  ".join(parts).rstrip())
 
     def _speed(self, step: int) -> str:
-        """Steps a second and time left; nothing while there is nothing to tell it by."""
+        """Returns steps per second and remaining time, or nothing before the second step."""
         if self.first is None or step == self.first[0]:
             return ""
         rate = (step - self.first[0]) / max(time.monotonic() - self.first[1], 1e-9)
         return f"{rate:.1f} steps/s  {clock((self.steps - step) / rate)} left"
 
     def line(self, text: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         else:
@@ -146,7 +140,7 @@ class Display:
 
 
 def clock(seconds: float) -> str:
-    """Writes a duration as 0:07, 12:34 or 1:02:03."""
+    """Formats a duration as 0:07, 12:34 or 1:02:03."""
     minutes, second = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
@@ -162,7 +156,7 @@ RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
 
 
 def table(rows: Sequence[tuple[str, str]], title: str) -> str:
-    """Lays names and values out in two columns under a title."""
+    """Formats names and values in two columns below a title."""
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
     return "\n".join([title, *lines])
@@ -190,15 +184,15 @@ def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: boo
 
 
 def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.Path = RESULTS) -> pathlib.Path:
-    """Appends a finished run to the results, a line for each metric; a line that is there already is not repeated.
+    """Adds a finished run to the results, one line per metric. Existing lines are not repeated.
 
     Args:
-      summary: the run's.
-      metrics: those of its test metrics that results report.
-      results: the folder with a file for each task.
+      summary: the contents of summary.json.
+      metrics: the test metrics to record.
+      results: the folder with a file per task.
 
     Returns:
-      the file appended to.
+      The file of the task.
 
     Raises:
       UserError: the run was trained with uncommitted changes.
@@ -219,14 +213,14 @@ def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.
 
 
 FLUSH_SECS = 1
-"""TensorBoard shows a run as it goes. With 0 the writer's thread would never sleep."""
+"""Seconds until TensorBoard shows a row. With 0 the writer's thread never sleeps."""
 
 
 class EventFiles:
-    """Writes every row as scalars, one TensorBoard run for each split: train/loss and validation/loss in one chart."""
+    """Writes rows as TensorBoard scalars, with one TensorBoard run per split, so that both are in one chart."""
 
     def __init__(self, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]):
-        """Begins anew with the rows that there are, so that nothing is missing or doubled after a resumption."""
+        """Starts again with the given rows, so that no row is missing or repeated after a resumption."""
         extras.require("tensorboard")
         if folder.exists():
             shutil.rmtree(folder)
@@ -236,7 +230,7 @@ class EventFiles:
             self.write(row["step"], row["split"], {k: v for k, v in row.items() if k not in ("step", "split")})
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Appends one row. It is in the file about a second later."""
+        """Writes one row. It is in the file about a second later."""
         from tensorboardX import SummaryWriter
 
         if split not in self._writers:

@@ -1,7 +1,7 @@
-"""Several processes that train one model, on one machine or on many: how they meet, agree, and end together.
+"""Training one model with several processes, on one machine or many: connecting, synchronizing and ending together.
 
-Every process runs the same program in step with the others. The first writes all files but the arrays of checkpoints,
-which each writes for its own devices; the run's folder therefore lies where all of them see it.
+All processes run the same program in lockstep. The first process writes all files except the arrays of checkpoints,
+which each process writes for its own devices. The run folder must therefore be on a file system that all of them share.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
 
 HEARTBEAT = 30
-"""Seconds without a sign of life after which a process is taken for dead, and the others end."""
-MEETING = 300
-"""Seconds that processes wait for each other at the start, and wherever one has work that the others have not."""
-PARTING = 10
-"""Seconds that a process which fails waits for the others to fail with it."""
+"""Seconds without a heartbeat after which a process is considered dead and the others exit."""
+BARRIER_TIMEOUT = 300
+"""Seconds that processes wait for each other at the start and wherever only one of them has work."""
+EXIT_TIMEOUT = 10
+"""Seconds that a failing process waits for the others to fail as well."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """What a process is told of the others; None for what SLURM, Open MPI or Kubernetes tells it.
+    """The arguments of `jax.distributed.initialize`. None is detected from SLURM, Open MPI or Kubernetes.
 
     Attributes:
       coordinator: host and port of the first process: "10.0.0.1:1234".
-      num_processes: how many there are.
-      process_id: which of them this is, from 0.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
     """
 
     coordinator: str | None = None
@@ -61,24 +61,24 @@ class Cluster:
 
 @contextlib.contextmanager
 def joined(cluster: Cluster) -> Iterator[None]:
-    """Joins the other processes, and leaves together with them.
+    """Connects to the other processes, and exits together with them.
 
-    Must be entered before JAX starts its backend. What all processes raise is raised. Where this process fails alone,
-    or another one is lost, it says so in a line and ends at once, with status 1; the others notice when they next
-    exchange numbers, or within `HEARTBEAT` seconds, and end too.
+    Must be entered before JAX initializes its backend. An error that all processes raise is raised. If this process
+    fails alone, or another one is lost, it prints one line and exits at once with status 1. The others notice at their
+    next collective operation, or within `HEARTBEAT` seconds, and exit too.
 
     Args:
-      cluster: what this process is told of the others.
+      cluster: the addresses of the processes.
 
     Raises:
-      UserError: there is nobody to join.
+      UserError: the processes could not connect.
     """
     try:
         jax.distributed.initialize(
             cluster.coordinator,
             cluster.num_processes,
             cluster.process_id,
-            initialization_timeout=MEETING,
+            initialization_timeout=BARRIER_TIMEOUT,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
@@ -88,14 +88,14 @@ def joined(cluster: Cluster) -> Iterator[None]:
             f"--num_processes and --process_id ({_first_line(error)})"
         ) from None
     except RuntimeError as error:
-        raise UserError(f"--multihost: the processes did not meet: {_first_line(error)}") from None
+        raise UserError(f"--multihost: the processes could not connect: {_first_line(error)}") from None
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        _end(f"{_name()} lost another one: {_first_line(error)}; run again, the job goes on from its last checkpoint")
+        _end(f"{_name()} lost another process: {_first_line(error)}; rerun the job to resume from the last checkpoint")
     except BaseException as error:
         try:
-            wait_for_all("parting", PARTING)
+            wait_for_all("parting", EXIT_TIMEOUT)
         except jax.errors.JaxRuntimeError:
             if not isinstance(error, UserError):
                 traceback.print_exception(error)
@@ -106,19 +106,19 @@ def joined(cluster: Cluster) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes files."""
+    """Returns whether this is the first process, which writes the files."""
     return jax.process_index() == 0
 
 
-def wait_for_all(place: str, seconds: int = MEETING) -> None:
-    """Waits until all processes have come to a place of the program; no name is used for two places, or twice."""
+def wait_for_all(place: str, seconds: int = BARRIER_TIMEOUT) -> None:
+    """Waits until all processes call it with the same `place`, a name that is used once."""
     if jax.process_count() > 1:
         barrier = ocp.multihost.get_barrier_sync_fn(processes=set(range(jax.process_count())))
         barrier(key=place, timeout_ms=1000 * seconds)
 
 
-def of_first(value: int) -> int:
-    """Returns the value that the first process gives."""
+def broadcast_from_first(value: int) -> int:
+    """Returns the value of the first process on all processes."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
@@ -126,43 +126,44 @@ def of_first(value: int) -> int:
 
 @contextlib.contextmanager
 def own_folder(folder: RunFolder, config: ExperimentConfig) -> Iterator[RunFolder]:
-    """Gives each process a folder to write to: the first the run's, claimed for it; the others one that is thrown away,
-    as is what they print.
+    """Yields a folder to write to: the claimed run folder for the first process, a temporary one for the others.
+
+    The others' standard output is discarded.
 
     Raises:
-      UserError: the first process could not claim it.
+      UserError: the first process could not claim the run folder.
     """
     with contextlib.ExitStack() as stack:
         if is_first():
             try:
                 stack.enter_context(folder.claimed(config))
             except BaseException:
-                of_first(False)
+                broadcast_from_first(False)
                 raise
-            of_first(True)
+            broadcast_from_first(True)
             yield folder
-        elif of_first(True):
+        elif broadcast_from_first(True):
             stack.enter_context(
                 contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
             )
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             yield RunFolder(pathlib.Path(scratch), shared=folder.path)
         else:
-            raise UserError(f"{_name()}: the first process refused {folder.path}, and says why")
+            raise UserError(f"{_name()}: the first process could not use {folder.path}; its message says why")
 
 
 class Preemption:
-    """Asked whether to stop, says whether a SIGTERM came to any process; all are told so at the same question.
+    """Called, returns whether any process has received SIGTERM. All processes get the same answer at the same call.
 
-    It has the face of `interruption.Interruption`. JAX notes the signal and has the processes agree.
+    It has the interface of `interruption.Interruption`; JAX records the signal and synchronizes the processes.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self) -> bool:
-        self.asked += 1
-        return multihost_utils.reached_preemption_sync_point(self.asked)
+        self.calls += 1
+        return multihost_utils.reached_preemption_sync_point(self.calls)
 
     def __enter__(self) -> Self:
         return self
@@ -171,8 +172,8 @@ class Preemption:
         pass
 
     def interrupted(self, step: int) -> Interrupted:
-        """Returns the error that ends a program which a signal stopped at `step`."""
-        message = f"stopped by SIGTERM at step {step}, where a checkpoint is written; run again, it goes on"
+        """Returns the error to raise after a signal stopped training at `step`."""
+        message = f"stopped by SIGTERM at step {step}, with a checkpoint; rerun the command to resume"
         return Interrupted(message, signal.SIGTERM)
 
 
@@ -181,7 +182,7 @@ def _name() -> str:
 
 
 def _end(line: str) -> NoReturn:
-    """Ends this process without waiting for anybody."""
+    """Prints an error and exits this process without waiting for the others."""
     print(f"error: {line}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -88,7 +88,7 @@ def run(
     Raises:
       Interrupted: a signal stopped training, after a checkpoint.
     """
-    folder.record(task)
+    folder.save_artifacts(task)
     start = loop.load_run(config, task, folder, mesh)
     step = start.progress.step
     environment.append(folder, step, environment.describe(mesh.size))
@@ -173,7 +173,7 @@ def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ..
         raise UserError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
     task = kind(config.task, data_dir, folder.path)
     with contextlib.suppress(OSError):  # a run of an earlier version in a read-only folder
-        folder.record(task)
+        folder.save_artifacts(task)
     run = loop.load_run(config, task, folder, devices.make_mesh(1))
     if run.progress.best_value is None:
         raise UserError(f"{folder.path} holds no evaluated parameters yet")

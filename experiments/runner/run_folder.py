@@ -1,7 +1,4 @@
-"""A run's folder: what lies where in it, and that it belongs to one configuration.
-
-A lock that one process holds at a time, and that the system takes away from it when it dies.
-"""
+"""The run folder: its files, the check that it belongs to one configuration, and the lock against other processes."""
 
 import contextlib
 import dataclasses
@@ -23,32 +20,32 @@ SUMMARY = (
     *("task", "config", "overrides", "cell", "parameters", "seed"),
     *("test", "validation", "steps", "minutes", "machine", "versions", "commit"),
 )
-"""What summary.json says."""
+"""The keys of summary.json."""
 
 NAMES = {dict: "object", list: "array"}
-"""What JSON calls them."""
+"""The names of these types in JSON."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
 
-    config.json         the resolved configuration; `train --config=<it>` repeats the run
-    environment.json    versions, devices and commit, of every start
-    metrics.jsonl       a row for every log and every evaluation, up to the last checkpoint or beyond
+    config.json         the resolved configuration; `train --config=<this file>` repeats the run
+    environment.json    versions, devices and commit of each start
+    metrics.jsonl       one row per log and per evaluation
     checkpoints/        the newest two, each with the training state and the best parameters so far
     learning_curve.png  drawn at the end
-    summary.json        the test score and what led to it; there when the run is finished
+    summary.json        the test scores; exists once the run is finished
     tensorboard/        event files, with --tensorboard
-    nonfinite.json      where a step that was not finite stopped the run: what is known of it
-    artifacts.json      what the task has learned from its data, as a vocabulary or a scaling, and their fingerprint
-    subwords.*.model    for translation: the vocabulary of each language, learnt from the training sentences
-    lock                while a process trains here: its number and its host
+    nonfinite.json      the diagnosis of a step that was not finite and stopped the run
+    artifacts.json      what the task learned from its data, such as a vocabulary, and the data's fingerprint
+    subwords.*.model    for translation: the vocabulary of each language
+    lock                process id and host of the process that trains here
     """
 
     path: pathlib.Path
     shared: pathlib.Path | None = None
-    """Where the checkpoints lie, if they are those of another folder: that of the first of several processes."""
+    """The folder with the checkpoints, if it is another one: the first process's, in the other processes."""
 
     @property
     def config(self) -> pathlib.Path:
@@ -88,18 +85,17 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claimed(self, config: ExperimentConfig) -> Iterator[None]:
-        """Makes the folder this configuration's, or finds that it already is, and keeps other processes out.
+        """Creates or reopens the folder for a configuration, and locks it against other processes.
 
         Raises:
-          UserError: it belongs to another configuration (the line says what differs), holds other things, or
-            cannot be written; another process trains in it.
+          UserError: it belongs to another configuration, holds other files, cannot be written, or is locked.
         """
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                self.refuse_others(config)
+                self.check_config(config)
                 stack.enter_context(locked(self.path / "lock"))
-                self.refuse_others(config)  # once more, now that nobody else can write
+                self.check_config(config)  # again, now that no other process can write
                 if not self.config.exists() or self.read_config() != json.loads(json.dumps(config.to_dict())):
                     files.write_json(self.config, config.to_dict())
             except OSError as error:
@@ -107,11 +103,14 @@ class RunFolder:
                 raise UserError(f"{self.path} cannot be used as a run folder: {reason}") from None
             yield
 
-    def refuse_others(self, config: ExperimentConfig) -> None:
-        """Raises where the folder belongs to another configuration, or is no run folder; one that is not there is fine.
+    def check_config(self, config: ExperimentConfig) -> None:
+        """Checks that the folder is missing, empty, or a run of this configuration.
 
-        What to do at a step that is not finite may change from "stop": a run that got this far has had no such step.
-        So may the place of your own file, where the run has the fingerprint of what it read there.
+        Two settings may differ: `train.on_nonfinite`, if it was "stop", since such a run has had no such step; and the
+        path of your own data file, if the run has the file's fingerprint.
+
+        Raises:
+          UserError: the folder is a run of another configuration, or holds other files.
         """
         if self.config.exists():
             saved = self.load_config()
@@ -131,16 +130,16 @@ class RunFolder:
         ):
             raise UserError(f"{self.path} is not empty and holds no run (there is no config.json in it)")
 
-    def record(self, task: Task) -> None:
-        """Writes what a task has learned from its data, unless it is there.
+    def save_artifacts(self, task: Task) -> None:
+        """Writes the task's artifacts, unless they exist.
 
-        Of a run that an earlier version began it is not, and nothing tells whether the data have changed since.
+        Runs of an earlier version have none, so their data cannot be checked.
         """
         if self.artifacts.exists():
             return
         data = task.fingerprint()
         if data is not None and (self.path / "checkpoints").exists():
-            warnings.warn(f"{self.path} does not say what it has learned from: it is taken to be {data}", stacklevel=2)
+            warnings.warn(f"{self.path} has no fingerprint of its data; assuming {data}", stacklevel=2)
         task.save_artifacts(self.path)
 
     def read_config(self) -> dict[str, Any]:
@@ -148,14 +147,14 @@ class RunFolder:
         try:
             return _read(self.config, dict)
         except OSError as error:
-            raise UserError(f"{self.path} is no run folder: {error.strerror}: {self.config}") from None
+            raise UserError(f"{self.path} is not a run folder: {error.strerror}: {self.config}") from None
 
     def load_config(self) -> ExperimentConfig:
-        """Returns the run's configuration; a key that came later than the run has its default."""
+        """Returns the run's configuration. Keys that are newer than the run have their defaults."""
         try:
             return resolve(self.read_config())
         except UserError as error:
-            raise UserError(f"{self.config} is not of this version: {error}") from None
+            raise UserError(f"{self.config} was written by another version: {error}") from None
 
     def read_summary(self) -> dict[str, Any] | None:
         """Returns summary.json, or None for an unfinished run."""
@@ -165,11 +164,11 @@ class RunFolder:
             return None
         missing = [name for name in SUMMARY if name not in summary]
         if missing:
-            raise UserError(f"{self.summary} is damaged: it lacks {', '.join(missing)}")
+            raise UserError(f"{self.summary} is damaged: missing {', '.join(missing)}")
         return summary
 
     def read_environment(self) -> list[dict[str, Any]]:
-        """Returns what environment.json says of every start; nothing of a run that has not begun."""
+        """Returns the starts in environment.json; an empty list if the run has not begun."""
         try:
             return _read(self.environment, list)
         except FileNotFoundError:
@@ -180,7 +179,7 @@ def _read(path: pathlib.Path, kind: type) -> Any:
     """Returns a JSON file's contents.
 
     Raises:
-      UserError: it is not one, or holds something of another type.
+      UserError: the file is not JSON, or holds another type.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -193,16 +192,16 @@ def _read(path: pathlib.Path, kind: type) -> Any:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds the lock file `path`, which names its owner; what a dead process of this host left is taken over.
+    """Holds the lock file `path`, which names its owner. A lock left by a dead process of this host is taken over.
 
-    The system's own lock (`flock`) decides, and the file's content says who it is. Between hosts a file system need
-    not pass the system's lock on: a file that names another host is refused, and stays for a person to remove.
+    The lock is `flock`'s; the file's content is informative. A network file system need not share `flock` between
+    hosts, so a file that names another host is an error, and has to be deleted by hand.
 
     Raises:
-      UserError: another process holds it, or may.
-      OSError: the file cannot be made.
+      UserError: another process holds the lock, or may hold it.
+      OSError: the file cannot be created.
     """
-    handle = _take(path)
+    handle = _acquire(path)
     try:
         yield
     finally:
@@ -210,20 +209,20 @@ def locked(path: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: pathlib.Path) -> int:
+def _acquire(path: pathlib.Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(handle, path):  # its owner removed it between our opening and our locking
+            if not _is_at(handle, path):  # its owner removed it after it was opened here
                 os.close(handle)
                 continue
             owner = _owner(handle)
             here = platform.node()
             if owner is not None and owner["host"] != here:
                 raise UserError(
-                    f"{path} says that process {owner['pid']} on {owner['host']} is at work here, which {here} cannot "
-                    "check; if it is gone, delete that file"
+                    f"{path} says that process {owner['pid']} on {owner['host']} is training here, which {here} cannot "
+                    "check; delete that file if the process has ended"
                 )
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": here}).encode(), 0)
@@ -232,7 +231,7 @@ def _take(path: pathlib.Path) -> int:
             owner = _owner(handle)
             os.close(handle)
             who = "another process" if owner is None else f"process {owner['pid']} on {owner['host']}"
-            raise UserError(f"{path.parent} is in use: {who} is at work there") from None
+            raise UserError(f"{path.parent} is in use: {who} is training there") from None
         except BaseException:
             os.close(handle)
             raise
@@ -246,7 +245,7 @@ def _is_at(handle: int, path: pathlib.Path) -> bool:
 
 
 def _owner(handle: int) -> dict[str, str | int] | None:
-    """Who the file names; None where it is empty, or torn by its owner's death."""
+    """Returns the process that the file names, or None if it is empty or incomplete."""
     try:
         return json.loads(os.pread(handle, 4096, 0))
     except ValueError:

@@ -139,7 +139,7 @@ REFUSED = [
     ("configs/adding.py --config.model.hidden_size=10000000", 1, "error: model: expected parameters that fit into "),
     ("configs/adding.py --flagfile=none", 2, "error: Unable to open flagfile: "),
     ("configs/adding.py --process_id=1", 1, "error: --coordinator, --num_processes, --process_id: expected --multi"),
-    ("configs/adding.py --workdir=", 1, "error: --workdir: expected the run's folder, such as runs/digits, got "),
+    ("configs/adding.py --workdir=", 1, "error: --workdir: expected a run folder, such as runs/digits, got "),
     ("configs/adding.py --devices=3", 1, "error: devices: expected a number that divides the batch size 64, got 3"),
 ]
 

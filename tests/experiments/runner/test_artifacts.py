@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
     config, folder = configuration(place / "song.txt"), RunFolder(place / "run")
     task, mesh = CharLM(config.task, None), devices.make_mesh(4, 1)
     with folder.claimed(config):
-        folder.record(task)
+        folder.save_artifacts(task)
         loop.train(config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(4, 0, io.StringIO()))
     return place
 
@@ -115,26 +115,24 @@ def test_another_text_is_refused_in_one_line(place, text):
 
 def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place):
     folder, moved = RunFolder(place / "run"), configuration(place / "moved.txt")
-    folder.refuse_others(moved)
+    folder.check_config(moved)
     with folder.claimed(moved):
         pass
     assert folder.load_config() == moved
     other = dataclasses.replace(moved, task=dataclasses.replace(moved.task, length=9))
     with pytest.raises(UserError, match=r"another configuration: task.length: 8, not 9$"):
-        folder.refuse_others(other)
+        folder.check_config(other)
     with pytest.raises(UserError, match=r"another configuration: task\.text_file: "):
-        folder.refuse_others(dataclasses.replace(moved, task=CharLM.with_user_path(moved.task, "")))
+        folder.check_config(dataclasses.replace(moved, task=CharLM.with_user_path(moved.task, "")))
     folder.artifacts.unlink()
     with pytest.raises(UserError, match=r"another configuration: task\.text_file: "):
-        folder.refuse_others(configuration(place / "song.txt"))
+        folder.check_config(configuration(place / "song.txt"))
 
 
 def test_a_run_of_an_earlier_version_learns_once_more_and_says_so(whole, place):
     expected = sampled(whole / "run")
     (place / "run" / "artifacts.json").unlink()
-    with pytest.warns(
-        UserWarning, match=r"run does not say what it has learned from: it is taken to be song.txt, 680 "
-    ):
+    with pytest.warns(UserWarning, match=r"run has no fingerprint of its data; assuming song.txt, 680 "):
         assert sampled(place / "run") == expected
     assert (place / "run" / "artifacts.json").read_bytes() == (whole / "run" / "artifacts.json").read_bytes()
 

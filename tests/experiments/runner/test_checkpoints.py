@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, hurt, victim):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
     hurt(next(path for path in sorted((tmp_path / "step_20").glob(victim)) if path.stat().st_size))
-    with pytest.warns(UserWarning, match=r"checkpoint passed over: .*step_20 .*going on from .*step_10"):
+    with pytest.warns(UserWarning, match=r"skipped a checkpoint: .*step_20 .*resuming from .*step_10"):
         assert_restores(checkpoints, 10)
 
 
@@ -95,7 +95,7 @@ def test_a_manifest_that_names_no_file_vouches_for_none(tmp_path, text):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
     (tmp_path / "step_20" / "manifest.json").write_text(text)
-    with pytest.warns(UserWarning, match=r"step_20 has a damaged manifest\.json; going on from .*step_10"):
+    with pytest.warns(UserWarning, match=r"step_20 has a damaged manifest\.json; resuming from .*step_10"):
         assert_restores(checkpoints, 10)
 
 
@@ -163,7 +163,7 @@ leaves_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExcepti
 
 
 def assert_refuses_arrays(folder, template):
-    with pytest.raises(UserError, match=r"^.*step_10 does not hold this run's arrays: .+$"):
+    with pytest.raises(UserError, match=r"^.*step_10 does not match the arrays of this run: .+$"):
         Checkpoints(folder).restore(template)
     gc.collect()
 

@@ -53,7 +53,7 @@ REFUSED = [
     ),
     (
         {"task": {"name": "char_lm"}, "model": {"tied": True, "hidden_size": 64}},
-        "model.embedding_size: expected hidden_size=64 where tied, got 128",
+        "model.embedding_size: expected hidden_size=64 if tied, got 128",
     ),
     ({"task": {"name": "adding"}, "optimizer": {"name": "adm"}}, "optimizer.name: expected one of 'adam', "),
     (

@@ -33,14 +33,14 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_another_process_is_refused_and_told_who_holds_it(tmp_path, holder):
-    expected = f"is in use: process {holder.pid} on {platform.node()} is at work there"
+def test_held_lock_raises_and_names_its_owner(tmp_path, holder):
+    expected = f"is in use: process {holder.pid} on {platform.node()} is training there"
     with pytest.raises(UserError, match=expected), locked(tmp_path / "lock"):
         pass
     assert json.loads((tmp_path / "lock").read_text()) == {"pid": holder.pid, "host": platform.node()}
 
 
-def test_what_a_killed_process_left_is_taken_over(tmp_path, holder):
+def test_lock_of_killed_process_is_taken_over(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "lock").exists()
@@ -49,21 +49,21 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path, holder):
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_lock_of_another_host_is_refused_and_stays(tmp_path):
+def test_lock_of_another_host_raises_and_is_kept(tmp_path):
     (tmp_path / "lock").write_text('{"pid": 7, "host": "elsewhere"}')
-    with pytest.raises(UserError, match=r"process 7 on elsewhere .* if it is gone, delete that file"):
+    with pytest.raises(UserError, match=r"process 7 on elsewhere .* delete that file if the process has ended"):
         locked(tmp_path / "lock").__enter__()
     assert (tmp_path / "lock").exists()
 
 
-def test_a_torn_lock_file_is_nobodys(tmp_path):
+def test_incomplete_lock_file_is_taken_over(tmp_path):
     (tmp_path / "lock").write_text('{"pid": 7, "ho')
     with locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "lock").exists()
 
 
-def test_it_is_let_go_of_after_an_error(tmp_path):
+def test_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(RuntimeError), locked(tmp_path / "lock"):
         raise RuntimeError
     with locked(tmp_path / "lock"):

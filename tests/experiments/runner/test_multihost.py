@@ -122,8 +122,8 @@ def test_a_killed_process_ends_the_job_which_goes_on_with_another_number_of_proc
     assert time.monotonic() - killed < HEARTBEAT + 10
     assert job[0].returncode == 1
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert "process 0 of 2 lost another one" in line
-    assert "run again, the job goes on from its last checkpoint" in line
+    assert "process 0 of 2 lost another process" in line
+    assert "rerun the job to resume from the last checkpoint" in line
     out = finish(start(1, *steps))
     assert "on 1 cpu device, " in out
     assert 20 <= int(out.split("resumed at step ")[1].split("\n")[0]) < 100
@@ -139,7 +139,7 @@ def test_the_others_end_too_where_the_first_process_is_killed(start, tmp_path):
     job[0].send_signal(signal.SIGKILL)
     _, error = job[1].communicate(timeout=10 * HEARTBEAT)
     assert job[1].returncode != 0
-    assert "lost another one" in error or "another task died" in error
+    assert "lost another process" in error or "another task died" in error
 
 
 @pytest.mark.slow

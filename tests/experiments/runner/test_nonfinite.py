@@ -118,4 +118,4 @@ def test_a_folder_that_was_to_stop_may_go_on_and_skip(tmp_path):
     with folder.claimed(skipping):
         assert folder.load_config() == skipping
     with pytest.raises(UserError, match=r"another configuration: train.on_nonfinite: 'skip', not 'stop'"):
-        folder.refuse_others(config)
+        folder.check_config(config)

@@ -36,7 +36,7 @@ def test_a_summary_that_lacks_something_is_none(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_summary() is None
     folder.summary.write_text("{" + ", ".join(f'"{name}": 0' for name in SUMMARY[:-1]) + "}")
-    with pytest.raises(UserError, match=r"summary\.json is damaged: it lacks commit"):
+    with pytest.raises(UserError, match=r"summary\.json is damaged: missing commit"):
         folder.read_summary()
 
 

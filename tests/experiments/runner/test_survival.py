@@ -137,13 +137,13 @@ def test_signals_end_the_step_and_write_a_checkpoint_and_meanwhile_others_are_ke
         if number == signal.SIGTERM:
             error = run.run(*command, status=1)
             who = f"process {process.pid} on {platform.node()}"
-            assert error == f"error: {folder} is in use: {who} is at work there\n"
+            assert error == f"error: {folder} is in use: {who} is training there\n"
         process.send_signal(number)
         sent = time.monotonic()
         error = run.finish(process, status)
         assert time.monotonic() - sent < 10
         step = int(newest(folder).name[5:])
-        line = f"stopped by {number.name} at step {step}, where a checkpoint is written; run again, it goes on\n"
+        line = f"stopped by {number.name} at step {step}, with a checkpoint; rerun the command to resume\n"
         assert error == line
         assert 0 < step < STEPS
         assert not (folder / "lock").exists()
@@ -185,8 +185,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, options, 
         process = run.start("train", *options, f"--workdir={folder}")
         out, err = process.communicate(timeout=500)
         assert process.returncode == 0, out + err
-        assert err.startswith(f"warning: checkpoint passed over: {last} {said}")
-        assert err.endswith(f"; going on from {last.parent / f'step_{STEPS - 5}'}\n")
+        assert err.startswith(f"warning: skipped a checkpoint: {last} {said}")
+        assert err.endswith(f"; resuming from {last.parent / f'step_{STEPS - 5}'}\n")
         assert err.count("\n") == 1
         assert f"resumed at step {STEPS - 5}\n" in out
         assert_same_run(folder, whole)

@@ -65,8 +65,10 @@ the validation split; the test split is evaluated once, at the end of a run.
 Our values are means over seeds with the sample standard deviation; a single number is a single run. The LSTM and the
 Elman network have as many parameters as the GRU unless a page says otherwise. Arrows point to better values. Published
 figures have their number of parameters and their source; an unknown size counts as comparable. A figure that beats our
-GRU is marked {tables.BETTER}, one with the same digits {tables.EQUAL}. Figures with another protocol are on the
-[pages](#pages) and are not compared. The pages also have the commands. {tables.LEGEND}"""
+GRU is marked {tables.BETTER}; "{tables.EQUAL}" means that all digits shown are the same. Figures with another protocol
+are on the [pages](#pages) and are not compared. The pages also have the commands.
+
+{tables.LEGEND}"""
 README_LEGEND = (
     "Mean ± standard deviation over seeds; arrows point to better values. "
     f"{tables.LEGEND} Sizes, [sources](RESULTS.md#sources) and commands: [RESULTS.md](RESULTS.md)."
@@ -151,13 +153,12 @@ def results(report: Report) -> str:
         "and ONNX Runtime, long sequences, streaming steps and the training loop, and marks every missed target.",
         "## Studies",
     ]
-    for page in report.pages:
-        for fragment in fragments(page, report.folder):
-            heading = fragment.partition("\n")[0].lstrip("# ")
-            parts += [
-                f"### {heading}",
-                f"[{PAGES_FOLDER}/{page.name}.md]({PAGES_FOLDER}/{page.name}.md#{anchor(heading)})",
-            ]
+    headings = [
+        (page, fragment.partition("\n")[0].lstrip("# "))
+        for page in report.pages
+        for fragment in fragments(page, report.folder)
+    ]
+    parts.append("\n".join(f"- [{text}]({PAGES_FOLDER}/{page.name}.md#{anchor(text)})" for page, text in headings))
     links = (f"- [{page.title}]({PAGES_FOLDER}/{page.name}.md): {page.about}" for page in report.pages)
     parts += ["## Pages", "\n".join(links), "## Sources", cited(headlines, report.published)]
     return "\n\n".join(parts) + "\n"

@@ -12,9 +12,9 @@ CELLS = ("gru", "lstm", "elman")
 ARROWS = {"less": "↓", "more": "↑"}
 NAMES = {"gru": "GRU", "lstm": "LSTM", "elman": "Elman"}
 SECOND_HAND, UNCOMMITTED = "†", "‡"
-"""Marks of a figure quoted at second hand, and of runs from a commit with uncommitted changes."""
+"""Marks of a figure quoted at second hand, and of groups in which a run used uncommitted code."""
 BETTER, EQUAL = "**better than ours**", "equal to ours"
-LEGEND = f"{SECOND_HAND}: quoted at second hand. {UNCOMMITTED}: at least one run had uncommitted changes."
+LEGEND = f"{SECOND_HAND}: quoted at second hand. {UNCOMMITTED}: at least one run used uncommitted code."
 PUBLISHED_COLUMNS = ("best published recurrent, comparable budget", "best published of any kind", "trivial baseline")
 
 
@@ -220,7 +220,7 @@ def representative(row: Row, groups: Sequence[Group], cell: str) -> Group | None
 
 
 def score(row: Row, group: Group | None) -> str:
-    """Returns mean and standard deviation of a group, and a mark if one of its runs had uncommitted changes."""
+    """Returns mean and standard deviation of a group, and a mark if one of its runs used uncommitted code."""
     if group is None:
         return "–"
     return spread(group.mean, group.deviation, row.digits) + (UNCOMMITTED if group.dirty else "")
@@ -229,8 +229,8 @@ def score(row: Row, group: Group | None) -> str:
 def spread(mean: float, deviation: float | None, digits: str) -> str:
     """Formats a mean and its standard deviation with the same digits: "95.8 ± 1.0", "1.70e-05 ± 0.11e-05".
 
-    The number of decimals is that of `digits`, less if they would be below the second digit of the deviation, more if
-    the deviation would be rounded to 0.
+    `digits` gives the number of decimals. There are fewer if they would be below the second digit of the deviation, and
+    more if the deviation would be rounded to 0.
 
     Args:
       mean: any number.

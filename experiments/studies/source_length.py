@@ -177,7 +177,7 @@ def section(found: Mapping[str, Any]) -> str:
     """Returns the Markdown section of the study."""
     return "\n\n".join(
         [
-            "## How far a summary reaches",
+            "## Translation of long sentences",
             f"{tables.origin(found)} Multi30k, {found['direction']}, BLEU of the {found['split']} split by the "
             f"length of the source; the last row has all sentences ({found['signature']}):",
             table(columns_of(found)),

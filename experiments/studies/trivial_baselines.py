@@ -56,7 +56,7 @@ def measure(data_dir: str | None) -> dict[str, float]:
     shakespeare = CharLM(CharLMConfig(train_on_validation=True), data_dir)
     treebank = PTBChar(PTBCharConfig(), data_dir)
     for name, task, unit in (("tiny_shakespeare", shakespeare, 1.0), ("ptb_char", treebank, math.log(2))):
-        texts = task.trained_on, task.splits["test"], len(task.vocabulary)
+        texts = task.train_examples, task.splits["test"], len(task.vocabulary)
         scores[f"{name}.frequency"] = character_frequency(*texts) / unit
         scores[f"{name}.previous"] = character_after_character(*texts) / unit
     for direction in DIRECTIONS:

@@ -111,7 +111,7 @@ def test_sample_prints_the_same_text_for_the_same_seed(run, finished):
     assert len(first) == len("To be") + 40 + 1
     assert set(first) <= set(SONG)
     assert first != other
-    assert "--prompt: text must hold only the" in run.finish(processes[3], 1)
+    assert "--prompt: expected only the" in run.finish(processes[3], 1)
 
 
 def test_a_finished_run_is_not_trained_again(run, finished, tmp_path):

@@ -1,8 +1,8 @@
 """Handwritten digits, one pixel or one row of pixels at a time.
 
-The data are scikit-learn's bundled real digits: 1,797 images of 8 × 8 pixels with values from 0 to 16 (the test part
-of the UCI set "Optical Recognition of Handwritten Digits"). They have no split of their own for this use, so
-one is drawn here, stratified by digit and the same for every run: 360 for test, 180 for validation, 1,257 to train.
+The data are the 1,797 images of 8 x 8 pixels with values from 0 to 16 in scikit-learn, the test part of the UCI set
+"Optical Recognition of Handwritten Digits". The splits are drawn here, stratified by digit and the same for every run:
+360 images for testing, 180 for validation, 1,257 for training.
 """
 
 import dataclasses
@@ -29,11 +29,12 @@ TRAIN_COUNT = 1797 - TEST_COUNT - VALIDATION_COUNT
 
 @dataclasses.dataclass(frozen=True)
 class DigitsConfig(Checked):
-    """
+    """The digits task.
+
     Attributes:
-      layout: "pixels", 64 steps of one pixel, or "rows", 8 steps of eight.
+      layout: "pixels", 64 steps of one pixel, or "rows", 8 steps of eight pixels.
       batch_size: images in a training batch.
-      shift: the most pixels by which a training image is moved, at random, up or down and left or right.
+      shift: augmentation, the largest random shift along each axis in pixels.
     """
 
     name: Literal["digits"] = "digits"
@@ -56,7 +57,7 @@ class Digits(Task):
         return Scoring("accuracy", "max", ("accuracy",))
 
     def fingerprint(self) -> Fingerprint:
-        """Returns that of the images, which come with scikit-learn, in the order in which the splits were drawn."""
+        """Returns the fingerprint of the images in the order of their splits."""
         arrays = (array for part in load_splits().values() for array in part)
         return fingerprint.of_arrays("scikit-learn's digits in their splits", arrays)
 
@@ -67,7 +68,7 @@ class Digits(Task):
 
     @property
     def features(self) -> int:
-        """The pixels of one step."""
+        """The pixels per step."""
         return 1 if self.config.layout == "pixels" else 8
 
     @property
@@ -98,7 +99,7 @@ class Digits(Task):
         return class_metrics(sums)
 
     def _sequences(self, images: np.ndarray) -> np.ndarray:
-        """Lays images (B, 8, 8) out in time: (B, T, I)."""
+        """Reshapes images (B, 8, 8) to sequences (B, T, I)."""
         return images.reshape(len(images), -1, self.features)
 
 
@@ -123,7 +124,7 @@ def load_splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def shifted(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Moves each image (8, 8) by up to `most` pixels along both axes; what comes in from outside is black."""
+    """Shifts images (B, 8, 8) by up to `most` pixels along each axis and fills with black."""
     if most == 0:
         return images
     frame = np.pad(images, ((0, 0), (most, most), (most, most)))

@@ -1,11 +1,9 @@
-"""MNIST one pixel at a time: 784 steps in reading order, or in a fixed random order.
+"""Sequential MNIST: 784 steps of one pixel, in reading order or in a fixed random order.
 
-The last 5,000 of the 60,000 training images are held out for validation. Pixels are scaled by the mean and the
-standard deviation of all training pixels. No permutation is canonical: `ORDER` here is numpy's `default_rng(0)`'s.
+The last 5,000 of the 60,000 training images are held out for validation. Pixels are standardized by the mean and
+standard deviation of all training pixels. No permutation is standard; `ORDER` is that of NumPy's `default_rng(0)`.
 
 Reference: Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", 2015.
-
-Arrays in the IDX format of MNIST: a header of type and shape, then the numbers, the last axis fastest.
 """
 
 import dataclasses
@@ -30,42 +28,24 @@ from experiments.schema import Checked, Count, UserError, require
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
-UNSIGNED_BYTES = 0x08
-
-
-def read(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a gzipped file of unsigned bytes.
-
-    Raises:
-      UserError: it is no such file, or holds more or less than its header says.
-    """
-    content = gzip.decompress(Path(path).read_bytes())
-    zero, kind, rank = struct.unpack(">HBB", content[:4])
-    if zero != 0 or kind != UNSIGNED_BYTES:
-        raise UserError(f"{path}: expected an IDX file of unsigned bytes, got one that begins with {content[:4].hex()}")
-    shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-    numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if numbers.size != np.prod(shape):
-        raise UserError(f"{path}: expected {np.prod(shape)} numbers of shape {shape}, got {numbers.size}")
-    return numbers.reshape(shape)
-
-
 PIXELS, CLASSES = 784, 10
 VALIDATION_COUNT = 5000
 TRAIN_COUNT = 60_000 - VALIDATION_COUNT
 MEAN, DEVIATION = 0.1307, 0.3081
 ORDER = np.random.default_rng(0).permutation(PIXELS)
 """Step t of a permuted image is its pixel ORDER[t]."""
+UNSIGNED_BYTES = 0x08
 
 
 @dataclasses.dataclass(frozen=True)
 class MNISTConfig(Checked):
-    """
+    """The sequential MNIST task.
+
     Attributes:
-      permuted: whether pixels come in the fixed random order.
+      permuted: whether pixels are in the fixed random order.
       batch_size: images in a training batch.
-      eval_batch_size: images in a batch of an evaluation.
-      eval_count: the most images of the validation split that are scored; the test split is always scored whole.
+      eval_batch_size: images in an evaluation batch.
+      eval_count: the most images of the validation split that are scored; the test split is scored completely.
     """
 
     name: Literal["mnist"] = "mnist"
@@ -89,7 +69,7 @@ class MNIST(Task):
         return Scoring("accuracy", "max", ("accuracy",))
 
     def learn(self) -> dict[str, Any]:
-        """Loads the images, of which nothing is learned but the parameters."""
+        """Loads the images. There are no artifacts."""
         assert self.splits
         return {}
 
@@ -136,12 +116,12 @@ class MNIST(Task):
         return class_metrics(sums)
 
     def _ordered(self, images: np.ndarray) -> np.ndarray:
-        """Lays images (B, 784) out in time."""
+        """Orders the pixels of images (B, 784) in time."""
         return images[:, ORDER] if self.config.permuted else images
 
 
 def files_of(part: str) -> tuple[str, str]:
-    """Returns the names of the files of "train" or "t10k": images and labels."""
+    """Returns the file names of "train" or "t10k": images and labels."""
     return f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"
 
 
@@ -149,3 +129,20 @@ def load(part: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images of "train" or "t10k", uint8 (N, 784), and their labels, int32 (N,)."""
     images, labels = (read(fetch("mnist", name, data_dir)) for name in files_of(part))
     return images.reshape(len(images), PIXELS), labels.astype(np.int32)
+
+
+def read(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a gzipped IDX file of unsigned bytes: a header of type and shape, then the numbers.
+
+    Raises:
+      UserError: the file has another type, or another size than its header says.
+    """
+    content = gzip.decompress(Path(path).read_bytes())
+    zero, kind, rank = struct.unpack(">HBB", content[:4])
+    if zero != 0 or kind != UNSIGNED_BYTES:
+        raise UserError(f"{path}: expected an IDX file of unsigned bytes, got one that starts with {content[:4].hex()}")
+    shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
+    numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+    if numbers.size != np.prod(shape):
+        raise UserError(f"{path}: expected {np.prod(shape)} numbers of shape {shape}, got {numbers.size}")
+    return numbers.reshape(shape)

@@ -1,22 +1,17 @@
-"""Polyphonic music, a step at a time: which keys sound next, given all that sounded before.
+"""Polyphonic music, one step at a time: which keys sound next, given all previous steps.
 
-Four collections as piano rolls with splits of their own: JSB Chorales, Nottingham, MuseData and Piano-midi.de. The
-metric is the negative log-likelihood in nats a step: the Bernoulli cross-entropy summed over the 88 keys, for steps 2
-to T of each piece given those before, over the number of such steps in the split (as Bai et al. 2018 count). Where the
-model takes keys in order (`model.chord`), each is also given those below it at its own step; the sum is then still the
-negative logarithm of the probability of the step.
+Four collections of piano rolls with standard splits: JSB Chorales, Nottingham, MuseData and Piano-midi.de. The metric
+is the negative log-likelihood in nats per step: the Bernoulli cross-entropy summed over the 88 keys, for steps 2 to T
+of each piece, divided by the number of these steps in the split (as Bai et al. 2018 count). If the model orders the
+keys of a step (`model.chord`), the sum is the negative log-probability of the whole chord.
 
-Most pieces, as published, are transposed to C major or C minor. They differ in length: training batches come from
-buckets of similar length and are padded to their bucket's, and what stands in the padding has no effect on anything.
-Training pieces longer than `longest` are cut; those of the validation and test splits never are.
+Most pieces, as published, are transposed to C major or C minor. Training batches come from buckets of similar length.
+They are padded to the bucket's length; padding has no effect. Training pieces longer than `longest` are split, those of
+the validation and test splits are not.
 
-Reference: Boulanger-Lewandowski et al., "Modeling Temporal Dependencies in High-Dimensional Sequences", 2012; Chung et
-al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling", 2014.
-
-Polyphonic music as piano rolls: which of 88 keys sound at each step of a piece.
-
-Reference: Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences",
-2012, whose splits these are.
+References: Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences",
+2012 (data and splits); Chung et al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling",
+2014.
 """
 
 import dataclasses
@@ -51,72 +46,23 @@ FILES = {
     "piano_midi": "Piano_midi.mat",
 }
 SPLITS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
-
-
-def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str, list[np.ndarray]]:
-    """Reads a collection.
-
-    Args:
-      name: a key of `FILES`.
-      data_dir: see `fetch`.
-
-    Returns:
-      the pieces of "train", "validation" and "test": uint8 (T, 88) each, 1 where a key sounds.
-    """
-    extras.require("music")
-    from scipy.io import loadmat
-
-    arrays = loadmat(fetch("poly_music", FILES[name], data_dir))
-    return {split: [np.ascontiguousarray(piece) for piece in arrays[key][0]] for split, key in SPLITS.items()}
-
-
-def to_notes(roll: np.ndarray) -> list[str]:
-    """Writes a roll (T, 88) down: for each step the MIDI numbers of the keys that sound, "60 64 67"."""
-    return [" ".join(str(LOWEST_NOTE + key) for key in np.flatnonzero(step)) for step in roll]
-
-
-def from_notes(steps: list[str]) -> np.ndarray:
-    """Returns the roll, uint8 (T, 88), that `to_notes` wrote down."""
-    roll = np.zeros((len(steps), KEYS), np.uint8)
-    for row, step in zip(roll, steps, strict=True):
-        row[[int(note) - LOWEST_NOTE for note in step.split()]] = 1
-    return roll
-
-
-def segments(pieces: list[np.ndarray], most: int) -> list[np.ndarray]:
-    """Cuts pieces so that at most `most` steps of each part are predicted from those before them.
-
-    A part begins with the step that the part before ended with: every step but a piece's first is predicted once.
-    """
-    return [piece[start : start + most + 1] for piece in pieces for start in range(0, max(len(piece) - 1, 1), most)]
-
-
-def transposed(roll: np.ndarray, semitones: int) -> np.ndarray:
-    """Moves a roll (..., 88) up by so many keys, down if negative; what leaves the keyboard is lost."""
-    moved = np.zeros_like(roll)
-    if semitones >= 0:
-        moved[..., semitones:] = roll[..., : KEYS - semitones]
-    else:
-        moved[..., :semitones] = roll[..., -semitones:]
-    return moved
-
-
 EVAL_BATCH_SIZE = 16
 MULTIPLE = 8
-"""Padded lengths are multiples of it, so that fewer programs are compiled."""
+"""Padded lengths are multiples of it, so that fewer shapes are compiled."""
 OPENING_STEPS = 64
-"""The most steps of a validation piece that a run keeps, to go on from when it composes."""
+"""The number of steps of each validation piece in the artifacts, for sampling."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MusicConfig(Checked):
-    """
+    """The polyphonic music task.
+
     Attributes:
-      collection: which pieces.
+      collection: the collection of pieces.
       batch_size: pieces in a training batch.
-      num_buckets: of training pieces of similar length.
-      longest: the most steps of a training piece that are read in one go; a longer one is cut.
-      transpose: the most semitones by which a training piece is moved, at random, up or down.
+      num_buckets: the number of buckets of training pieces of similar length.
+      longest: the most steps of a training piece; longer ones are split.
+      transpose: augmentation, the largest random transposition in semitones.
     """
 
     name: Literal["music"] = "music"
@@ -140,7 +86,7 @@ class Music(Task):
         return Scoring("nll", "min", ("nll",))
 
     def learn(self) -> dict[str, Any]:
-        """Returns how each piece of the validation split begins: a line for each step, with the MIDI notes."""
+        """Returns the artifacts: the first steps of each validation piece, as MIDI numbers."""
         pieces = self.pieces["validation"]
         return {"openings": [to_notes(piece[:OPENING_STEPS]) for piece in pieces]}
 
@@ -159,12 +105,12 @@ class Music(Task):
 
     @functools.cached_property
     def train_pieces(self) -> list[np.ndarray]:
-        """The pieces trained on, the long ones cut."""
+        """The training pieces, long ones split."""
         return segments(self.pieces["train"], self.config.longest)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """The steps predicted in each piece trained on."""
+        """The predicted steps of each training piece."""
         return _predicted(self.train_pieces)
 
     @property
@@ -173,7 +119,7 @@ class Music(Task):
 
     @property
     def beats_per_step(self) -> float:
-        """How long a step is played, where one is written as MIDI: chorales step in quarters; eighths for the rest."""
+        """The duration of a step in MIDI files: a quarter note for chorales, an eighth for the others."""
         return 1.0 if self.config.collection == "jsb" else 0.5
 
     def model(self, config: PolyphonyConfig, rngs: nnx.Rngs) -> Polyphony:
@@ -194,7 +140,7 @@ class Music(Task):
         return Buckets(self.lengths, edges, self.batch_size, seed)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split from the shortest piece to the longest, each batch padded to its bucket's length."""
+        """Yields a split sorted by length, each batch padded to its bucket's length."""
         pieces = sorted(self.pieces[split], key=len)
         edges = bucket_edges(_predicted(pieces), self.config.num_buckets, MULTIPLE)
         for rows, counts in every_example_once(len(pieces), EVAL_BATCH_SIZE):
@@ -216,11 +162,59 @@ class Music(Task):
 
 
 def _predicted(pieces: list[np.ndarray]) -> np.ndarray:
-    """The number of steps that are predicted in each piece: all but the first."""
+    """Returns the number of predicted steps of each piece: all but the first."""
     return np.array([len(piece) - 1 for piece in pieces])
 
 
 def _batch(pieces: list[np.ndarray], length: int, weights: np.ndarray) -> Batch:
-    """Pads pieces to T + 1 = `length` + 1 steps; the last step of a piece is never read, only predicted."""
+    """Pads pieces to `length` + 1 steps. The last step of a piece is only a target."""
     rolls, lengths = pad(pieces, length + 1)
     return {"rolls": rolls, "lengths": lengths - 1, "weights": weights}
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str, list[np.ndarray]]:
+    """Reads a collection.
+
+    Args:
+      name: a key of `FILES`.
+      data_dir: see `fetch`.
+
+    Returns:
+      the pieces of "train", "validation" and "test": uint8 (T, 88) each, 1 where a key sounds.
+    """
+    extras.require("music")
+    from scipy.io import loadmat
+
+    arrays = loadmat(fetch("poly_music", FILES[name], data_dir))
+    return {split: [np.ascontiguousarray(piece) for piece in arrays[key][0]] for split, key in SPLITS.items()}
+
+
+def to_notes(roll: np.ndarray) -> list[str]:
+    """Returns the MIDI numbers of each step of a roll (T, 88), such as "60 64 67"."""
+    return [" ".join(str(LOWEST_NOTE + key) for key in np.flatnonzero(step)) for step in roll]
+
+
+def from_notes(steps: list[str]) -> np.ndarray:
+    """Returns the roll, uint8 (T, 88), of MIDI numbers. The inverse of `to_notes`."""
+    roll = np.zeros((len(steps), KEYS), np.uint8)
+    for row, step in zip(roll, steps, strict=True):
+        row[[int(note) - LOWEST_NOTE for note in step.split()]] = 1
+    return roll
+
+
+def segments(pieces: list[np.ndarray], most: int) -> list[np.ndarray]:
+    """Splits pieces into segments with at most `most` predicted steps.
+
+    A segment starts with the last step of the previous one. Every step but the first of a piece is predicted once.
+    """
+    return [piece[start : start + most + 1] for piece in pieces for start in range(0, max(len(piece) - 1, 1), most)]
+
+
+def transposed(roll: np.ndarray, semitones: int) -> np.ndarray:
+    """Transposes a roll (..., 88) by semitones. Keys that leave the keyboard are dropped."""
+    moved = np.zeros_like(roll)
+    if semitones >= 0:
+        moved[..., semitones:] = roll[..., : KEYS - semitones]
+    else:
+        moved[..., :semitones] = roll[..., -semitones:]
+    return moved

@@ -1,20 +1,16 @@
-"""AN4: transcribe spelled letters, digits and words, from mel-cepstra, without a language model.
+"""AN4: transcription of spelled names, addresses and command words from mel-cepstra, without a language model.
 
-A bidirectional network is trained by connectionist temporal classification on characters (A to Z and the space).
-Its features are 13 mel-cepstra with their slopes and the slopes of those, standardised over each utterance, a few
-frames side by side. In training, utterances are played faster or slower, their spectra are stretched and covered in
-places, and stretches of time are hidden. Reported are word and character error rates, by jiwer, of the prefix
-beam search ("wer", "cer") and of the likeliest path ("wer_greedy", "cer_greedy").
+A bidirectional network is trained by connectionist temporal classification (CTC) on characters, A to Z and the space.
+Its features are 13 mel-cepstra with deltas and second deltas, standardized over each utterance and stacked. Training
+data are augmented: speed, warped and masked spectra, masked spans of time. The metrics are word and character error
+rates of the prefix beam search ("wer", "cer") and of the most likely path ("wer_greedy", "cer_greedy").
 
-Reference: Graves et al., "Connectionist Temporal Classification: Labelling Unsegmented Sequence Data with Recurrent
-Neural Networks", 2006.
+The standard split has 948 utterances of 74 speakers for training and 130 of 10 others for testing. Eight of the
+training speakers, every ninth in alphabetical order, are held out for validation: 100 utterances.
 
-CMU AN4: people of the 1990s spell names and addresses and say a few command words; mel-cepstra with transcripts.
-
-The standard split is kept: 948 utterances of 74 speakers to train, 130 of 10 others to test. It has no validation set,
-so eight of the training speakers, every ninth in alphabetical order, are held out for that: 100 utterances.
-
-Reference: Acero, "Acoustical and Environmental Robustness in Automatic Speech Recognition", 1990.
+References: Acero, "Acoustical and Environmental Robustness in Automatic Speech Recognition", 1990 (the corpus); Graves
+et al., "Connectionist Temporal Classification: Labelling Unsegmented Sequence Data with Recurrent Neural Networks",
+2006.
 """
 
 import dataclasses
@@ -22,7 +18,6 @@ import functools
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -45,15 +40,21 @@ from experiments.tasks.text.corpus import Vocabulary
 COEFFICIENTS = 13
 ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VALIDATION_SPEAKERS = ("ffmm", "fmjd", "mblw", "mdmc", "mjbh", "mmaf", "mrab", "msmn")
+EVAL_BATCH_SIZE = 26  # a fifth of the test split
+BUCKETS = 5
+BANDS, LOW_HZ, HIGH_HZ = 40, 130.0, 6800.0  # of the filter bank behind the cepstra
+LEAST_LOG_PROB = math.log(1e-4)
+VOCABULARY = Vocabulary(ALPHABET)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Utterance:
-    """
+    """One utterance of the corpus.
+
     Attributes:
       name: "an406-fcaw-b".
       speaker: "fcaw".
-      cepstra: (T, 13) float32, 100 frames a second.
+      cepstra: (T, 13) float32, 100 frames per second.
       text: upper-case letters and single spaces.
     """
 
@@ -67,7 +68,7 @@ def load(data_dir: str | None) -> Mapping[str, tuple[Utterance, ...]]:
     """Returns the utterances of "train", "validation" and "test".
 
     Raises:
-      UserError: the file is not there, or is another one; the line says where it comes from.
+      UserError: the file is missing or another one. The message says where to get it.
     """
     return _read(fetch("an4_mfcc", "an4_mfcc.npz", data_dir))
 
@@ -91,7 +92,7 @@ def _read(path: pathlib.Path) -> Mapping[str, tuple[Utterance, ...]]:
 def _utterances(
     frames: np.ndarray, lengths: np.ndarray, identities: np.ndarray, texts: np.ndarray
 ) -> tuple[Utterance, ...]:
-    """Takes the frames of all utterances, one after another, apart. An identity is "an4_clstk/<speaker>/<name>"."""
+    """Splits the concatenated frames of all utterances. An identity is "an4_clstk/<speaker>/<name>"."""
     cepstra = np.split(frames, np.cumsum(lengths)[:-1])
     paths = [pathlib.PurePosixPath(identity) for identity in identities.tolist()]
     return tuple(
@@ -100,26 +101,19 @@ def _utterances(
     )
 
 
-EVAL_BATCH_SIZE = 26  # a fifth of the test split
-BUCKETS = 5
-BANDS, LOW_HZ, HIGH_HZ = 40, 130.0, 6800.0  # of the filter bank behind the cepstra
-LEAST_LOG_PROB = math.log(1e-4)
-VOCABULARY = Vocabulary(ALPHABET)
-
-
 @dataclasses.dataclass(frozen=True)
 class An4Config(FinalConfig):
-    """As `FinalConfig`.
+    """Extends `FinalConfig`.
 
     Attributes:
-      batch_size: utterances in a training batch, of similar lengths.
-      stack: how many frames stand side by side in one step of the network.
-      beam_width: of the prefix beam search.
-      speed: in training, the most by which the speed of an utterance is changed: 0.1 for a tenth.
-      warp: the most by which the frequencies of its spectrum are stretched.
-      hidden_bands: the most of its 40 mel bands that are hidden.
-      hidden_spans: stretches of time that are hidden.
-      hidden_frames: the most frames in each of them, and at most a tenth of the utterance.
+      batch_size: utterances in a training batch.
+      stack: frames per step of the network.
+      beam_width: width of the prefix beam search.
+      speed: augmentation, the largest relative change of the speed, such as 0.1.
+      warp: augmentation, the largest relative change of the frequencies of the spectrum.
+      hidden_bands: augmentation, the most of the 40 mel bands that are masked.
+      hidden_spans: augmentation, the number of masked spans of time.
+      hidden_frames: the most frames of a masked span, and at most a tenth of the utterance.
     """
 
     name: Literal["an4"] = "an4"
@@ -134,7 +128,7 @@ class An4Config(FinalConfig):
 
 
 class An4(Task):
-    """Transcription in characters by connectionist temporal classification."""
+    """Transcription in characters by CTC."""
 
     Config, ModelConfig = An4Config, TranscriberConfig
     extra, artifact_names = "speech", ("longest",)
@@ -145,7 +139,7 @@ class An4(Task):
         return Scoring("wer", "min", ("wer", "cer"), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
-        """Returns the steps of the longest utterance."""
+        """Returns the artifacts: the steps of the longest utterance."""
         return {"longest": self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))}
 
     def fingerprint(self) -> Fingerprint:
@@ -153,12 +147,12 @@ class An4(Task):
 
     @property
     def longest(self) -> int:
-        """The steps of the longest utterance, which others are padded to."""
+        """The steps of the longest utterance, the padded length of evaluation batches."""
         return self.artifacts["longest"]
 
     @functools.cached_property
     def splits(self) -> Mapping[str, tuple[Utterance, ...]]:
-        """The utterances of each split; no public address serves them as they are."""
+        """The utterances of each split."""
         return load(self.data_dir)
 
     @functools.cached_property
@@ -167,13 +161,13 @@ class An4(Task):
         return max(len(one.text) for split in self.splits.values() for one in split)
 
     @functools.cached_property
-    def trained_on(self) -> tuple[Utterance, ...]:
+    def train_examples(self) -> tuple[Utterance, ...]:
         return self.splits["train"] + (() if self.scoring.selects else self.splits["validation"])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """The frames of each utterance trained on."""
-        return np.array([len(one.cepstra) for one in self.trained_on])
+        """The frames of each training utterance."""
+        return np.array([len(one.cepstra) for one in self.train_examples])
 
     def model(self, config: TranscriberConfig, rngs: nnx.Rngs) -> Transcriber:
         return Transcriber(config, 3 * COEFFICIENTS * self.config.stack, 1 + len(VOCABULARY), rngs)
@@ -181,8 +175,8 @@ class An4(Task):
     def train_batch(self, seed: int, step: int) -> Batch:
         rows, edge = self._buckets(seed).batch(step)
         rng = np.random.default_rng((seed, 1, step))
-        chosen = [self.trained_on[row] for row in rows]
-        frames = [self._disturbed(one.cepstra, rng) for one in chosen]
+        chosen = [self.train_examples[row] for row in rows]
+        frames = [self._augmented(one.cepstra, rng) for one in chosen]
         return self._batch(frames, [one.text for one in chosen], self._steps(math.ceil(edge / (1 - self.config.speed))))
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:
@@ -196,7 +190,7 @@ class An4(Task):
         return padded_batches(arrays, EVAL_BATCH_SIZE)
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        """Sums are in nats, weighed by characters."""
+        """Returns the CTC loss in nats, with the number of characters as its weight."""
         log_probs = model(batch["xs"], batch["lengths"], key=key)
         losses = ctc_losses(log_probs, batch["lengths"], batch["labels"], batch["label_counts"])
         weights = batch["weights"]
@@ -206,7 +200,7 @@ class An4(Task):
         return {"loss": mean(sums, "loss")}
 
     def scores(self, model: Any, split: Split) -> dict[str, float]:
-        """Decodes a split: word and character error rates, in percent."""
+        """Returns the word and character error rates of a split, in percent."""
         utterances = self.splits[split]
         log_probs = self.log_probs(model, [one.cepstra for one in utterances])
         references = [one.text for one in utterances]
@@ -215,32 +209,32 @@ class An4(Task):
         return beam | {f"{name}_greedy": rate for name, rate in greedy.items()}
 
     def log_probs(self, model: Transcriber, utterances: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Judges the frames of utterances (T, 13) of any length: (steps, V) of each."""
+        """Returns the log-probabilities (steps, V) of each of several utterances (T, 13)."""
         frames = [self.features(one) for one in utterances]
         longest = max(self.longest, *map(len, frames))
-        judged = []
+        results = []
         for start in range(0, len(frames), EVAL_BATCH_SIZE):
             part = frames[start : start + EVAL_BATCH_SIZE]
             filled = part + part[:1] * (EVAL_BATCH_SIZE - len(part) if len(frames) > EVAL_BATCH_SIZE else 0)
             xs, lengths = pad(filled, longest)
-            rows = np.asarray(judge(model, jnp.asarray(xs), jnp.asarray(lengths)))
-            judged += [row[: len(one)] for row, one in zip(rows, part, strict=False)]
-        return judged
+            rows = np.asarray(apply_model(model, jnp.asarray(xs), jnp.asarray(lengths)))
+            results += [row[: len(one)] for row, one in zip(rows, part, strict=False)]
+        return results
 
     def transcribe(self, log_probs: np.ndarray) -> str:
-        """Returns the likeliest text that a beam search finds."""
+        """Returns the most likely text of log-probabilities (steps, V), by beam search."""
         (labels, _), *_ = ctc.prefix_beam(log_probs, self.config.beam_width, LEAST_LOG_PROB)
         return spelled(labels)
 
     def features(self, frames: np.ndarray) -> np.ndarray:
-        """Turns the cepstra (T, 13) of an utterance into what the network reads: (steps, 39 stack)."""
-        return features.stacked(features.standardised(features.with_deltas(frames)), self.config.stack)
+        """Maps the cepstra (T, 13) of an utterance to the features of the network: (steps, 39 stack)."""
+        return features.stacked(features.standardized(features.with_deltas(frames)), self.config.stack)
 
     def _buckets(self, seed: int) -> Buckets:
         return Buckets(self.lengths, bucket_edges(self.lengths, BUCKETS), self.batch_size, seed)
 
-    def _disturbed(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The features of an utterance as another speaker elsewhere would have said it."""
+    def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns the features of a random variation of an utterance."""
         config = self.config
         frames = augmentation.resampled(frames, 1 + config.speed * rng.uniform(-1, 1))
         change = augmentation.spectral_change(
@@ -251,7 +245,7 @@ class An4(Task):
             warp=1 + config.warp * rng.uniform(-1, 1),
             hidden=augmentation.span(rng, BANDS, config.hidden_bands),
         )
-        frames = features.standardised(features.with_deltas((frames - frames.mean(axis=0)) @ change))
+        frames = features.standardized(features.with_deltas((frames - frames.mean(axis=0)) @ change))
         frames = augmentation.hide_spans(frames, rng, config.hidden_spans, config.hidden_frames, share=0.1)
         return features.stacked(frames, config.stack)
 
@@ -266,11 +260,11 @@ class An4(Task):
 
 
 def spelled(labels: Sequence[int]) -> str:
-    """Returns labels as text, with single spaces between words and none around."""
+    """Returns the text of labels, with single spaces between words."""
     return " ".join(VOCABULARY.decode([label - 1 for label in labels]).split())
 
 
 @nnx.jit
-def judge(model: Transcriber, xs: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Log-probabilities of a batch, without dropout."""
+def apply_model(model: Transcriber, xs: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Returns the log-probabilities (B, T, V) of a batch, without dropout."""
     return model(xs, lengths)

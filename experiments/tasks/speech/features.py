@@ -1,18 +1,6 @@
-"""The mel scale, and the banks of triangular filters that divide it evenly.
-
-Waveforms to log-mel spectra, in JAX.
-
-Axes: N samples, T frames, M mel bands.
-
-Mel-cepstra as a recogniser takes them: read from files, with deltas, standardised, a few frames side by side.
-
-Axes: T frames, C coefficients.
-
-Waveforms to mel-cepstra as CMU Sphinx computes them, for models of corpora that came as such.
+"""Features of speech: the mel scale, log-mel spectra (JAX), mel-cepstra (NumPy), and features of cepstra.
 
 Axes: N samples, T frames, M mel bands, C coefficients.
-
-What can go wrong with a file of speech.
 """
 
 import dataclasses
@@ -27,25 +15,32 @@ from experiments.schema import UserError
 
 
 def mel(frequency: np.ndarray | float) -> np.ndarray:
-    """The mel scale: 2595 log10(1 + f / 700 Hz)."""
+    """Returns mels, 2595 log10(1 + f / 700 Hz)."""
     return 2595.0 * np.log10(1.0 + np.asarray(frequency) / 700.0)
 
 
 def hertz(mels: np.ndarray | float) -> np.ndarray:
-    """The inverse of `mel`."""
+    """Returns the frequency in Hz. The inverse of `mel`."""
     return 700.0 * (10.0 ** (np.asarray(mels) / 2595.0) - 1.0)
 
 
 def corners(bands: int, low_hz: float, high_hz: float) -> np.ndarray:
-    """Where each band begins, which is the centre of the one before, and where the last ones end: (bands + 2,) Hz."""
+    """Returns the ends and centers of bands that are evenly spaced in mels: (bands + 2,) Hz."""
     return hertz(np.linspace(mel(low_hz), mel(high_hz), bands + 2))
 
 
 def triangles(bands: int, low_hz: float, high_hz: float, size: int, sample_rate: int) -> np.ndarray:
-    """Filters over the bins of a transform of `size` samples, each 1 at its centre and 0 at its neighbours' centres.
+    """Returns triangular mel filters, each 1 at its center and 0 at the centers of its neighbors.
+
+    Args:
+      bands: M.
+      low_hz: lower end of the lowest band.
+      high_hz: upper end of the highest band.
+      size: of the Fourier transform, in samples.
+      sample_rate: in Hz.
 
     Returns:
-      (size // 2 + 1, bands).
+      (size // 2 + 1, M), the weights of the bins.
     """
     edges = corners(bands, low_hz, high_hz)
     bins = np.arange(size // 2 + 1)[:, None] * sample_rate / size
@@ -56,17 +51,17 @@ def triangles(bands: int, low_hz: float, high_hz: float, size: int, sample_rate:
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """Logarithms of the energy in each mel band: `frames` cuts a waveform up, a call turns each frame into bands.
+    """Log energies of mel bands. `frames` splits a waveform into frames, a call maps frames to bands.
 
-    A frame depends on its own samples alone, so a stream has the same frames as the whole.
+    A frame depends only on its own samples, so streaming gives the same frames.
 
     Attributes:
-      sample_rate: of the waveform, in Hz.
+      sample_rate: in Hz.
       window: samples of a frame.
-      hop: samples from the start of a frame to that of the next.
+      hop: samples between the starts of two frames.
       bands: M.
-      low_hz, high_hz: where the lowest band begins and the highest one ends.
-      floor: added to each energy, so that silence stays finite.
+      low_hz, high_hz: ends of the lowest and the highest band.
+      floor: added to each energy, so that silence is finite.
     """
 
     sample_rate: int = 8000
@@ -78,11 +73,11 @@ class LogMel:
     floor: float = 1e-8
 
     def count(self, samples):
-        """How many whole frames so many samples hold: an integer or an array of them."""
+        """Returns the number of whole frames in a number of samples: an integer or an array."""
         return (samples - self.window) // self.hop + 1
 
     def frames(self, waveform: jax.Array) -> jax.Array:
-        """Cuts waveforms (..., N) into overlapping frames (..., T, window), T = `count(N)`."""
+        """Splits waveforms (..., N) into overlapping frames (..., T, window), with T = `count(N)`."""
         T = self.count(waveform.shape[-1])
         return waveform[..., np.arange(T)[:, None] * self.hop + np.arange(self.window)]
 
@@ -95,86 +90,29 @@ class LogMel:
         return jnp.log(energies @ self.filters(size) + self.floor)
 
     def filters(self, size: int) -> np.ndarray:
-        """Triangles over the bins of a transform of `size` samples: (size // 2 + 1, M) float32."""
+        """Returns the mel filters of a transform of `size` samples: (size // 2 + 1, M) float32."""
         return triangles(self.bands, self.low_hz, self.high_hz, size, self.sample_rate).astype(np.float32)
-
-
-def read_cepstra(path: str | os.PathLike[str], coefficients: int) -> np.ndarray:
-    """Reads a Sphinx feature file: a 32-bit count of numbers, then as many 32-bit floats, in either byte order.
-
-    Args:
-      path: of the file, ".mfc" by custom.
-      coefficients: C.
-
-    Returns:
-      (T, C) float32.
-
-    Raises:
-      UserError: the file cannot be read, or is no feature file with that many coefficients.
-    """
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: expected a readable file ({error.strerror})") from None
-    for order in (">", "<"):
-        if len(content) > 4 and np.frombuffer(content, f"{order}i4", 1)[0] == len(content) // 4 - 1:
-            numbers = np.frombuffer(content[4:], f"{order}f4").astype(np.float32)
-            if len(content) % 4 == 0 and len(numbers) % coefficients == 0 and np.isfinite(numbers).all():
-                return numbers.reshape(-1, coefficients)
-    raise UserError(
-        f"{path}: expected a Sphinx feature file with {coefficients} cepstra a frame "
-        f"(a 32-bit count, then as many 32-bit floats), got {len(content)} bytes of something else"
-    )
-
-
-def deltas(frames: np.ndarray, reach: int = 2) -> np.ndarray:
-    """Returns the slope of each coefficient over the 2 reach + 1 frames around each frame: like `frames` (T, C).
-
-    d_t = Σ_k k (c_{t+k} - c_{t-k}) / (2 Σ_k k²), k = 1 ... reach; the first and last frame stand for those beyond.
-    """
-    T = len(frames)
-    padded = np.pad(frames, ((reach, reach), (0, 0)), mode="edge")
-    slopes = sum(
-        k * (padded[reach + k : reach + k + T] - padded[reach - k : reach - k + T]) for k in range(1, reach + 1)
-    )
-    return np.asarray(slopes / (2 * sum(k * k for k in range(1, reach + 1))), frames.dtype)
-
-
-def with_deltas(frames: np.ndarray) -> np.ndarray:
-    """Returns coefficients, their slopes, and the slopes of those: (T, 3C)."""
-    slopes = deltas(frames)
-    return np.concatenate([frames, slopes, deltas(slopes)], axis=1)
-
-
-def standardised(frames: np.ndarray) -> np.ndarray:
-    """Gives each coefficient mean 0 and variance 1 over the utterance; one that never changes becomes 0."""
-    return (frames - frames.mean(axis=0)) / np.maximum(frames.std(axis=0), 1e-5)
-
-
-def stacked(frames: np.ndarray, count: int) -> np.ndarray:
-    """Puts each `count` frames side by side: (⌈T / count⌉, count C); zeros fill the last."""
-    missing = -len(frames) % count
-    return np.pad(frames, ((0, missing), (0, 0))).reshape(-1, count * frames.shape[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class MelCepstra:
-    """Cosine transforms of log-mel spectra: c_k = Σ_b β_b L(b) cos(π k (b + ½) / M) / M, β_0 = ½, other β_b = 1.
+    """Mel-cepstra as CMU Sphinx computes them, for corpora that are distributed in this form.
 
-    L(b) is the logarithm of the power in band b of a pre-emphasised waveform, x_n - a x_{n-1}, as 16-bit samples have
-    it; the bands are triangles of equal area. The defaults are those of the AN4 corpus. Sphinx also adds dither of one
-    unit, which is left out: a frame of digital silence has the power `floor` in each band.
+    c_k = Σ_b β_b L(b) cos(π k (b + ½) / M) / M, with β_0 = ½ and β_b = 1 otherwise. L(b) is the log power of the
+    pre-emphasized waveform, x_n - a x_{n-1} in units of 16-bit samples, in band b. The bands are triangles of equal
+    area. The defaults are those of the AN4 corpus. Sphinx also adds dither of one unit; here digital silence has the
+    power `floor` in each band.
 
     Attributes:
-      sample_rate: of the waveform, in Hz.
-      window: samples of a frame, weighed by a Hamming window.
-      hop: samples from the start of a frame to that of the next.
+      sample_rate: in Hz.
+      window: samples of a frame, with a Hamming window.
+      hop: samples between the starts of two frames.
       size: of the Fourier transform.
       bands: M.
-      low_hz, high_hz: where the lowest band begins and the highest one ends.
+      low_hz, high_hz: ends of the lowest and the highest band.
       coefficients: C.
       emphasis: a.
-      floor: the least power of a band, so that silence stays finite.
+      floor: the least power of a band, so that silence is finite.
 
     Reference: Davis and Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word Recognition in
     Continuously Spoken Sentences", 1980.
@@ -192,22 +130,80 @@ class MelCepstra:
     floor: float = 1.0
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Maps a waveform (N,) in [-1, 1], N at least a window, to cepstra (T, C) float32."""
+        """Maps a waveform (N,) in [-1, 1], at least one window long, to cepstra (T, C) float32."""
         samples = 32768.0 * np.asarray(waveform, np.float64)
-        emphasised = samples - self.emphasis * np.concatenate([[0.0], samples[:-1]])
+        emphasized = samples - self.emphasis * np.concatenate([[0.0], samples[:-1]])
         T = (len(samples) - self.window) // self.hop + 1
-        frames = emphasised[np.arange(T)[:, None] * self.hop + np.arange(self.window)] * np.hamming(self.window)
+        frames = emphasized[np.arange(T)[:, None] * self.hop + np.arange(self.window)] * np.hamming(self.window)
         power = np.square(np.abs(np.fft.rfft(frames, self.size)))
         return (np.log(np.maximum(power @ self.filters(), self.floor)) @ self.transform()).astype(np.float32)
 
     def filters(self) -> np.ndarray:
-        """Triangles over the bins, each of area 1 in Hz: (size // 2 + 1, M)."""
+        """Returns the mel filters, each of area 1 in Hz: (size // 2 + 1, M)."""
         edges = corners(self.bands, self.low_hz, self.high_hz)
         bank = triangles(self.bands, self.low_hz, self.high_hz, self.size, self.sample_rate)
         return bank * 2 / (edges[2:] - edges[:-2])
 
     def transform(self) -> np.ndarray:
-        """The cosine transform, (M, C)."""
+        """Returns the cosine transform: (M, C)."""
         bands = np.arange(self.bands)[:, None]
         cosines = np.cos(np.pi * np.arange(self.coefficients) * (bands + 0.5) / self.bands) / self.bands
         return np.where(bands == 0, 0.5, 1.0) * cosines
+
+
+def read_cepstra(path: str | os.PathLike[str], coefficients: int) -> np.ndarray:
+    """Reads a Sphinx feature file: a 32-bit count, then as many 32-bit floats, in either byte order.
+
+    Args:
+      path: the file, usually ".mfc".
+      coefficients: C.
+
+    Returns:
+      (T, C) float32.
+
+    Raises:
+      UserError: the file cannot be read, or is not a feature file with C coefficients.
+    """
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: expected a readable file ({error.strerror})") from None
+    for order in (">", "<"):
+        if len(content) > 4 and np.frombuffer(content, f"{order}i4", 1)[0] == len(content) // 4 - 1:
+            numbers = np.frombuffer(content[4:], f"{order}f4").astype(np.float32)
+            if len(content) % 4 == 0 and len(numbers) % coefficients == 0 and np.isfinite(numbers).all():
+                return numbers.reshape(-1, coefficients)
+    raise UserError(
+        f"{path}: expected a Sphinx feature file with {coefficients} cepstra per frame "
+        f"(a 32-bit count, then as many 32-bit floats), got {len(content)} bytes in another format"
+    )
+
+
+def deltas(frames: np.ndarray, reach: int = 2) -> np.ndarray:
+    """Returns the deltas (T, C) of frames (T, C): the slopes over 2 reach + 1 frames.
+
+    d_t = Σ_k k (c_{t+k} - c_{t-k}) / (2 Σ_k k²), k = 1 ... reach. The end frames are repeated.
+    """
+    T = len(frames)
+    padded = np.pad(frames, ((reach, reach), (0, 0)), mode="edge")
+    slopes = sum(
+        k * (padded[reach + k : reach + k + T] - padded[reach - k : reach - k + T]) for k in range(1, reach + 1)
+    )
+    return np.asarray(slopes / (2 * sum(k * k for k in range(1, reach + 1))), frames.dtype)
+
+
+def with_deltas(frames: np.ndarray) -> np.ndarray:
+    """Concatenates coefficients (T, C), their deltas and the deltas of those: (T, 3C)."""
+    slopes = deltas(frames)
+    return np.concatenate([frames, slopes, deltas(slopes)], axis=1)
+
+
+def standardized(frames: np.ndarray) -> np.ndarray:
+    """Scales each coefficient of frames (T, C) to mean 0 and variance 1; a constant becomes 0."""
+    return (frames - frames.mean(axis=0)) / np.maximum(frames.std(axis=0), 1e-5)
+
+
+def stacked(frames: np.ndarray, count: int) -> np.ndarray:
+    """Concatenates groups of `count` frames: (T, C) -> (⌈T / count⌉, count C), padded with zeros."""
+    missing = -len(frames) % count
+    return np.pad(frames, ((0, missing), (0, 0))).reshape(-1, count * frames.shape[1])

@@ -1,15 +1,11 @@
-"""Spoken digits: which of the ten English digits is said in a recording of about half a second, 8 kHz.
+"""Spoken digits: classification of recordings of English digits, most under a second, at 8 kHz.
 
-The standard split tests on each speaker's recordings 0 to 4 of each digit (300); here 5 to 9 are for validation and
-the other 2,400 to train. All speakers are in all parts. With `speaker` named, the test is on all 500 recordings of that
-speaker, who is not heard in training, and validation is on recordings 0 to 4 of the five others (250), or, with
-`validation_speaker`, on all of another speaker, which leaves four to train. In training, recordings are played faster
-or slower, which also moves their formants, louder or softer, duller or brighter, with noise, and as other microphones
-and rooms would give them.
+The Free Spoken Digit Dataset has 3,000 recordings by six speakers. The standard split tests on recordings 0 to 4 of
+each speaker and digit (300). Recordings 5 to 9 are for validation, the other 2,400 for training.
 
-Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
-
-Free Spoken Digit Dataset: 3,000 recordings of the English digits by six speakers, 8 kHz, most under a second.
+With `speaker`, all 500 recordings of that speaker are the test split and the speaker is not in training. Validation is
+then on recordings 0 to 4 of the other five (250). With `validation_speaker` it is on all recordings of another speaker,
+and four remain for training. Training data are augmented: speed, gain, spectrum, noise, room.
 
 Reference: Jackson et al., "Free Spoken Digit Dataset", 2018.
 """
@@ -22,7 +18,6 @@ import pathlib
 import tarfile
 import wave
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import jax
@@ -41,17 +36,22 @@ from experiments.tasks.speech.features import LogMel
 from experiments.tasks.speech.recognizer import RecognizerConfig, SpokenDigitRecognizer
 
 SAMPLE_RATE = 8000
+CLASSES = 10
+BUCKETS = 4
+EVAL_BATCH_SIZE = 50
+FRONT = LogMel(sample_rate=SAMPLE_RATE)
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
-    """
+    """One recording of the data set.
+
     Attributes:
       name: "7_jackson_32".
       digit: 0 to 9.
       speaker: one of `SPEAKERS`.
-      index: 0 to 49, which of the speaker's recordings of the digit it is.
+      index: 0 to 49, the number among the speaker's recordings of the digit.
       samples: (N,) float32 in [-1, 1).
     """
 
@@ -63,13 +63,13 @@ class Recording:
 
 
 def load(data_dir: str | None) -> tuple[Recording, ...]:
-    """Returns all recordings, in the order of their names."""
+    """Returns all recordings, sorted by name."""
     return _read(fetch("fsdd", "fsdd.tar.gz", data_dir))
 
 
 @functools.cache
 def _read(path: pathlib.Path) -> tuple[Recording, ...]:
-    """Reads the archive's members `.../recordings/<name>.wav`, whatever the folder above is called."""
+    """Reads the members `.../recordings/<name>.wav` of the archive."""
     recordings = []
     with tarfile.open(path, "r|gz") as archive:
         for member in archive:
@@ -85,31 +85,25 @@ def _recording(name: str, content: bytes) -> Recording:
     with wave.open(io.BytesIO(content)) as file:
         form = (file.getframerate(), file.getnchannels(), file.getsampwidth())
         if form != (SAMPLE_RATE, 1, 2):
-            raise UserError(f"recordings/{name}.wav: expected 8 kHz, one channel, two bytes a sample, got {form}")
+            raise UserError(f"recordings/{name}.wav: expected 8 kHz, one channel, two bytes per sample, got {form}")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 2**15
     return Recording(name, int(digit), speaker, int(index), samples)
 
 
-CLASSES = 10
-BUCKETS = 4
-EVAL_BATCH_SIZE = 50
-FRONT = LogMel(sample_rate=SAMPLE_RATE)
-
-
 @dataclasses.dataclass(frozen=True)
 class FsddConfig(FinalConfig):
-    """As `FinalConfig`.
+    """Extends `FinalConfig`. From `speed` on, the keys are of the augmentation (see `augmentation.augmented`).
 
     Attributes:
-      speaker: the one left out for the test; empty for the standard split.
-      validation_speaker: one left out for validation; empty for recordings of those who are trained on.
-      batch_size: recordings in a training batch, of similar lengths.
-      speed: in training, the most by which a recording's speed is changed: 0.15 for 15 %.
-      tilt: the most by which a first-order filter, 1 + a z⁻¹, makes it duller or brighter: |a|.
-      gain_db: the most by which it is made louder or softer.
-      noise_db: the loudest white noise added to it, as its level above that of the recording; -100 for none.
-      silence: the most seconds during which that noise alone is heard before it, and after it, each at even odds.
-      colour: how much the impulse response that it is played through departs from a click; 0 for none.
+      speaker: the speaker of the test split; empty for the standard split.
+      validation_speaker: the speaker of the validation split; empty for recordings of the training speakers.
+      batch_size: recordings in a training batch.
+      speed: the largest relative change of the speed, such as 0.15.
+      tilt: the largest |a| of a first-order filter 1 + a z⁻¹.
+      gain_db: the largest change of the gain.
+      noise_db: the highest level of white noise relative to the recording; -100 for none.
+      silence: the most seconds of noise alone before the recording and after it, each with probability ½.
+      colour: the strength of a random impulse response; 0 for none.
     """
 
     name: Literal["fsdd"] = "fsdd"
@@ -125,11 +119,16 @@ class FsddConfig(FinalConfig):
 
     def check(self):
         fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
-        require("validation_speaker", bool(fits), "another speaker than a named `speaker`", self.validation_speaker)
+        require(
+            "validation_speaker",
+            bool(fits),
+            "a speaker other than `speaker`, which must be given",
+            self.validation_speaker,
+        )
 
 
 class Fsdd(Task):
-    """Classification of a recording by the digit said in it."""
+    """Classification of a recording by its digit."""
 
     Config, ModelConfig = FsddConfig, RecognizerConfig
     command = "transcribe mine.wav"
@@ -139,7 +138,7 @@ class Fsdd(Task):
         return Scoring("accuracy", "max", ("accuracy",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
-        """Loads the recordings, of which nothing is learned but the parameters."""
+        """Loads the recordings. There are no artifacts."""
         assert self.splits
         return {}
 
@@ -160,13 +159,13 @@ class Fsdd(Task):
         return max(len(one.samples) for split in self.splits.values() for one in split)
 
     @functools.cached_property
-    def trained_on(self) -> list[Recording]:
+    def train_examples(self) -> list[Recording]:
         return self.splits["train"] + ([] if self.scoring.selects else self.splits["validation"])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """The samples of each recording trained on."""
-        return np.array([len(one.samples) for one in self.trained_on])
+        """The samples of each training recording."""
+        return np.array([len(one.samples) for one in self.train_examples])
 
     @property
     def result_name(self) -> str:
@@ -179,7 +178,7 @@ class Fsdd(Task):
         config = self.config
         rows, edge = self._buckets(seed).batch(step)
         rng = np.random.default_rng((seed, 1, step))
-        chosen = [self.trained_on[row] for row in rows]
+        chosen = [self.train_examples[row] for row in rows]
         silence = round(config.silence * SAMPLE_RATE)
         levels = (config.speed, config.tilt, config.gain_db, config.noise_db)
         waveforms = [augmented(one.samples, rng, *levels, silence, config.colour) for one in chosen]
@@ -218,7 +217,7 @@ class Fsdd(Task):
 
 
 def split_of(config: FsddConfig, recording: Recording) -> Split:
-    """Returns the part of the data that a recording belongs to."""
+    """Returns the split of a recording."""
     if config.speaker:
         if recording.speaker == config.speaker:
             return "test"

@@ -1,17 +1,14 @@
 """Japanese Vowels: which of nine speakers says /ae/, from 7 to 29 frames of 12 cepstral coefficients.
 
-270 utterances are there to train on and 370 to test. Five of each speaker's thirty training utterances, the same for
-every run, are held out for validation. Coefficients are scaled by mean and standard deviation of what is trained on.
-Sequences are padded to 29 frames, and what stands in the padding has no effect on anything.
+There are 270 utterances for training and 370 for testing. A fixed set of five of the thirty training utterances of
+each speaker is held out for validation. Coefficients are standardized by the training data. Sequences are padded to 29
+frames; padding has no effect.
 
-Reference: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions", 1999.
+A `.ts` file of the UEA archive has one sequence per line after `@data`: channels separated by `:`, their values
+separated by commas, and the label after the last `:`.
 
-Labelled sequences of different lengths, from the `.ts` files of the UEA archive.
-
-A line after `@data` is one sequence: channels separated by `:`, each with its values separated by commas, and the
-label after the last `:`.
-
-Reference: Bagnall et al., "The UEA Multivariate Time Series Classification Archive", 2018.
+References: Kudo, Toyama and Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions", 1999;
+Bagnall et al., "The UEA Multivariate Time Series Classification Archive", 2018.
 """
 
 import dataclasses
@@ -33,39 +30,6 @@ from experiments.schema import Count, NonNegative, UserError
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
 
-
-def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:
-    """Reads a file.
-
-    Returns:
-      the sequences, float32 (T, I) each, and their labels.
-
-    Raises:
-      UserError: a line that is no sequence, or of other channels than the first; it is named.
-    """
-    sequences, labels, data = [], [], False
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip().lower() == "@data":
-            data = True
-        elif data and line.strip():
-            *channels, label = line.strip().split(":")
-            try:
-                sequence = np.array([channel.split(",") for channel in channels], np.float32).T
-            except ValueError:
-                raise UserError(
-                    f"{path}:{number}: expected channels of as many numbers each, got {line[:40]!r}"
-                ) from None
-            if sequence.ndim != 2 or (sequences and sequence.shape[1] != sequences[0].shape[1]):
-                raise UserError(f"{path}:{number}: expected as many channels as in the first line of data")
-            if not np.isfinite(sequence).all():
-                raise UserError(f"{path}:{number}: expected finite numbers, got a missing or infinite one")
-            sequences.append(sequence)
-            labels.append(label)
-    if not sequences:
-        raise UserError(f"{path}: expected sequences after a line @data, got none")
-    return sequences, labels
-
-
 CHANNELS, SPEAKERS, LONGEST = 12, 9, 29
 SPLIT_SEED = 0
 VALIDATION_COUNT = 5 * SPEAKERS
@@ -74,11 +38,11 @@ EVAL_BATCH_SIZE = 185
 
 @dataclasses.dataclass(frozen=True)
 class JapaneseVowelsConfig(FinalConfig):
-    """As `FinalConfig`.
+    """Extends `FinalConfig`.
 
     Attributes:
       batch_size: utterances in a training batch.
-      noise: the standard deviation of Gaussian noise that is added to training inputs, whose own is 1.
+      noise: the standard deviation of Gaussian noise that is added to the standardized training inputs.
     """
 
     name: Literal["japanese_vowels"] = "japanese_vowels"
@@ -87,7 +51,7 @@ class JapaneseVowelsConfig(FinalConfig):
 
 
 class JapaneseVowels(Task):
-    """Classification of sequences of different lengths."""
+    """Classification of an utterance by its speaker."""
 
     Config, ModelConfig = JapaneseVowelsConfig, ClassifierConfig
     artifact_names = ("mean", "deviation")
@@ -97,12 +61,12 @@ class JapaneseVowels(Task):
         return Scoring("loss", "min", ("accuracy",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
-        """Returns mean and standard deviation of each coefficient over the frames that are trained on."""
+        """Returns the artifacts: mean and standard deviation of each coefficient over the training frames."""
         frames = np.concatenate(self.utterances["train"][0])
         return {"mean": frames.mean(axis=0).tolist(), "deviation": frames.std(axis=0).tolist()}
 
     def fingerprint(self) -> Fingerprint:
-        """Returns that of the utterances in the order in which they were drawn for the splits."""
+        """Returns the fingerprint of the utterances in the order of their splits."""
         parts = self.utterances.values()
         count = sum(len(labels) for _, labels in parts)
         arrays = (array for sequences, labels in parts for array in (*sequences, labels))
@@ -115,7 +79,7 @@ class JapaneseVowels(Task):
 
     @functools.cached_property
     def splits(self) -> dict[Split, Batch]:
-        """The scaled and padded xs (N, 29, 12), lengths (N,) and labels (N,) of each split."""
+        """Standardized and padded xs (N, 29, 12), lengths (N,) and labels (N,) of each split."""
         mean, deviation = (np.array(self.artifacts[name], np.float32) for name in ("mean", "deviation"))
 
         def arrays(sequences: list[np.ndarray], labels: np.ndarray) -> Batch:
@@ -125,7 +89,7 @@ class JapaneseVowels(Task):
         return {name: arrays(*part) for name, part in self.utterances.items()}
 
     @functools.cached_property
-    def trained_on(self) -> Batch:
+    def train_examples(self) -> Batch:
         parts = [self.splits["train"]] if self.scoring.selects else [self.splits["train"], self.splits["validation"]]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -134,13 +98,13 @@ class JapaneseVowels(Task):
 
     def train_batch(self, seed: int, step: int) -> Batch:
         rows = self.batch_indices(seed, step)
-        batch = {name: array[rows] for name, array in self.trained_on.items()}
+        batch = {name: array[rows] for name, array in self.train_examples.items()}
         noise = np.random.default_rng((seed, 1, step)).standard_normal(batch["xs"].shape, np.float32)
         batch["xs"] = batch["xs"] + np.float32(self.config.noise) * noise
         return batch | {"weights": np.ones(self.batch_size, np.float32)}
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:
-        return epoch_batch(len(self.trained_on["labels"]), self.batch_size, seed, step)
+        return epoch_batch(len(self.train_examples["labels"]), self.batch_size, seed, step)
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
         return padded_batches(self.splits[split], EVAL_BATCH_SIZE)
@@ -167,3 +131,35 @@ def load_splits(data_dir: str | None) -> dict[Split, tuple[list[np.ndarray], np.
     )
     train, validation = (([rest[row] for row in rows], labels[rows]) for rows in chosen)
     return {"train": train, "validation": validation, "test": load("TEST")}
+
+
+def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:
+    """Reads a `.ts` file.
+
+    Returns:
+      the sequences, float32 (T, I) each, and their labels.
+
+    Raises:
+      UserError: a line is not a sequence, or has other channels than the first one.
+    """
+    sequences, labels, data = [], [], False
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip().lower() == "@data":
+            data = True
+        elif data and line.strip():
+            *channels, label = line.strip().split(":")
+            try:
+                sequence = np.array([channel.split(",") for channel in channels], np.float32).T
+            except ValueError:
+                raise UserError(f"{path}:{number}: expected channels of equal length, got {line[:40]!r}") from None
+            if sequence.ndim != 2 or (sequences and sequence.shape[1] != sequences[0].shape[1]):
+                raise UserError(
+                    f"{path}:{number}: expected the number of channels of the first line of data, got another"
+                )
+            if not np.isfinite(sequence).all():
+                raise UserError(f"{path}:{number}: expected finite numbers, got NaN or infinity")
+            sequences.append(sequence)
+            labels.append(label)
+    if not sequences:
+        raise UserError(f"{path}: expected sequences after a line @data, got none")
+    return sequences, labels

@@ -1,4 +1,4 @@
-"""WAV files as mono float waveforms of the sample rate that a model wants."""
+"""Reading of WAV files as mono float waveforms of a given sample rate."""
 
 import io
 import math
@@ -13,24 +13,24 @@ from experiments import extras
 from experiments.schema import UserError
 
 UNKNOWN_SIZE = 0x7FFFF000
-"""From here on a size stands for one that the program which wrote the file did not know."""
+"""Sizes from here on mean that the size was unknown when the header was written."""
 
 
 def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     """Reads a WAV file of any sample rate, sample format and number of channels.
 
-    Channels are averaged; another sample rate is converted by a polyphase filter. A file that is cut is read as far as
-    its last whole frame, and samples beyond ±1 are clipped; a warning says so.
+    Channels are averaged, and other sample rates are converted by a polyphase filter. A truncated file is read to its
+    last whole frame, and samples beyond ±1 are clipped, both with a warning.
 
     Args:
-      path: of the file.
-      sample_rate: of the result, in Hz.
+      path: the file.
+      sample_rate: sample rate of the result, in Hz.
 
     Returns:
       (N,) float32 in [-1, 1].
 
     Raises:
-      UserError: the file cannot be read, is no WAV file, or holds no samples or some that are not finite.
+      UserError: the file cannot be read, is not a WAV file, has no samples, or has samples that are not finite.
     """
     extras.require("speech")
     from scipy.io import wavfile
@@ -39,11 +39,11 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     try:
         content, cut = whole_frames(pathlib.Path(path).read_bytes())
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # Chunks that say nothing about the samples.
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks without samples
             rate, samples = wavfile.read(io.BytesIO(content))
     except OSError as error:
         raise UserError(f"{path}: expected a readable file ({error.strerror})") from None
-    except Exception as error:  # scipy trusts a damaged header, and fails in many ways
+    except Exception as error:  # scipy raises many types for damaged headers
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: expected a WAV file ({reason})") from None
     if rate <= 0:
@@ -56,7 +56,7 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     if waveform.ndim == 2:
         waveform = waveform.mean(axis=1)
     if cut:
-        warnings.warn(f"{path}: the file is cut, {cut}; what is there is read", stacklevel=2)
+        warnings.warn(f"{path}: the file is truncated, {cut}; the rest is read", stacklevel=2)
     beyond = np.abs(waveform) > 1
     if beyond.any():
         peak = f"the largest is {np.abs(waveform).max():.6g}"
@@ -68,10 +68,10 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
 
 
 def whole_frames(content: bytes) -> tuple[bytes, str]:
-    """Returns a WAV file that ends with a whole frame, and what was cut off it; "" of a whole file.
+    """Returns a WAV file that ends with a whole frame, and what is missing; "" if nothing is.
 
     Args:
-      content: the file's bytes; what is no WAV file is returned as it is.
+      content: the bytes of the file. Other formats are returned unchanged.
     """
     order = {b"RIFF": "<", b"RIFX": ">"}.get(content[:4])
     place, frame = 12, 0
@@ -86,7 +86,7 @@ def whole_frames(content: bytes) -> tuple[bytes, str]:
             if held == size and not rest:
                 break
             fixed = struct.pack(f"{order}I", held - rest)
-            # A size that was never filled in is that of a stream, which may end anywhere.
+            # Streams have an unknown size and can end anywhere.
             stream = size >= UNKNOWN_SIZE and not rest
             what = "" if stream else f"{held} of {size} bytes of samples, frames of {frame}"
             return content[: place + 4] + fixed + content[body : body + held - rest], what

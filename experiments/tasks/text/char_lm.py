@@ -1,12 +1,12 @@
-"""Character-level language modelling of one text: tiny Shakespeare, or a file of one's own.
+"""Character-level language modeling of one text: tiny Shakespeare, or your own file.
 
-The last tenth of the text is the test split, exactly as in nanoGPT (tiny Shakespeare: from character 1,003,854 on). It
-takes no part in any choice: the last twentieth of the first nine tenths is the validation split, and what is before
-it is trained on. The vocabulary is every character of the text.
+The last tenth of the text is the test split, exactly as in nanoGPT (tiny Shakespeare: from character 1,003,854 on). The
+last twentieth of the rest is the validation split, and the remainder is for training. The vocabulary has every
+character of the text.
 
-Training is truncated backpropagation through time with the state carried on: each row of the batch reads the text
-from a place of its own, `length` characters a step, and starts again at its front when it comes to the end. The test
-split is one stream from its first character to its last, the state carried all the way.
+Training is truncated backpropagation through time with a carried state. Each row of the batch reads the text from its
+own start, `length` characters per step, and wraps around at the end. The test split is one stream from its first to
+its last character, with the state carried throughout.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ EVAL_LENGTH = 1000
 
 @dataclasses.dataclass(frozen=True)
 class CharLMConfig(FinalConfig):
-    """As `FinalConfig`.
+    """Extends `FinalConfig`.
 
     Attributes:
-      text_file: a UTF-8 text file of one's own; empty for tiny Shakespeare.
+      text_file: your own UTF-8 text file; empty for tiny Shakespeare.
       length: T, the characters of a training step, over which gradients flow.
-      batch_size: rows of a training batch, each reading the text from its own place.
-      validation_streams: the pieces that the validation split is cut into, to be read side by side; the first
-        characters of each are predicted from an empty state. (The test split is always one.)
+      batch_size: rows of a training batch.
+      validation_streams: parallel streams of the validation split, each with an initial state of zeros. (The test
+        split is always one stream.)
     """
 
     name: Literal["char_lm"] = "char_lm"
@@ -65,10 +65,10 @@ class CharLM(Task):
         return Scoring("nats_per_char", "min", ("nats_per_char",), selects=not config.train_on_validation)
 
     def learn(self) -> dict[str, Any]:
-        """Returns the characters of the text, and where its validation and test splits begin."""
+        """Returns the artifacts: the characters of the text and the starts of its validation and test splits."""
         test = int(0.9 * len(self.text))
         artifacts = {"vocabulary": Vocabulary.of([self.text]).symbols, "split_starts": [int(0.95 * test), test]}
-        self._see_that_it_fits(cut(self.text, *artifacts["split_starts"]))
+        self._check_lengths(cut(self.text, *artifacts["split_starts"]))
         return artifacts
 
     def fingerprint(self) -> Fingerprint:
@@ -98,12 +98,12 @@ class CharLM(Task):
         return {name: self.vocabulary.encode(part) for name, part in self.parts.items()}
 
     @functools.cached_property
-    def trained_on(self) -> np.ndarray:
+    def train_examples(self) -> np.ndarray:
         held_out = self.splits["train"]
         return held_out if self.scoring.selects else np.concatenate((held_out, self.splits["validation"]))
 
-    def _see_that_it_fits(self, parts: Mapping[Split, str]) -> None:
-        """Raises `UserError` where a split is too short for the configuration."""
+    def _check_lengths(self, parts: Mapping[Split, str]) -> None:
+        """Raises `UserError` if a split is too short for the configuration."""
         characters = sum(len(part) for part in parts.values())
         needed = {
             "task.length": (self.config.length, len(parts["train"]) - 1),
@@ -123,20 +123,20 @@ class CharLM(Task):
         return LanguageModel(config, len(self.vocabulary), rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
-        """Row b reads on from where it stopped at the step before; the seed says where it began."""
+        """Returns the next window of every row. The seed determines the starts."""
         return self.train_rows(seed, step, slice(0, self.batch_size))
 
     def train_rows(self, seed: int, step: int, rows: slice) -> Batch:
-        codes = endless_windows(self.trained_on, self.batch_size, self.config.length, seed, step, rows)
+        codes = endless_windows(self.train_examples, self.batch_size, self.config.length, seed, step, rows)
         weights = np.ones((len(codes), self.config.length), np.float32)
         return {"inputs": codes[:, :-1], "targets": codes[:, 1:], "weights": weights}
 
     def streams(self, split: Split) -> int:
-        """How many pieces a split is cut into for an evaluation, to be read side by side."""
+        """Returns the number of parallel streams of a split in evaluation."""
         return 1 if split == "test" else self.config.validation_streams
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split as side-by-side streams, each next character once."""
+        """Yields a split as parallel streams. Every character but the first is a target once."""
         text, streams = self.splits[split], self.streams(split)
         length = min(EVAL_LENGTH, -(-(len(text) - 1) // streams))
         for inputs, targets, counts in ParallelStreams(text, streams, length):
@@ -158,17 +158,17 @@ class CharLM(Task):
 
 
 def cut(text: str, validation: int, test: int) -> dict[Split, str]:
-    """Cuts a text where its validation and test splits begin."""
+    """Splits a text at the starts of its validation and test splits."""
     return {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
 
 
 def tiny_shakespeare(data_dir: str | None) -> str:
-    """Returns the text of that data set."""
+    """Returns the text of the data set."""
     return read_text(fetch("tiny_shakespeare", "input.txt", data_dir))
 
 
 def own_text(path: str) -> str:
-    """Reads the text of `task.text_file`; says so in one line where it cannot be used."""
+    """Returns the text of `task.text_file`. Raises `UserError` if it cannot be used."""
     try:
         text = read_text(path)
     except OSError as error:

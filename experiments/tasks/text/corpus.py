@@ -1,4 +1,4 @@
-"""Text as integers: strict reading of UTF-8, and a vocabulary of characters."""
+"""Strict reading of UTF-8 text, and vocabularies of characters."""
 
 import codecs
 import os
@@ -16,31 +16,31 @@ MARKS = {
     "UTF-16 (little endian)": codecs.BOM_UTF16_LE,
     "UTF-16 (big endian)": codecs.BOM_UTF16_BE,
 }
-"""What files of other encodings begin with."""
+"""The byte order marks of other encodings."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Reads a UTF-8 file as it is, less a byte order mark: no line ending is changed, no bad byte is skipped.
+    """Reads a UTF-8 file. Removes a byte order mark and changes nothing else, such as line ends.
 
     Raises:
-      UserError: naming the file, line and byte of the first bad one.
+      UserError: the file is not UTF-8. The message has the line and byte of the first error.
     """
     return decode(Path(path).read_bytes(), os.fspath(path))
 
 
 def decode(data: bytes, source: str) -> str:
-    """Returns UTF-8 as text, less a byte order mark.
+    """Decodes UTF-8 without a byte order mark.
 
     Args:
-      data: the whole of a source.
+      data: all bytes of the source.
       source: its name in messages.
 
     Raises:
-      UserError: naming the source, and the line and byte of the first bad one.
+      UserError: the data are not UTF-8. The message has the line and byte of the first error.
     """
     for encoding, mark in MARKS.items():
         if data.startswith(mark):
-            raise UserError(f"{source}: expected UTF-8 text, got {encoding}, as its byte order mark says: convert it")
+            raise UserError(f"{source}: expected UTF-8 text, got {encoding} by its byte order mark; convert it")
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as fault:
@@ -55,10 +55,10 @@ def decode(data: bytes, source: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A set of characters numbered from 0 in the order of `symbols`.
+    """A set of characters with codes from 0, in the order of `symbols`.
 
     Attributes:
-      symbols: the characters as one string, each once; it is all that has to be kept to rebuild the vocabulary.
+      symbols: the characters as one string, each once.
 
     Example:
       >>> vocabulary = Vocabulary.of(["hello"])
@@ -70,14 +70,14 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not self.symbols:
-            raise ValueError("symbols must hold at least one character, got none")
+            raise ValueError("symbols: expected at least one character, got none")
         if len(set(self.symbols)) != len(self.symbols):
             twice = next(symbol for symbol in self.symbols if self.symbols.count(symbol) > 1)
-            raise ValueError(f"symbols must hold each character once, got {twice!r} twice")
+            raise ValueError(f"symbols: expected each character once, got {twice!r} twice")
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Vocabulary":
-        """The characters that occur in the texts, in the order of their code points."""
+        """Returns the vocabulary of the characters in texts, sorted by code point."""
         return cls("".join(sorted(set().union(*texts))))
 
     def __len__(self) -> int:
@@ -85,23 +85,17 @@ class Vocabulary:
 
     @cached_property
     def _codes(self) -> np.ndarray:
-        """From code point to number, -1 where there is none: an array as long as the largest code point."""
+        """The code of each code point up to the largest one; -1 for other characters."""
         points = _code_points(self.symbols)
         codes = np.full(points.max() + 1, -1, np.int32)
         codes[points] = np.arange(len(points), dtype=np.int32)
         return codes
 
     def encode(self, text: str) -> np.ndarray:
-        """Numbers the characters of a text.
-
-        Args:
-          text: N characters.
-
-        Returns:
-          int32 (N,).
+        """Returns the codes of a text of N characters: int32 (N,).
 
         Raises:
-          ValueError: naming the first character that the vocabulary lacks, and its line and column.
+          ValueError: a character is not in the vocabulary. The message has its line and column.
         """
         points = _code_points(text)
         codes = self._codes[np.minimum(points, len(self._codes) - 1)]
@@ -110,24 +104,21 @@ class Vocabulary:
             at = int(np.argmax(codes < 0))
             line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
             raise ValueError(
-                f"text must hold only the {len(self)} characters of the vocabulary, "
+                f"text: expected only the {len(self)} characters of the vocabulary, "
                 f"got {text[at]!r} in line {line}, column {column}"
             )
         return codes
 
     def decode(self, codes: Iterable[int] | np.ndarray) -> str:
-        """The text that `encode` numbers like this.
-
-        Args:
-          codes: integers (N,), each at least 0 and less than the size of the vocabulary.
+        """Returns the text of codes (N,) int. The inverse of `encode`.
 
         Raises:
-          ValueError: naming the first number out of range.
+          ValueError: a code is out of range.
         """
         numbers = [int(code) for code in codes]
         for at, number in enumerate(numbers):
             if not 0 <= number < len(self):
-                raise ValueError(f"codes must lie in 0..{len(self) - 1}, got {number} at position {at}")
+                raise ValueError(f"codes: expected 0..{len(self) - 1}, got {number} at position {at}")
         return "".join(self.symbols[number] for number in numbers)
 
 

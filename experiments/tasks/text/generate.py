@@ -33,7 +33,7 @@ def generate(
     try:
         codes = vocabulary.encode(prompt)
     except ValueError as error:
-        raise UserError(f"--prompt: {error}") from None
+        raise UserError(f"--prompt: {str(error).removeprefix('text: ')}") from None
     step, state = make_step(model, temperature), model.initial_state(1)
     code = jnp.asarray(codes[:1])
     for t in range(len(codes) - 1 + length):

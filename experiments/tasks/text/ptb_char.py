@@ -1,10 +1,10 @@
-"""Character-level language modelling of the Penn Treebank, with its own three parts.
+"""Character-level language modeling of the Penn Treebank, with its standard splits.
 
-The parts are Mikolov's: 5,017,482 characters to train on, 393,042 to validate and 442,423 to test, line ends included,
-of 50 kinds; words outside a vocabulary of 10,000 are spelled <unk>. Training, evaluation and model are those of
-`char_lm`, but the test part too is cut into streams, to be read side by side.
+The splits are Mikolov's: 5,017,482 characters for training, 393,042 for validation and 442,423 for testing, line ends
+included, of 50 kinds. Words outside a vocabulary of 10,000 are spelled <unk>. Training, evaluation and model are those
+of `char_lm`, except that the test split is also read in parallel streams.
 
-Reference: Marcus et al., "Building a Large Annotated Corpus of English", 1993; Mikolov et al., "Subword Language
+References: Marcus et al., "Building a Large Annotated Corpus of English", 1993; Mikolov et al., "Subword Language
 Modeling with Neural Networks", 2012.
 """
 
@@ -27,12 +27,12 @@ PARTS: dict[Split, str] = {"train": "train", "validation": "valid", "test": "tes
 
 @dataclasses.dataclass(frozen=True)
 class PTBCharConfig(Checked):
-    """
+    """The Penn Treebank task.
+
     Attributes:
       length: T, the characters of a training step, over which gradients flow.
-      batch_size: rows of a training batch, each reading the text from its own place.
-      validation_streams: the pieces that the validation and test parts are cut into; the first characters of each
-        are predicted from an empty state.
+      batch_size: rows of a training batch.
+      validation_streams: parallel streams of the validation and test splits, each with an initial state of zeros.
     """
 
     name: Literal["ptb_char"] = "ptb_char"
@@ -54,8 +54,8 @@ class PTBChar(CharLM):
         return Scoring("nats_per_char", "min", ("bits_per_char",))
 
     def learn(self) -> dict[str, Any]:
-        """Returns the characters of the parts."""
-        self._see_that_it_fits(self.parts)
+        """Returns the artifacts: the characters of all splits."""
+        self._check_lengths(self.parts)
         return {"vocabulary": Vocabulary.of(self.parts.values()).symbols}
 
     def fingerprint(self) -> Fingerprint:
@@ -63,7 +63,7 @@ class PTBChar(CharLM):
 
     @functools.cached_property
     def parts(self) -> Mapping[Split, str]:
-        """The text of each part."""
+        """The text of each split."""
         return {split: read(part, self.data_dir) for split, part in PARTS.items()}
 
     @property
@@ -75,11 +75,11 @@ class PTBChar(CharLM):
 
 
 def file_of(part: str) -> str:
-    """Returns the name of a part's file."""
+    """Returns the file name of a part: "train", "valid" or "test"."""
     return f"ptb.char.{part}.txt.gz"
 
 
 def read(part: str, data_dir: str | None) -> str:
-    """Returns the text of a part. In its file characters stand apart, and `_` stands for a space."""
+    """Returns the text of a part. In its file, spaces separate characters and `_` stands for a space."""
     with gzip.open(fetch("ptb", file_of(part), data_dir), "rt", encoding="utf-8", newline="") as file:
         return file.read().replace(" ", "").replace("_", " ")

@@ -1,9 +1,9 @@
 """Translation of image captions: Multi30k, 29,000 short sentences in English, German and French.
 
-Training is on `train`, selection on `val` (1,014 sentences), the test on `test_2016_flickr` (1,000). Sentences are the
-raw ones, cut into subwords by a vocabulary for each language that is learnt from the training sentences alone. BLEU
-and chrF are sacrebleu's, on plain text, without regard to case where text is lower-cased. BLEU's signature is then
-`nrefs:1|case:lc|eff:no|tok:13a|smooth:exp`, else with `case:mixed`.
+Training is on `train`, selection on `val` (1,014 sentences), testing on `test_2016_flickr` (1,000). The raw sentences
+are segmented into subwords, with a vocabulary for each language learned from the training sentences. BLEU and chrF are
+sacrebleu's on detokenized text, case-insensitive for lower-cased text. The signature of BLEU is then
+`nrefs:1|case:lc|eff:no|tok:13a|smooth:exp`, otherwise with `case:mixed`.
 """
 
 import dataclasses
@@ -32,23 +32,24 @@ from experiments.tasks.translation.subwords import BEGIN, END, Subwords
 
 FILES: dict[Split, str] = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
-MOST_SYMBOLS = 100
-"""Where a translation that does not end is cut off; the longest training sentence has 60 subwords."""
+MAX_SYMBOLS = 100
+"""The most subwords of a translation; the longest training sentence has 60."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Multi30kConfig(Checked):
-    """
+    """The Multi30k task.
+
     Attributes:
-      direction: from which language into which.
+      direction: source and target language.
       lowercase: whether source, target and reference are lower-cased.
-      vocabulary_size: of each language, four codes that stand for no text included.
-      pairs: only the first so many sentences of each split, for a quick look; 0 for all.
-      batch_size: pairs in a training batch, all of similar length.
-      sampling: the sharpness of the draw among the ways to cut up a training word: 0 for the likeliest way alone.
-      label_smoothing: the share of a training target's probability that is spread evenly over the vocabulary.
-      beam_width: hypotheses in the search for a translation; validation is translated greedily, for speed.
-      length_penalty: of the search's last ranking (see `beam_search`).
+      vocabulary_size: subwords of each language, including four control symbols.
+      pairs: the number of sentences of each split, for tests; 0 for all.
+      batch_size: pairs in a training batch.
+      sampling: the sharpness of subword sampling in training; 0 for the most likely segmentation.
+      label_smoothing: the share of a training target's probability that is uniform over the vocabulary.
+      beam_width: hypotheses of the beam search on the test split. Validation uses greedy search, for speed.
+      length_penalty: see `beam_search`.
     """
 
     name: Literal["multi30k"] = "multi30k"
@@ -92,13 +93,13 @@ class Multi30k(Task):
         return f"multi30k_{''.join(self.languages)}"
 
     def save_artifacts(self, folder: pathlib.Path) -> None:
-        """Writes the two vocabularies, each in a file of its own, as sentencepiece has them."""
+        """Writes also the two vocabularies, each to a file in sentencepiece's format."""
         for path, subwords in zip(self._vocabularies(folder), self.subwords, strict=True):
             write_bytes(path, subwords.model)
         super().save_artifacts(folder)
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
-        """Takes the two vocabularies from a run's folder; returns whether there are any."""
+        """Reads also the two vocabularies of a run folder. Returns False if there are none."""
         paths = self._vocabularies(folder)
         if not all(path.exists() for path in paths):
             return False
@@ -113,7 +114,7 @@ class Multi30k(Task):
     def subwords(self) -> tuple[Subwords, ...]:
         """The vocabularies of source and target."""
         size = self.config.vocabulary_size
-        return tuple(learnt_subwords(self.lines("train", language), size) for language in self.languages)
+        return tuple(learned_subwords(self.lines("train", language), size) for language in self.languages)
 
     def lines(self, split: Split, language: str) -> tuple[str, ...]:
         """Returns the sentences of a split in one language."""
@@ -127,7 +128,7 @@ class Multi30k(Task):
         return EncoderDecoder(config, len(source), len(target), rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
-        """Pairs of similar length; one whose drawn subwords are too many for that is cut up in the likeliest way."""
+        """Returns pairs of similar length. Sampled subwords that do not fit become the most likely ones."""
         rows, length = Buckets(*self._buckets, self.batch_size, seed).batch(step)
         sharpness, (texts, codes) = self.config.sampling, self.pairs("train")
         if not sharpness:
@@ -140,12 +141,12 @@ class Multi30k(Task):
 
     @functools.cached_property
     def _buckets(self) -> tuple[np.ndarray, np.ndarray]:
-        """The training pairs' lengths, and those that their batches are padded to."""
+        """The lengths of the training pairs and the edges of their buckets."""
         lengths = np.array([1 + max(map(len, pair)) for pair in self.pairs("train").codes])
         return lengths, bucket_edges_by_growth(lengths, self.batch_size)
 
     def pairs(self, split: Split) -> "Pairs":
-        """Returns the sentences of a split and their likeliest subwords."""
+        """Returns the sentences of a split and their most likely subwords."""
         if split not in self._pairs:
             texts = list(zip(*(self.lines(split, language) for language in self.languages), strict=True))
             source, target = self.subwords
@@ -153,29 +154,29 @@ class Multi30k(Task):
         return self._pairs[split]
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields a split from its shortest pairs to its longest."""
+        """Yields a split sorted by length."""
         codes = self.pairs(split).codes
         for rows, counts, length in batches_by_length([1 + max(map(len, pair)) for pair in codes], self.batch_size):
             batch = batch_of([codes[row] for row in rows], length)
             yield batch | {"weights": batch["weights"] * counts[:, None]}
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        """Labels are smoothed in training alone."""
+        """Returns the sums "loss" and "nats". Labels are smoothed only in training."""
         logits = model(batch["source"], batch["source_lengths"], batch["inputs"], key=key)
         weights, total = batch["weights"], batch["weights"].sum()
-        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        normalizer = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)[..., 0]
-        nats = ((normaliser - chosen) * weights).sum()
+        nats = ((normalizer - chosen) * weights).sum()
         share = 0.0 if key is None else self.config.label_smoothing
-        spread = ((normaliser - logits.mean(axis=-1)) * weights).sum() if share else 0.0
+        spread = ((normalizer - logits.mean(axis=-1)) * weights).sum() if share else 0.0
         return {"loss": ((1 - share) * nats + share * spread, total), "nats": (nats, total)}, carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        """The loss, and the perplexity of a subword given those before it."""
+        """Returns the loss and the perplexity per subword."""
         return {"loss": mean(sums, "loss"), "perplexity": math.exp(mean(sums, "nats"))}
 
     def scores(self, model: Any, split: Split) -> dict[str, float]:
-        """Translates a split: BLEU and chrF."""
+        """Returns BLEU and chrF of the translations of a split."""
         sources, references = zip(*self.pairs(split).texts, strict=True)
         width = self.config.beam_width if split == "test" else 1
         translations = [translation.text for translation in self.translate(model, sources, width)]
@@ -188,32 +189,32 @@ class Multi30k(Task):
         """Translates lines of text.
 
         Args:
-          model: made by `model`, trained.
+          model: a trained model.
           lines: N sentences.
-          beam_width: hypotheses in the search; 1 for the likeliest subword at every step.
+          beam_width: hypotheses of the search; 1 for greedy search.
 
         Returns:
           N translations.
         """
         source, target = self.subwords
         codes = [source.encode(line.lower() if self.config.lowercase else line) for line in lines]
-        graph, params = nnx.split(model)
+        graphdef, params = nnx.split(model)
         found: list[Translation | None] = [None] * len(lines)
         rows_a_batch = min(self.batch_size, len(lines))
         for rows, counts, length in batches_by_length([1 + len(c) for c in codes], rows_a_batch):
             padded, lengths = padded_sources([codes[row] for row in rows], length)
-            best = search(graph, params, padded, lengths, beam_width, self.config.length_penalty)
+            best = search(graphdef, params, padded, lengths, beam_width, self.config.length_penalty)
             for row, symbols in zip(rows[counts], np.asarray(best)[counts], strict=True):
                 symbols = symbols[: np.argmax(np.append(symbols, END) == END)]
                 found[row] = Translation(codes[row], symbols, target.decode(symbols))
         return [translation for translation in found if translation is not None]
 
     def alignment(self, model: EncoderDecoder, translation: "Translation") -> tuple[np.ndarray, list[str], list[str]]:
-        """Says how a model with attention, as it wrote a translation, read the source.
+        """Returns the attention weights of a translation.
 
         Returns:
-          weights (T, S) by which each subword of the translation and its end looked at those of the source and its
-          end; the subwords of the source; those of the translation.
+          weights (T, S) of each subword of the translation over those of the source, the end symbols included; the
+          subwords of the source; the subwords of the translation.
         """
         pair = (translation.source, translation.codes)
         batch = batch_of([pair], 1 + max(map(len, pair)))
@@ -224,7 +225,8 @@ class Multi30k(Task):
 
 
 class Pairs(NamedTuple):
-    """
+    """Sentence pairs.
+
     Attributes:
       texts: N sentences and their translations.
       codes: the subwords of both.
@@ -235,11 +237,12 @@ class Pairs(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """
+    """A translation of one sentence.
+
     Attributes:
-      source: (S,) the source's codes.
-      codes: (T,) the translation's.
-      text: what they say.
+      source: (S,) int32, the subwords of the source.
+      codes: (T,) int32, the subwords of the translation.
+      text: the decoded translation.
     """
 
     source: np.ndarray
@@ -247,19 +250,19 @@ class Translation(NamedTuple):
     text: str
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "width", "length_penalty"))
-def search(graph: Any, params: Any, source: Any, lengths: Any, width: int, length_penalty: float) -> jax.Array:
-    """Returns the best translation found of each source (B, S) of `lengths` (B,): symbols (B, T)."""
-    model = nnx.merge(graph, params)
-    read, state = model.encode(source, lengths)
-    step, options = functools.partial(model.step, read), {"begin": BEGIN, "end": END, "length": MOST_SYMBOLS}
+@functools.partial(jax.jit, static_argnames=("graphdef", "width", "length_penalty"))
+def search(graphdef: Any, params: Any, source: Any, lengths: Any, width: int, length_penalty: float) -> jax.Array:
+    """Returns the best hypothesis (B, T) for each source (B, S) with `lengths` (B,)."""
+    model = nnx.merge(graphdef, params)
+    encoded, state = model.encode(source, lengths)
+    step, options = functools.partial(model.step, encoded), {"begin": BEGIN, "end": END, "length": MAX_SYMBOLS}
     if width == 1:
         return greedy_search(step, state, **options).symbols[:, 0]
     return beam_search(step, state, **options, width=width, length_penalty=length_penalty).symbols[:, 0]
 
 
 def batch_of(pairs: Sequence[Sequence[np.ndarray]], length: int) -> Batch:
-    """Pads pairs of codes to at most `length` symbols a side: source (B, S), inputs, targets and weights (B, T)."""
+    """Pads pairs of codes to `length` symbols: source (B, S), inputs, targets and weights (B, T)."""
     source, source_lengths = padded_sources([source for source, _ in pairs], length)
     targets, lengths = padded_sources([target for _, target in pairs], length)
     inputs = np.concatenate([np.full((len(pairs), 1), BEGIN, np.int32), targets[:, :-1]], axis=1)
@@ -274,14 +277,14 @@ def batch_of(pairs: Sequence[Sequence[np.ndarray]], length: int) -> Batch:
 
 
 def padded_sources(codes: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends sequences with END and pads them: (B, `length`), and their lengths (B,)."""
+    """Appends END to sequences and pads them: (B, `length`), and their lengths (B,)."""
     return pad([np.append(c, np.int32(END)) for c in codes], length)
 
 
 def batches_by_length(
     lengths: Sequence[int], batch_size: int, multiple: int = 8
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Cuts sequences, sorted by length, into batches: which they are, which of them count, what to pad them to."""
+    """Yields batches of sequences sorted by length: indices (B,), bool (B,) without padding, padded length."""
     order = np.argsort(lengths, kind="stable")
     for places, counts in every_example_once(len(order), batch_size):
         rows = order[places]
@@ -290,15 +293,15 @@ def batches_by_length(
 
 
 def bucket_edges_by_growth(lengths: np.ndarray, fewest: int, growth: float = 1.2) -> np.ndarray:
-    """Lengths to pad to, each at least `growth` times the one before it, with at least `fewest` sequences in each.
+    """Returns edges of buckets that grow by at least a factor `growth` and have at least `fewest` sequences.
 
     Args:
-      lengths: (N,).
-      fewest: as many as make a batch, so that none is filled up with the same few.
-      growth: what bounds the padding.
+      lengths: (N,) int.
+      fewest: the batch size, so that a batch has no repetitions.
+      growth: bounds the padding.
 
     Returns:
-      int64, increasing; the last is the greatest length.
+      int64, increasing; the last is the largest length.
     """
     edges = [int(lengths.max())]
     for edge in range(edges[0] - 1, 0, -1):
@@ -310,19 +313,19 @@ def bucket_edges_by_growth(lengths: np.ndarray, fewest: int, growth: float = 1.2
 
 
 def file_of(split: Split, language: str) -> str:
-    """Returns the name of the file of a split in one language."""
+    """Returns the file name of a split in one language."""
     return f"raw/{FILES[split]}.{language}.gz"
 
 
 @functools.lru_cache(maxsize=8)
 def read_lines(path: pathlib.Path) -> tuple[str, ...]:
-    """Returns the lines of a gzipped text, without what ends them."""
+    """Returns the lines of a gzipped text, without line ends."""
     return tuple(gzip.decompress(path.read_bytes()).decode().removesuffix("\n").split("\n"))
 
 
 @functools.lru_cache(maxsize=8)
-def learnt_subwords(lines: tuple[str, ...], size: int) -> Subwords:
-    """Learns a vocabulary of `size` from text, once in a process."""
+def learned_subwords(lines: tuple[str, ...], size: int) -> Subwords:
+    """Returns a vocabulary of `size` subwords learned from text. Cached."""
     try:
         return Subwords.train(lines, size)
     except ValueError as error:
@@ -330,7 +333,7 @@ def learnt_subwords(lines: tuple[str, ...], size: int) -> Subwords:
 
 
 def sacrebleu_metrics(lowercase: bool) -> dict[str, Any]:
-    """The metrics of translation by name, with sacrebleu's own settings."""
+    """Returns BLEU and chrF with sacrebleu's default settings."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 

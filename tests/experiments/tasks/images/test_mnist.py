@@ -58,7 +58,7 @@ def test_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([0, 0, 13, 1, 0, 0, 0, 1, 5], "expected an IDX file of unsigned bytes, got one that begins with 00000d01"),
+        ([0, 0, 13, 1, 0, 0, 0, 1, 5], "expected an IDX file of unsigned bytes, got one that starts with 00000d01"),
         ([0, 0, 8, 1, 0, 0, 0, 3, 5], r"expected 3 numbers of shape \(3,\), got 1"),
     ],
 )

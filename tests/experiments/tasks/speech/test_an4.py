@@ -8,7 +8,7 @@ from flax import nnx
 from experiments.schema import UserError
 from experiments.tasks.speech import an4
 from experiments.tasks.speech.an4 import VOCABULARY, An4, An4Config, spelled
-from experiments.tasks.speech.features import standardised, with_deltas
+from experiments.tasks.speech.features import standardized, with_deltas
 from experiments.tasks.speech.transcriber import Transcriber, TranscriberConfig
 
 
@@ -26,7 +26,7 @@ def test_batches_contain_features_and_texts_of_the_same_utterances(make):
     task = make(batch_size=8, stack=3)
     batch, rows = task.train_batch(0, 3), task.batch_indices(0, 3)
     for row, index in enumerate(rows):
-        utterance, length = task.trained_on[index], batch["lengths"][row]
+        utterance, length = task.train_examples[index], batch["lengths"][row]
         assert text_of(batch["labels"][row]) == utterance.text
         assert batch["label_counts"][row] == len(utterance.text)
         assert length == -(-len(utterance.cepstra) // 3)
@@ -56,18 +56,18 @@ def test_features_are_stacked_standardized_and_independent_of_gain(make):
     assert features.shape == (-(-len(frames) // 2), 2 * 39)
     np.testing.assert_allclose(features.reshape(-1, 39)[: len(frames)].std(axis=0), 1, rtol=1e-3)
     np.testing.assert_allclose(task.features(frames * 3 + 5), features, atol=1e-3)
-    np.testing.assert_array_equal(features.reshape(-1, 39)[:5], standardised(with_deltas(frames))[:5])
+    np.testing.assert_array_equal(features.reshape(-1, 39)[:5], standardized(with_deltas(frames))[:5])
 
 
 def test_training_can_include_the_validation_speakers(make):
     chosen, last = make(), make(train_on_validation=True)
     assert (chosen.scoring.selects, last.scoring.selects) == (True, False)
-    assert (len(chosen.trained_on), len(last.trained_on)) == (848, 948)
-    assert {one.speaker for one in last.splits["test"]}.isdisjoint(one.speaker for one in last.trained_on)
+    assert (len(chosen.train_examples), len(last.train_examples)) == (848, 948)
+    assert {one.speaker for one in last.splits["test"]}.isdisjoint(one.speaker for one in last.train_examples)
 
 
 class Oracle:
-    """Log-probabilities of a text, each letter between blanks, whatever is heard: stands for a model."""
+    """A fake model whose log-probabilities spell the texts of a split, the first `wrong` ones wrongly."""
 
     def __init__(self, task, split, wrong):
         texts = [one.text for one in task.splits[split]]
@@ -75,20 +75,20 @@ class Oracle:
         self.row = 0
 
     def __call__(self, xs, lengths):
-        judged = np.full((len(xs), xs.shape[1], 28), -20.0, np.float32)
-        judged[..., 0] = 0.0
+        log_probs = np.full((len(xs), xs.shape[1], 28), -20.0, np.float32)
+        log_probs[..., 0] = 0.0
         for row in range(len(xs)):
             text = self.texts[min(self.row, len(self.texts) - 1)]
             self.row += 1
             for place, label in enumerate(1 + VOCABULARY.encode(text)):
-                judged[row, 2 * place, [0, label]] = -20.0, 0.0
-        return jnp.asarray(judged)
+                log_probs[row, 2 * place, [0, label]] = -20.0, 0.0
+        return jnp.asarray(log_probs)
 
 
 def test_splits_are_decoded_in_order_and_scored(make, monkeypatch):
     task = make(stack=1)
     oracle = Oracle(task, "validation", wrong=2)
-    monkeypatch.setattr(an4, "judge", lambda model, xs, lengths: model(xs, lengths))
+    monkeypatch.setattr(an4, "apply_model", lambda model, xs, lengths: model(xs, lengths))
     scores = task.scores(oracle, "validation")
     words = sum(len(one.text.split()) for one in task.splits["validation"])
     wrong = sum(len(one.text.split()) for one in task.splits["validation"][:2])

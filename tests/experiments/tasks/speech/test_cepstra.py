@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.schema import UserError
-from experiments.tasks.speech.features import deltas, read_cepstra, stacked, standardised, with_deltas
+from experiments.tasks.speech.features import deltas, read_cepstra, stacked, standardized, with_deltas
 
 
 def ramp(T=9):
@@ -34,7 +34,7 @@ def test_deltas_and_second_deltas_are_appended():
 
 
 def test_coefficients_are_standardized_per_utterance():
-    frames = standardised(ramp())
+    frames = standardized(ramp())
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(frames.std(axis=0), [1, 0, 1], rtol=1e-5)
 
@@ -53,7 +53,7 @@ def test_feature_files_are_read_in_either_byte_order(tmp_path, order):
     read = read_cepstra(path, 13)
     np.testing.assert_array_equal(read, frames)
     assert read.dtype == np.float32
-    with pytest.raises(UserError, match=r"one.mfc: expected a Sphinx feature file with 12 cepstra a frame"):
+    with pytest.raises(UserError, match=r"one.mfc: expected a Sphinx feature file with 12 cepstra per frame"):
         read_cepstra(path, 12)
 
 
@@ -61,7 +61,7 @@ def test_feature_files_are_read_in_either_byte_order(tmp_path, order):
 def test_other_files_raise(tmp_path, content):
     path = tmp_path / "other.mfc"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"got {len(content)} bytes of something else$"):
+    with pytest.raises(UserError, match=rf"got {len(content)} bytes in another format$"):
         read_cepstra(path, 13)
 
 

@@ -43,14 +43,14 @@ def test_a_left_out_speaker_is_only_in_the_test_split(make):
     assert {one.speaker for one in inner.splits["validation"]} == {"lucas"}
     assert {one.speaker for one in inner.splits["train"]}.isdisjoint({"lucas", "theo"})
     last = make(speaker="theo", train_on_validation=True)
-    assert len(last.trained_on) == 2500
+    assert len(last.train_examples) == 2500
     assert not last.scoring.selects
-    assert "theo" not in {one.speaker for one in last.trained_on}
+    assert "theo" not in {one.speaker for one in last.train_examples}
 
 
 @pytest.mark.parametrize("options", [{"validation_speaker": "theo"}, {"speaker": "theo", "validation_speaker": "theo"}])
 def test_the_validation_speaker_must_differ_from_the_test_speaker(options):
-    with pytest.raises(UserError, match="validation_speaker: expected another speaker than a named `speaker`"):
+    with pytest.raises(UserError, match="validation_speaker: expected a speaker other than `speaker`"):
         FsddConfig(**options)
 
 
@@ -61,7 +61,7 @@ def test_batches_contain_recordings_of_similar_length(make):
         batch, rows = task.train_batch(0, step), task.batch_indices(0, step)
         shapes.add(batch["waveforms"].shape[1])
         for row, index in enumerate(rows):
-            recording = task.trained_on[index]
+            recording = task.train_examples[index]
             length = len(recording.samples)
             assert batch["labels"][row] == recording.digit
             assert batch["lengths"][row] == length

@@ -32,9 +32,9 @@ def test_splits_have_the_documented_sizes(task):
 def test_training_can_include_the_validation_split(data_dir):
     task = JapaneseVowels(JapaneseVowelsConfig(train_on_validation=True), str(data_dir))
     assert not task.scoring.selects
-    assert len(task.trained_on["labels"]) == 270
+    assert len(task.train_examples["labels"]) == 270
     batch, rows = task.train_batch(0, 4), task.batch_indices(0, 4)
-    np.testing.assert_array_equal(batch["xs"], task.trained_on["xs"][rows])
+    np.testing.assert_array_equal(batch["xs"], task.train_examples["xs"][rows])
 
 
 @pytest.mark.parametrize("readout", ["last", "mean"])
@@ -67,9 +67,9 @@ def test_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("1,2:3:a\n", "x_TRAIN.ts:4: expected channels of as many numbers each"),
-        ("1,x:3,4:a\n", "x_TRAIN.ts:4: expected channels of as many numbers each"),
-        ("1:2:a\n\n1:2:3:a\n", "x_TRAIN.ts:6: expected as many channels as in the first line of data"),
+        ("1,2:3:a\n", "x_TRAIN.ts:4: expected channels of equal length"),
+        ("1,x:3,4:a\n", "x_TRAIN.ts:4: expected channels of equal length"),
+        ("1:2:a\n\n1:2:3:a\n", "x_TRAIN.ts:6: expected the number of channels of the first line of data"),
         ("1,nan:3,4:a\n", "x_TRAIN.ts:4: expected finite numbers"),
         ("", "x_TRAIN.ts: expected sequences after a line @data, got none"),
     ],

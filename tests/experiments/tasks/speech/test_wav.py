@@ -72,7 +72,7 @@ def test_a_truncated_file_is_read_to_its_last_whole_frame(tmp_path, dtype, chann
         cut.write_bytes(content[:-missing])
         left = 10 - -(-missing // frame)
         with pytest.warns(
-            UserWarning, match=rf"cut.wav: the file is cut, {10 * frame - missing} of {10 * frame} bytes"
+            UserWarning, match=rf"cut.wav: the file is truncated, {10 * frame - missing} of {10 * frame} bytes"
         ):
             np.testing.assert_array_equal(read_wav(cut, 8000), expected[:left])
 
@@ -86,7 +86,7 @@ def test_truncated_24_bit_files_and_streams_of_unknown_size_are_read(tmp_path):
     np.testing.assert_array_equal(read_wav(path, 8000), [0, 0, 0, 0, 0.25])
     for missing in range(1, 6):
         path.write_bytes(content[:-missing])
-        with pytest.warns(UserWarning, match="the file is cut"):
+        with pytest.warns(UserWarning, match="the file is truncated"):
             assert read_wav(path, 8000).tolist() == [0, 0, 0, 0]
     for size in (b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f"):
         path.write_bytes(content[:40] + size + content[44:])

@@ -54,7 +54,7 @@ def test_training_on_validation_data_selects_no_checkpoint(text_file):
     assert not last.scoring.selects
     for task, names in ((chosen, ("train",)), (last, ("train", "validation"))):
         text = "".join(text_of(task, task.splits[name]) for name in names)
-        assert text_of(task, task.trained_on) == text
+        assert text_of(task, task.train_examples) == text
         read = "".join(text_of(task, task.train_batch(0, step)["inputs"][0]) for step in range(len(text) // 10 + 1))
         assert set(read) == set(text)
         assert read[: len(text)] in text + text

@@ -42,9 +42,9 @@ def test_unknown_characters_are_reported_with_their_position(stranger, shown):
 
 def test_unknown_codes_are_reported_with_their_position():
     vocabulary = Vocabulary("abc")
-    with pytest.raises(ValueError, match=r"codes must lie in 0\.\.2, got 3 at position 1"):
+    with pytest.raises(ValueError, match=r"codes: expected 0\.\.2, got 3 at position 1"):
         vocabulary.decode([0, 3])
-    with pytest.raises(ValueError, match=r"codes must lie in 0\.\.2, got -1 at position 0"):
+    with pytest.raises(ValueError, match=r"codes: expected 0\.\.2, got -1 at position 0"):
         vocabulary.decode(np.array([-1]))
 
 

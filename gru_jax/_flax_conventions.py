@@ -1,7 +1,4 @@
-"""What users of Flax expect of a layer, in NNX and Linen alike.
-
-Dtypes are promoted, a plain carry of an LSTM is in Flax's order, and the error for one of Flax's keywords names ours.
-"""
+"""Conventions of Flax for NNX and Linen modules: dtype promotion, the order of an LSTM's carry, names of arguments."""
 
 import functools
 import inspect
@@ -20,7 +17,7 @@ from gru_jax.cells.base import Cell
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-OURS = {
+EQUIVALENTS = {
     "features": ("hidden_features",),
     "hidden_features": ("features",),
     "hidden_size": ("hidden_features", "features"),
@@ -43,57 +40,57 @@ OURS = {
     "key": ("rngs",),
     "rng": ("rngs",),
 }
-"""Keywords of Flax, PyTorch and Keras, and those here that say the same."""
+"""Keywords of Flax, PyTorch and Keras, and the arguments here with the same meaning."""
 
-ELSEWHERE = {
-    "in_features": "no input size, for the inputs say it",
-    "input_size": "no input size, for the inputs say it",
-    "gate_fn": "no function, for the cell's equations fix them",
-    "activation_fn": "no function, for the cell's equations fix them",
+REPLACEMENTS = {
+    "in_features": "no input size, which the inputs tell",
+    "input_size": "no input size, which the inputs tell",
+    "gate_fn": "no function, since the cell has fixed ones",
+    "activation_fn": "no function, since the cell has fixed ones",
     "carry_init": "an initial state in the call",
     "promote_dtype": "dtype=",
-    "keep_rngs": "rngs=, of which a layer that drops keeps its own stream",
-    "keep_order": "no such choice, for outputs stay aligned with their inputs",
+    "keep_rngs": "rngs=",
+    "keep_order": "no such option, since outputs stay aligned with inputs",
     "batch_first": "time_major= in the call",
     "rngs": "rngs= of init or apply",
     "rng": "rngs= of init or apply",
     "key": "rngs= of init or apply",
 }
-"""Keywords that no argument answers, and what does."""
+"""Keywords without such an argument, and what replaces them."""
 
-NOTES = {"deterministic": " (True for no dropout)", "lengths": " (padding at the end)"}
+HINTS = {"deterministic": " (True for no dropout)", "lengths": " (padding at the end)"}
 
-OF_THE_CALL = ("time_major", "reverse", "lengths", "resets", "h0", "seq_lengths", "initial_carry", "mask")
+CALL_ARGUMENTS = ("time_major", "reverse", "lengths", "resets", "h0", "seq_lengths", "initial_carry", "mask")
 
 
-def explained(function: Function) -> Function:
-    """Makes the error of an unknown keyword name the layer, and the argument that has the keyword's meaning."""
+def explain_keywords(function: Function) -> Function:
+    """Decorates a method: the error for an unknown keyword names the layer and the argument with the same meaning."""
     names = [name for name in inspect.signature(function).parameters if name not in ("self", "parent", "name")]
 
     @functools.wraps(function)
     def checked(self: Any, *args: Any, **keywords: Any) -> Any:
         for keyword in keywords:
             if keyword not in names and keyword not in ("parent", "name"):
-                raise TypeError(f"{title(self)}: expected {_answer(keyword, names)}, got {keyword}=")
+                raise TypeError(f"{class_name(self)}: expected {_replacement(keyword, names)}, got {keyword}=")
         return function(self, *args, **keywords)
 
     return checked  # pyright: ignore[reportReturnType]
 
 
-def title(module: Any) -> str:
-    """A module's class as users write it: `gru_jax.nnx.GRU`."""
+def class_name(module: Any) -> str:
+    """Returns the public name of a module's class, e.g. `gru_jax.nnx.GRU`."""
     kind = type(module)
     package = kind.__module__
     return f"{'.'.join(package.split('.')[:2]) if package.startswith('gru_jax.') else package}.{kind.__qualname__}"
 
 
-def computation_dtype(module: Any, dtype: DType | None) -> DType | None:
-    """Checks the argument `dtype` of a module."""
+def check_dtype(module: Any, dtype: DType | None) -> DType | None:
+    """Returns the argument `dtype` of a module; raises unless it is None or floating-point of 16 bits or more."""
     if dtype is None:
         return None
-    dtype = arguments.float_dtype(f"{title(module)}: dtype", dtype)
+    dtype = arguments.float_dtype(f"{class_name(module)}: dtype", dtype)
     if dtype.itemsize < 2:
-        raise TypeError(f"{title(module)}: dtype: expected a floating-point dtype of 16 bits or more, got {dtype}")
+        raise TypeError(f"{class_name(module)}: dtype: expected a floating-point dtype of 16 bits or more, got {dtype}")
     return dtype
 
 
@@ -101,10 +98,10 @@ def promote(dtype: DType | None, params: Params, inputs: Array, *states: Any) ->
     """Casts arrays to the dtype of the computation, as `flax.nnx.nn.dtypes.promote_dtype` does.
 
     Args:
-      dtype: the dtype; None for the one that parameters and inputs promote to.
-      params: parameters.
-      inputs: whatever is no floating-point array is left for `unroll` to refuse.
-      *states: states or None. One in float32 stays so beside 16 bits.
+      dtype: the dtype of the computation. If None, parameters and inputs are promoted.
+      params: the parameters.
+      inputs: the inputs. Other than floating-point arrays are unchanged, and `unroll` raises an error.
+      *states: states or None. A float32 state is unchanged if the dtype has 16 bits.
 
     Returns:
       params, inputs and states.
@@ -113,13 +110,13 @@ def promote(dtype: DType | None, params: Params, inputs: Array, *states: Any) ->
     if dtype is None:
         dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, inputs)) if _is_floating(leaf)}
         if any(found.itemsize < 2 for found in dtypes):
-            return params, inputs, *states  # JAX promotes no 8 bits.
+            return params, inputs, *states  # JAX does not promote 8-bit dtypes.
         dtype = jnp.result_type(*dtypes)
     return *_cast((params, inputs), dtype), *_cast(states, dtype, but=computing_dtype(dtype))
 
 
-def state_of_carry(cell: Cell, carry: Any) -> State:
-    """Returns a carry as the cell's state: an LSTM's plain tuple is in Flax's order, (c, h)."""
+def carry_to_state(cell: Cell, carry: Any) -> State:
+    """Returns the state of a carry. A plain tuple of an LSTM has the order of Flax, (c, h)."""
     if (
         type(carry) is tuple
         and len(carry) == 2
@@ -130,13 +127,13 @@ def state_of_carry(cell: Cell, carry: Any) -> State:
     return carry
 
 
-def carry_like(state: State, carry: Any) -> Any:
-    """Returns a state in the form that the carry before had."""
+def state_to_carry(state: State, carry: Any) -> Any:
+    """Returns a state in the form of the previous carry."""
     return (state.c, state.h) if isinstance(state, LSTMState) and not isinstance(carry, LSTMState) else state
 
 
 def _cast(tree: PyTree, dtype: DType | None, but: DType | None = None) -> Any:
-    """Makes the floating-point arrays JAX's own, and casts those to a dtype that are not in `but`."""
+    """Casts floating-point arrays to a dtype unless it is None; those of dtype `but` are not cast."""
 
     def cast(leaf: Any) -> Any:
         if not _is_floating(leaf):
@@ -151,11 +148,11 @@ def _is_floating(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def _answer(keyword: str, names: list[str]) -> str:
-    """What to write in place of an unknown keyword."""
-    if keyword in OF_THE_CALL and "xs" not in names:
-        return f"{OURS.get(keyword, (keyword,))[0]}= in the call"
-    for ours in OURS.get(keyword, ()):
-        if ours in names:
-            return f"{ours}={NOTES.get(ours, '')}"
-    return ELSEWHERE.get(keyword, f"one of {', '.join(names)}")
+def _replacement(keyword: str, names: list[str]) -> str:
+    """Returns what to write instead of an unknown keyword."""
+    if keyword in CALL_ARGUMENTS and "xs" not in names:
+        return f"{EQUIVALENTS.get(keyword, (keyword,))[0]}= in the call"
+    for name in EQUIVALENTS.get(keyword, ()):
+        if name in names:
+            return f"{name}={HINTS.get(name, '')}"
+    return REPLACEMENTS.get(keyword, f"one of {', '.join(names)}")

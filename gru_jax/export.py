@@ -1,11 +1,11 @@
-"""What leaves a training program: weights as safetensors files, and whole programs for a process that has only JAX
-(and flatbuffers, as `jax.export` reads and writes them).
+"""Exports weights as safetensors files, and programs with `jax.export` for processes that have only JAX.
 
-A weights file holds arrays, and in its metadata, under `gru_jax`, the cell as JSON; nothing in it is ever executed. Its
-names are `W`, `U`, `b` and `b_hn`; for a `Stack` `0.forward.W`, `0.backward.W`, `1.forward.W`, ...
+A weights file has the arrays `W`, `U`, `b` and `b_hn`, or `0.forward.W`, `0.backward.W`, `1.forward.W`, ... for a
+`Stack`. Its metadata has the cell as JSON under `gru_jax`. Loading it runs no code.
 
-A program holds the parameters and the computation, with the batch size and the number of steps left open. States go in
-and out as plain tuples: `h`, or `(h, c)` of an LSTM; for a `Stack` a tuple of layers of tuples of directions.
+A program has the parameters and the computation, for any batch size and number of steps. Its states are plain tuples:
+`h`, or `(h, c)` for an LSTM, and a tuple of layers of tuples of directions for a `Stack`. Reading and writing programs
+needs flatbuffers.
 """
 
 import dataclasses
@@ -42,15 +42,15 @@ DIRECTIONS = ("forward", "backward")
 
 
 def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
-    """Writes a network to a safetensors file.
+    """Writes a cell and its parameters to a safetensors file.
 
     Args:
-      path: where to; the file appears whole or not at all.
+      path: the file, written atomically.
       cell: a GRU, LSTM or Elman, or a `Stack` of them.
       params: its parameters.
 
     Raises:
-      ValueError, TypeError: for another cell, or parameters that do not fit it.
+      ValueError, TypeError: another cell, or parameters that do not match it.
 
     Example:
       >>> save_weights("gru.safetensors", cell, params)
@@ -64,25 +64,25 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
     arrays = {}
     for prefix, part in _named(cell, params):
         arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
-    # Hyperparameters may be NumPy's numbers, which JSON does not know.
+    # Hyperparameters may be NumPy scalars, which JSON does not know.
     metadata = {"gru_jax": json.dumps(description, default=lambda number: number.item())}
     with write_atomically(path) as temporary:
         temporary.write_bytes(save(arrays, metadata))
 
 
 def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
-    """Reads what `save_weights` wrote, or a safetensors file with the names of a PyTorch state dict.
+    """Reads a file of `save_weights`, or a safetensors file of a PyTorch state dict.
 
     Args:
       path: the file.
-      prefix: of a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
-      nonlinearity: of a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
+      prefix: for a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
+      nonlinearity: for a PyTorch state dict; see `gru_jax.interop.torch.from_state_dict`.
 
     Returns:
-      The cell with its hyperparameters, and its parameters.
+      The cell and its parameters.
 
     Raises:
-      ValueError, TypeError: where the file is damaged or another's, or an array does not fit; the line names both.
+      ValueError, TypeError: the file is damaged or of another kind, or an array does not match.
     """
     with prefix_errors(path), name_other_shards(path):
         arrays, metadata = read_safetensors(path)
@@ -90,7 +90,7 @@ def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str
             return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
         for name, value in (("prefix", prefix), ("nonlinearity", nonlinearity)):
             if value:
-                raise ValueError(f"{name}: expected none for a file that says what its cell is, got {value!r}")
+                raise ValueError(f"{name}: expected none for a file of save_weights, got {value!r}")
         cell = _cell_from(metadata["gru_jax"])
         named = NamedArrays("arrays", arrays)
         if isinstance(cell, Stack):
@@ -117,24 +117,24 @@ def unroll_program(
     matmul_dtype: DType | None = None,
     platforms: Sequence[str] | None = None,
 ) -> export.Exported:
-    """Makes a program of `gru_jax.unroll`: `xs (B, T, I) -> ys (B, T, H), h_last`, for any B and T.
+    """Exports `gru_jax.unroll` as a program `xs (B, T, I) -> ys (B, T, H), h_last` for any B and T.
 
     Args:
       cell: a cell or a `Stack`.
       params: its parameters, which become part of the program.
-      lengths: whether the program also takes lengths (B,) int32, after xs.
-      h0: whether it also takes the initial state, last.
-      reverse: see `gru_jax.unroll`.
-      time_major: see `gru_jax.unroll`.
+      lengths: whether the program has an argument lengths (B,) int32 after xs.
+      h0: whether the last argument of the program is the initial state. If False, it is zeros.
+      reverse: whether to run from the last step to the first.
+      time_major: whether xs and ys are (T, B, ...) rather than (B, T, ...).
       matmul_dtype: see `gru_jax.unroll`.
-      platforms: what it is to run on, e.g. ("cpu", "cuda", "tpu"); None for this machine's.
+      platforms: the platforms of the program, e.g. ("cpu", "cuda", "tpu"). If None, the platform of this process.
 
     Returns:
       A `jax.export.Exported`; `save_program` writes it.
 
     Example:
       >>> save_program("gru.jax", unroll_program(cell, params))
-      >>> # in a process that has only jax and flatbuffers:
+      >>> # In a process that has only jax and flatbuffers:
       >>> ys, h_last = jax.export.deserialize(pathlib.Path("gru.jax").read_bytes()).call(xs)
     """
     input_size, hidden_size, dtype = cell.infer_sizes(params)
@@ -166,19 +166,19 @@ def unroll_program(
 def step_program(
     cell: Any, params: Params, *, matmul_dtype: DType | None = None, platforms: Sequence[str] | None = None
 ) -> export.Exported:
-    """Makes a program of one step, for streams: `state, x (B, I) -> state, y (B, H)`, for any B.
+    """Exports one step as a program `state, x (B, I) -> state, y (B, H)` for any B, for streaming.
 
     Args:
-      cell: a cell, or a `Stack` in one direction.
+      cell: a cell, or a unidirectional `Stack`.
       params: its parameters, which become part of the program.
       matmul_dtype: see `gru_jax.unroll`.
-      platforms: what it is to run on, e.g. ("cpu", "cuda", "tpu"); None for this machine's.
+      platforms: the platforms of the program, e.g. ("cpu", "cuda", "tpu"). If None, the platform of this process.
 
     Returns:
       A `jax.export.Exported`; `save_program` writes it.
 
     Raises:
-      ValueError: for two directions, which a stream does not have.
+      ValueError: the `Stack` is bidirectional.
 
     Example:
       >>> program = step_program(cell, params)
@@ -186,7 +186,7 @@ def step_program(
     """
     input_size, hidden_size, dtype = cell.infer_sizes(params)
     if isinstance(cell, Stack) and cell.bidirectional:
-        raise ValueError("cell: expected one direction, for a stream has no end to begin at, got bidirectional=True")
+        raise ValueError("cell: expected one direction, got bidirectional=True")
     (B,) = export.symbolic_shape("B")
 
     def run(state: Any, x: Array) -> tuple[Any, Array]:
@@ -199,16 +199,16 @@ def step_program(
 
 
 def save_program(path: str | os.PathLike, program: export.Exported) -> None:
-    """Writes a program to a file, whole or not at all; `jax.export.deserialize` of its bytes reads it."""
+    """Writes a program to a file atomically. `jax.export.deserialize` reads its bytes."""
     with write_atomically(path) as temporary:
         with require_package("flatbuffers", "to write programs"):
-            import flatbuffers  # noqa: F401  # what jax.export writes with
+            import flatbuffers  # noqa: F401  # Used by jax.export.
 
         temporary.write_bytes(program.serialize())
 
 
 def _describe(cell: Any) -> dict[str, Any]:
-    """A cell as JSON has it. Initializers that are functions are left out: what they drew is in the file."""
+    """Returns a cell as a dict for JSON, without initializers that are functions."""
     if type(cell) not in KINDS.values():
         raise TypeError(f"cell: expected one of {', '.join(KINDS)}, got {cell!r}")
     fields = {field.name: vars(cell)[field.name] for field in dataclasses.fields(cell)}
@@ -256,11 +256,11 @@ def _zero_state(cell: Any, hidden_size: int, batch: Any, dtype: Any) -> State:
 
 
 def _plain(state: State) -> Any:
-    """A state as plain tuples, which need no registration where a program is read."""
+    """Converts a state to plain tuples, which a process can read without gru_jax."""
     return tuple(map(_plain, state)) if isinstance(state, tuple) else state
 
 
 def _shaped(cell: Any, hidden_size: int, state: Any) -> State:
-    """Undoes `_plain`."""
+    """Converts plain tuples to the state of a cell; the inverse of `_plain`."""
     structure = jax.tree.structure(cell.initial_state(hidden_size))
     return jax.tree.unflatten(structure, jax.tree.leaves(state))

@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
+from gru_jax._flax_conventions import carry_to_state, check_dtype, class_name, explain_keywords, promote, state_to_carry
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
@@ -66,7 +66,7 @@ class Recurrent(nn.Module):
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        cls.__init__ = explained(cls.__init__)
+        cls.__init__ = explain_keywords(cls.__init__)
 
     @property
     def stack(self) -> Stack:
@@ -89,7 +89,7 @@ class Recurrent(nn.Module):
         """Returns zeros for the state: a tuple of layers of tuples of directions, with arrays (*batch_shape, H)."""
         return self.stack.initial_state(self.features, batch_shape, self.dtype or self.param_dtype)
 
-    @explained
+    @explain_keywords
     @nn.compact
     def __call__(
         self,
@@ -129,9 +129,9 @@ class Recurrent(nn.Module):
         params = _own_parameters(self, stack, xs)
         deterministic = self.deterministic if deterministic is None else deterministic
         if stack.drops:
-            arguments.boolean(f"{title(self)}: deterministic", deterministic)
+            arguments.boolean(f"{class_name(self)}: deterministic", deterministic)
         key = self.make_rng("dropout") if stack.drops and not deterministic else None
-        params, xs, h0, reset_state = promote(computation_dtype(self, self.dtype), params, xs, h0, reset_state)
+        params, xs, h0, reset_state = promote(check_dtype(self, self.dtype), params, xs, h0, reset_state)
         ys, state = unroll(
             stack,
             params,
@@ -256,7 +256,7 @@ class RecurrentCell(nn.RNNCellBase):
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        cls.__init__ = explained(cls.__init__)
+        cls.__init__ = explain_keywords(cls.__init__)
 
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
@@ -269,7 +269,7 @@ class RecurrentCell(nn.RNNCellBase):
         self.cell.infer_sizes(params)
         return {"params": _to_names(self.cell, params)}
 
-    @explained
+    @explain_keywords
     @nn.compact
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
         """Runs one step.
@@ -282,10 +282,10 @@ class RecurrentCell(nn.RNNCellBase):
           The new carry and the output (..., H).
         """
         cell = self.cell
-        params, before = _own_parameters(self, cell, inputs), state_of_carry(cell, carry)
-        params, inputs, before = promote(computation_dtype(self, self.dtype), params, inputs, before)
+        params, before = _own_parameters(self, cell, inputs), carry_to_state(cell, carry)
+        params, inputs, before = promote(check_dtype(self, self.dtype), params, inputs, before)
         state = streaming_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
-        return carry_like(state, carry), cell.output(state)
+        return state_to_carry(state, carry), cell.output(state)
 
     @nn.nowrap
     def initialize_carry(self, rng: Array, input_shape: tuple[int, ...]) -> State:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax import cells
-from gru_jax._flax_conventions import carry_like, computation_dtype, explained, promote, state_of_carry, title
+from gru_jax._flax_conventions import carry_to_state, check_dtype, class_name, explain_keywords, promote, state_to_carry
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
 from gru_jax.cells.base import streaming_step
@@ -35,7 +35,7 @@ class RecurrentCell(nnx.RNNCellBase):
       >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         cell: Cell,
@@ -51,16 +51,16 @@ class RecurrentCell(nnx.RNNCellBase):
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.matmul_dtype = matmul_dtype
-        self.dtype = computation_dtype(self, dtype)
+        self.dtype = check_dtype(self, dtype)
         self.param_dtype = param_dtype
-        params = cell.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
+        params = cell.init(parameters_key(class_name(self), rngs), in_features, hidden_features, param_dtype)
         self.weights = nnx.data(jax.tree.map(nnx.Param, params))
 
     def parameters(self) -> Params:
         """Returns the parameters of `self.cell`."""
         return values(self.weights)
 
-    @explained
+    @explain_keywords
     def __call__(self, carry: State, inputs: Array) -> tuple[State, Array]:
         """Runs one step.
 
@@ -71,12 +71,12 @@ class RecurrentCell(nnx.RNNCellBase):
         Returns:
           The new carry and the output (..., H).
         """
-        before = state_of_carry(self.cell, carry)
+        before = carry_to_state(self.cell, carry)
         params, inputs, before = promote(self.dtype, values(self.weights), inputs, before)
         state = streaming_step(
             self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs"
         )
-        return carry_like(state, carry), self.cell.output(state)
+        return state_to_carry(state, carry), self.cell.output(state)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
         """Returns the initial carry.
@@ -95,7 +95,7 @@ class RecurrentCell(nnx.RNNCellBase):
             return state
         if rngs is None:
             raise ValueError("rngs: expected Rngs with a stream `carry` for carry_init, got None")
-        draw = stream(title(self), rngs, "carry") if isinstance(rngs, nnx.Rngs) else rngs
+        draw = stream(class_name(self), rngs, "carry") if isinstance(rngs, nnx.Rngs) else rngs
         return jax.tree.map(lambda leaf: carry_init(draw(), leaf.shape, leaf.dtype), state)
 
     @property
@@ -114,7 +114,7 @@ class GRUCell(RecurrentCell):
       >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,
@@ -154,7 +154,7 @@ class LSTMCell(RecurrentCell):
       >>> (c, h), y = cell((state.c, state.h), jnp.ones((32, 64)))  # In the order of Flax.
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,
@@ -191,7 +191,7 @@ class ElmanCell(RecurrentCell):
       >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,

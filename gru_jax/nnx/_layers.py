@@ -8,7 +8,7 @@ from flax import nnx
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import computation_dtype, explained, promote, title
+from gru_jax._flax_conventions import check_dtype, class_name, explain_keywords, promote
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
@@ -49,7 +49,7 @@ class Recurrent(nnx.Module):
       >>> ys, state = layer(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         cell: Cell,
@@ -76,11 +76,11 @@ class Recurrent(nnx.Module):
         self.out_features = self.stack.output_size(hidden_features)
         self.backend = backend
         self.matmul_dtype = matmul_dtype
-        self.dtype = computation_dtype(self, dtype)
+        self.dtype = check_dtype(self, dtype)
         self.param_dtype = param_dtype
         self.deterministic = deterministic
         self.return_state = return_state
-        params = self.stack.init(parameters_key(title(self), rngs), in_features, hidden_features, param_dtype)
+        params = self.stack.init(parameters_key(class_name(self), rngs), in_features, hidden_features, param_dtype)
         # Dicts with the names in checkpoints, so that `nnx.update` accepts a restored state.
         self.layers = nnx.data(
             {
@@ -129,7 +129,7 @@ class Recurrent(nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    @explained
+    @explain_keywords
     def __call__(
         self,
         xs: Array,
@@ -202,19 +202,19 @@ class Recurrent(nnx.Module):
         deterministic = self.deterministic if deterministic is None else deterministic
         if not self.stack.drops:
             return None
-        arguments.boolean(f"{title(self)}: deterministic", deterministic)
+        arguments.boolean(f"{class_name(self)}: deterministic", deterministic)
         if deterministic:
             return None
         source: Any = self.rngs if rngs is None else rngs
         if isinstance(source, nnx.Rngs):
-            source = stream(title(self), source, "dropout")
+            source = stream(class_name(self), source, "dropout")
         if isinstance(source, nnx.RngStream):
             return source()
         expected = "a stream `dropout` in the constructor or the call in training mode"
         if source is None:
-            raise ValueError(f"{title(self)}: rngs: expected {expected}, got None")
+            raise ValueError(f"{class_name(self)}: rngs: expected {expected}, got None")
         if not isinstance(source, jax.Array):
-            raise TypeError(f"{title(self)}: rngs: expected {expected}, got {type(source).__name__}")
+            raise TypeError(f"{class_name(self)}: rngs: expected {expected}, got {type(source).__name__}")
         return source
 
 
@@ -237,7 +237,7 @@ class GRU(Recurrent):
       >>> ys, state = layer(jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,
@@ -299,7 +299,7 @@ class LSTM(Recurrent):
       ((32, 128), (32, 128))
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,
@@ -358,7 +358,7 @@ class Elman(Recurrent):
       >>> ys = layer(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
 
-    @explained
+    @explain_keywords
     def __init__(
         self,
         in_features: int,

@@ -1,4 +1,4 @@
-"""What a network computes, as numbers to be compared: outputs, final states, and the gradient of a random loss."""
+"""Outputs, final states and gradients of a network on a random task, to compare libraries."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Settings for the tests against other libraries: which backend is tested, Keras on JAX, the others' own warnings."""
+"""Fixtures for the tests against other libraries: the backends of `unroll`, and Keras on JAX."""
 
 import os
 from collections.abc import Iterator

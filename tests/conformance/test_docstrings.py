@@ -1,4 +1,4 @@
-"""The examples in the docstrings of interop, export and linen run, given the program that they go on from."""
+"""The examples in the docstrings of interop, export and linen run."""
 
 import pathlib
 

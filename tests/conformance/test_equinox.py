@@ -1,4 +1,4 @@
-"""Against Equinox: `GRUCell` and `LSTMCell`, scanned over time."""
+"""Equinox: `GRUCell` and `LSTMCell`, scanned over time."""
 
 from contextlib import nullcontext
 
@@ -60,7 +60,7 @@ def test_outputs_states_and_gradients(name, use_bias, dtype, backend):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_round_trips(name):
+def test_round_trip_is_exact(name):
     params = draw_params(CELLS[name], I, H)
     cell, params_read = from_cell(to_cell(CELLS[name], params))
     assert cell == CELLS[name]
@@ -69,7 +69,7 @@ def test_round_trips(name):
     assert_same_bits(to_cell(*from_cell(module)), module)
 
 
-def test_what_equinox_does_not_have():
+def test_cells_that_equinox_lacks_raise_one_line():
     stack = gru_jax.Stack(CELLS["lstm"], 2)
     for cell, line in (
         (CELLS["gru_before"], 'expected reset="after", as Equinox has it'),

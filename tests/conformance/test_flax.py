@@ -1,4 +1,4 @@
-"""Against Flax: linen's and nnx's cells inside their own `RNN`, `Bidirectional` and `Sequential`."""
+"""Flax: cells of Linen and NNX inside their `RNN`, `Bidirectional` and `Sequential`."""
 
 import re
 from contextlib import nullcontext
@@ -145,7 +145,7 @@ def compare(ours, theirs, dtype):
 
 
 @pytest.mark.parametrize(("name", "bidirectional"), [("gru_after", True), ("lstm", False), ("elman", True)])
-def test_sequential(name, bidirectional):
+def test_sequential_equals_stack(name, bidirectional):
     stack = gru_jax.Stack(CELLS[name], 3, bidirectional)
     params = without_b_hn(draw_params(stack, I, H))
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
@@ -162,7 +162,7 @@ def test_sequential(name, bidirectional):
 
 @pytest.mark.parametrize("name", LINEN)
 @pytest.mark.parametrize("layers", ["cell", "rnn", "both directions", "two layers"])
-def test_there_and_back_is_the_same_network(name, layers):
+def test_round_trip_is_exact(name, layers):
     cell = CELLS[name]
     cell = {
         "cell": cell,
@@ -192,7 +192,7 @@ def test_there_and_back_is_the_same_network(name, layers):
 
 
 @pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.SimpleCell])
-def test_linen_there_and_back(make):
+def test_round_trip_of_linen_parameters_is_exact(make):
     """Flax's own weights come back bit for bit."""
     rnn = nn.RNN(make(H))
     params = rnn.init(jax.random.key(0), jnp.ones((2, 6, I)))["params"]
@@ -200,7 +200,7 @@ def test_linen_there_and_back(make):
 
 
 @pytest.mark.parametrize("make", [nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.SimpleCell])
-def test_nnx_there_and_back(make):
+def test_round_trip_of_nnx_cells_is_exact(make):
     module = make(I, H, rngs=nnx.Rngs(0))
     again = to_nnx(*from_nnx(module))
     if make is not nnx.LSTMCell:
@@ -209,7 +209,7 @@ def test_nnx_there_and_back(make):
     assert_close(nnx.RNN(again)(xs), nnx.RNN(module)(xs), "float32", "outputs")
 
 
-def test_nnx_modules_that_do_something_else_are_refused():
+def test_other_nnx_modules_raise_one_line():
     rngs = nnx.Rngs(0)
     with pytest.raises(ValueError, match=r"^module\.cell\.activation_fn: expected tanh, got another function$"):
         from_nnx(nnx.RNN(nnx.GRUCell(I, H, activation_fn=nnx.relu, rngs=rngs)))
@@ -228,7 +228,7 @@ def test_nnx_modules_that_do_something_else_are_refused():
     assert from_nnx(nnx.Bidirectional(*pair, merge_fn=jnp.add), merge="sum")[0].merge == "sum"
 
 
-def test_what_flax_does_not_have():
+def test_cells_that_flax_lacks_raise_one_line():
     cell = gru_jax.GRU()
     for convert in (to_linen, to_nnx):
         with pytest.raises(ValueError, match=r'^cell: expected reset="after", as Flax has it, got reset="before"$'):
@@ -291,13 +291,13 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_linen_modules_that_do_something_else_are_refused(name):
+def test_other_linen_modules_raise_one_line(name):
     module, line = DIFFERENT[name]
     with pytest.raises(ValueError, match=rf"^{re.escape(line)}[^\n]*$"):
         from_linen({}, module=module)
 
 
-def test_nnx_simple_cells():
+def test_activation_of_nnx_simple_cells_is_read():
     rngs = nnx.Rngs(0)
     assert (
         from_nnx(nnx.SimpleCell(I, H, activation_fn=lambda x: jnp.maximum(x, 0), rngs=rngs))[0] == CELLS["elman_relu"]

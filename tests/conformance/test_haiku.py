@@ -1,4 +1,4 @@
-"""Against Haiku: `hk.GRU` and `hk.LSTM` in a `DeepRNN`, over a `dynamic_unroll`."""
+"""Haiku: `hk.GRU`, `hk.LSTM` and `hk.VanillaRNN` in a `DeepRNN`, in a `dynamic_unroll`."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def compare(ours, theirs, gradient=True):
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("name", KINDS)
-def test_there_and_back_is_the_same_network(name, num_layers):
+def test_round_trip_is_exact(name, num_layers):
     cell = CELLS[name] if num_layers == 1 else gru_jax.Stack(CELLS[name], num_layers)
     params = draw_params(cell, I, H)
     if name == "lstm":
@@ -86,7 +86,7 @@ def test_there_and_back_is_the_same_network(name, num_layers):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_back_and_there(name):
+def test_round_trip_of_haiku_parameters(name):
     """Haiku's own weights come back bit for bit but for the forget gate's bias, which is rounded once."""
     theirs = network(name, 2).init(jax.random.key(0), jnp.ones((4, 2, I)), None)
     again = to_params(*from_params(theirs))
@@ -98,7 +98,7 @@ def test_back_and_there(name):
     np.testing.assert_allclose(ys_again, ys, rtol=0, atol=0 if name == "gru_before" else 1e-6)
 
 
-def test_a_core_inside_a_module():
+def test_core_in_a_module_is_read():
     class Encoder(hk.Module):
         def __call__(self, xs):
             core = hk.LSTM(H, name="memory")
@@ -114,7 +114,7 @@ def test_a_core_inside_a_module():
 
 
 @pytest.mark.parametrize("module", ["gru_1", "encoder/~/gru_7", "vanilla_rnn_model/gru"])
-def test_a_module_alone_may_have_any_name(module):
+def test_single_module_may_have_any_name(module):
     params = to_params(gru_jax.GRU(), gru_jax.GRU().init(jax.random.key(0), I, H))
     (arrays,) = params.values()
     cell, read = from_params({module: arrays})
@@ -122,7 +122,7 @@ def test_a_module_alone_may_have_any_name(module):
     np.testing.assert_array_equal(read.W, from_params(params)[1].W)
 
 
-def test_what_haiku_does_not_have():
+def test_cells_that_haiku_lacks_raise_one_line():
     for name, line in (
         ("gru_after", 'expected reset="before", as Haiku has it'),
         ("elman", 'expected activation="relu", as the VanillaRNN of Haiku has it'),
@@ -135,7 +135,7 @@ def test_what_haiku_does_not_have():
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_vanilla_networks_with_one_bias(num_layers):
+def test_vanilla_rnn_with_one_bias(num_layers):
     def run(xs):
         core = hk.DeepRNN([hk.VanillaRNN(H, double_bias=False) for _ in range(num_layers)])
         return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]

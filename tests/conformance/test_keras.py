@@ -1,4 +1,4 @@
-"""Against Keras on JAX: `GRU` with both resets, `LSTM` and `SimpleRNN`, masked, stacked, in two directions."""
+"""Keras on JAX: `GRU` with both resets, `LSTM` and `SimpleRNN`, masked, stacked, bidirectional."""
 
 import re
 
@@ -125,7 +125,7 @@ def test_outputs_states_and_gradients(case, backend):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_model_of_layers(bidirectional):
+def test_model_of_layers_is_read(bidirectional):
     def layer():
         gru = keras.layers.GRU(H, return_sequences=True, bias_initializer="normal")
         return keras.layers.Bidirectional(gru) if bidirectional else gru
@@ -139,7 +139,7 @@ def test_a_model_of_layers(bidirectional):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_there_and_back_is_the_same_network(name, bidirectional):
+def test_round_trip_is_exact(name, bidirectional):
     stack = gru_jax.Stack(CELLS[name], 2, bidirectional)
     params = draw_params(stack, I, H)
     read, params_read = from_weights(
@@ -150,7 +150,7 @@ def test_there_and_back_is_the_same_network(name, bidirectional):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_back_and_there(name):
+def test_round_trip_of_keras_weights(name):
     """Keras's own weights come back bit for bit, but for the sum of a bias in two parts, which is rounded once."""
     layer = make_layer(name)
     weights = layer.get_weights()
@@ -186,7 +186,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_says_what_its_weights_do_not(name):
+def test_from_layer_reads_activation_reset_and_merge(name):
     layer = LAYERS[name]()
     xs = np.random.default_rng(0).normal(size=(2, 7, I)).astype(np.float32)
     expected = layer(xs)
@@ -245,7 +245,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_layers_that_do_something_else_are_refused(name):
+def test_other_layers_raise_one_line(name):
     make, line = REFUSED[name]
     layer = make()
     layer.build((2, 7, I))
@@ -253,7 +253,7 @@ def test_layers_that_do_something_else_are_refused(name):
         from_layer(layer)
 
 
-def test_a_layer_without_weights_yet():
+def test_layer_without_weights_raises_one_line():
     with pytest.raises(
         ValueError, match=r"^g: expected a built layer, got no weights: call the layer or its build\(\)$"
     ):
@@ -264,7 +264,7 @@ def test_a_layer_without_weights_yet():
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["gru_after", "lstm"])
-def test_lists_of_cudnn_layers(name, bidirectional):
+def test_weights_of_cudnn_layers_are_read(name, bidirectional):
     """Keras kept cuDNN's own matrices, (H, I) a gate, under the shape (I, H); PyTorch's are cuDNN's as they are."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     torch.manual_seed(0)

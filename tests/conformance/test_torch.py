@@ -1,4 +1,4 @@
-"""Against PyTorch: `torch.nn.GRU`, `LSTM` and `RNN`, whole layers with their own random weights."""
+"""PyTorch: `torch.nn.GRU`, `LSTM` and `RNN` with random weights."""
 
 import importlib
 from contextlib import nullcontext
@@ -137,7 +137,7 @@ def compare_gradients(ours, theirs, dtype):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_there_and_back_is_the_same_network(name, bidirectional):
+def test_round_trip_is_exact(name, bidirectional):
     stack = gru_jax.Stack(CELLS[name], 2, bidirectional)
     params = draw_params(stack, I, H)
     layer = make_layer(name, num_layers=2, bidirectional=bidirectional)
@@ -150,7 +150,7 @@ def test_there_and_back_is_the_same_network(name, bidirectional):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_back_and_there_rounds_a_bias_in_two_parts_once(name):
+def test_round_trip_of_state_dicts_adds_biases_once(name):
     """A random PyTorch bias is a sum of two; after its first trip nothing changes any more, in no bit of the output."""
     layer, again, once_more = (make_layer(name, seed=seed, num_layers=2) for seed in range(3))
     for source, target in ((layer, again), (again, once_more)):
@@ -166,7 +166,7 @@ def test_back_and_there_rounds_a_bias_in_two_parts_once(name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_back_and_there_is_the_same_function(name):
+def test_round_trip_of_state_dicts_keeps_the_outputs(name):
     """Where one part of each bias is zero there is nothing to round: every output is the same, bit by bit."""
     layer, again = (make_layer(name, seed=seed, num_layers=2, bidirectional=True) for seed in range(2))
     for key, parameter in layer.named_parameters():
@@ -189,7 +189,7 @@ def test_back_and_there_is_the_same_function(name):
         (torch.nn.RNNCell, {"nonlinearity": "relu", "bias": False}),
     ],
 )
-def test_cells(kind, options, backend):
+def test_cells_equal_single_steps(kind, options, backend):
     torch.manual_seed(0)
     module = kind(I, H, **options)
     cell, params = from_module(module)
@@ -202,7 +202,7 @@ def test_cells(kind, options, backend):
         assert_close(ys[:, t], output.detach().numpy(), "float32", f"step {t}")
 
 
-def test_part_of_a_model_and_a_file(tmp_path):
+def test_prefix_and_file(tmp_path):
     model = torch.nn.ModuleDict({"rnn": make_layer("gru_after", bidirectional=True), "head": torch.nn.Linear(4, 2)})
     torch.save(model.state_dict(), tmp_path / "model.pt")
     stack, params = from_file(tmp_path / "model.pt", prefix="rnn.")
@@ -213,7 +213,7 @@ def test_part_of_a_model_and_a_file(tmp_path):
     assert_same_bits(from_file(tmp_path / "rnn.pt")[1], params)
 
 
-def test_bfloat16():
+def test_bfloat16_weights_are_exact():
     layer = make_layer("gru_after", "bfloat16")
     _, params = from_state_dict(layer.state_dict())
     assert params.W.dtype == jnp.bfloat16
@@ -229,7 +229,7 @@ def outputs_agree(layer, cell, params):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_module_says_what_its_state_dict_does_not(name):
+def test_from_module_reads_nonlinearity_and_dropout(name):
     layer = make_layer(name, num_layers=2, bidirectional=True, dropout=0.25).eval()
     stack, params = from_module(layer)
     assert stack == gru_jax.Stack(CELLS[name], 2, bidirectional=True, dropout=0.25)
@@ -237,7 +237,7 @@ def test_a_module_says_what_its_state_dict_does_not(name):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # what torch.compile itself calls
-def test_wrapped_modules():
+def test_wrapped_modules_are_read():
     layer = make_layer("elman_relu")
     for wrapped in (torch.nn.DataParallel(layer), torch.compile(layer), torch.nn.DataParallel(torch.compile(layer))):
         cell, params = from_module(wrapped)
@@ -265,7 +265,7 @@ def shaken(layer):
 @pytest.mark.parametrize("dim", [0, 1, None])
 @pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm])
 @pytest.mark.parametrize("name", ["gru_after", "lstm", "elman_relu"])
-def test_weight_norm(name, norm, dim):
+def test_weight_norm_is_read(name, norm, dim):
     layer = make_layer(name, num_layers=2, bidirectional=True)
     for weight in ("weight_ih_l0", "weight_hh_l0", "weight_hh_l1_reverse"):
         norm(layer, weight, dim=dim)
@@ -275,7 +275,7 @@ def test_weight_norm(name, norm, dim):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
-def test_weight_norm_of_a_cell_and_of_a_bias():
+def test_weight_norm_of_cells_and_biases_is_read():
     torch.manual_seed(0)
     module = torch.nn.GRUCell(I, H)
     for weight in ("weight_hh", "bias_ih"):
@@ -286,7 +286,7 @@ def test_weight_norm_of_a_cell_and_of_a_bias():
     np.testing.assert_allclose(params.b[2 * H :], module.bias_ih[2 * H :].detach(), rtol=1e-6)
 
 
-def test_pruned_weights():
+def test_pruned_weights_are_read():
     prune = importlib.import_module("torch.nn.utils.prune")
     layer = make_layer("lstm")
     prune.random_unstructured(layer, "weight_hh_l0", 0.5)
@@ -297,7 +297,7 @@ def test_pruned_weights():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_safetensors_with_pytorchs_names(dtype, tmp_path):
+def test_safetensors_of_state_dicts_are_read(dtype, tmp_path):
     """As PyTorch's programs write them: a whole model, with metadata of its own or none."""
     save_file = pytest.importorskip("safetensors.torch").save_file
     model = torch.nn.ModuleDict(

@@ -1,4 +1,4 @@
-"""Weights as safetensors files, and programs that a process with nothing but JAX runs."""
+"""Weights as safetensors files, and programs for a process that has only JAX."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", CELLS)
-def test_weights_come_back_bit_for_bit(name, dtype, tmp_path):
+def test_saved_weights_are_loaded_bit_for_bit(name, dtype, tmp_path):
     cell = CELLS[name]
     params = cell.init(jax.random.key(0), I, H, dtype)
     save_weights(tmp_path / "weights.safetensors", cell, params)
@@ -53,7 +53,7 @@ def test_weights_come_back_bit_for_bit(name, dtype, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
-def test_double_precision(tmp_path, x64):
+def test_float64_weights_need_x64(tmp_path, x64):
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H, jnp.float64)
     save_weights(tmp_path / "w.safetensors", cell, params)
@@ -81,7 +81,7 @@ def test_a_shard_of_a_checkpoint_names_the_other_shards(tmp_path):
                 read(tmp_path / file, prefix="rnn.")
 
 
-def test_names_in_the_file(tmp_path):
+def test_names_in_the_file_are_fixed(tmp_path):
     """They are part of the format: what is written today is read by others tomorrow."""
     stack = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
     save_weights(tmp_path / "w.safetensors", stack, stack.init(jax.random.key(0), I, H))
@@ -108,7 +108,7 @@ def refused(path, line, error=ValueError):
     assert str(caught.value) == f"{path}: {line}"
 
 
-def test_hyperparameters_may_be_numpys_numbers(tmp_path):
+def test_hyperparameters_may_be_numpy_scalars(tmp_path):
     cell = gru_jax.Stack(
         gru_jax.LSTM(forget_bias=np.float32(0.5)), np.int64(2), np.bool_(True), dropout=np.float32(0.25)
     )
@@ -117,13 +117,13 @@ def test_hyperparameters_may_be_numpys_numbers(tmp_path):
     assert read == gru_jax.Stack(gru_jax.LSTM(forget_bias=0.5), 2, bidirectional=True, dropout=0.25)
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path):
+def test_missing_folder_raises_an_os_error(tmp_path):
     cell = gru_jax.GRU()
     with pytest.raises(FileNotFoundError, match=r"none"):
         save_weights(tmp_path / "none" / "w.safetensors", cell, cell.init(jax.random.key(0), I, H))
 
 
-def test_damaged_files_are_refused(saved):
+def test_damaged_files_raise_one_line(saved):
     path, _, _ = saved
     whole = path.read_bytes()
     for contents in (b"", whole[:5], whole[:60], whole[:-1], b"\xff" * 100):
@@ -132,7 +132,7 @@ def test_damaged_files_are_refused(saved):
             load_weights(path)
 
 
-def test_wrong_contents_are_refused(saved):
+def test_wrong_arrays_raise_one_line(saved):
     path, _, _ = saved
     whole = path.read_bytes()
     some = "there is U, W, b_hn"
@@ -154,7 +154,7 @@ def test_wrong_contents_are_refused(saved):
     refused(path, "arrays: b: expected dtype float32, that of W, got float16", TypeError)
 
 
-def test_wrong_metadata_are_refused(saved):
+def test_wrong_metadata_raises_one_line(saved):
     path, _, _ = saved
     kinds = "GRU, LSTM, Elman, PeepholeLSTM, Stack"
     for metadata, reason in (
@@ -172,14 +172,16 @@ def test_wrong_metadata_are_refused(saved):
     refused(path, line)
 
 
-def test_files_that_say_what_their_cell_is_need_no_options(saved):
+def test_options_of_state_dicts_are_errors_for_own_files(saved):
     path, _, _ = saved
     for name, value in (("prefix", "rnn."), ("nonlinearity", "relu")):
-        with pytest.raises(ValueError, match=rf"gru\.safetensors: {name}: expected none for a file that says [^\n]+$"):
+        with pytest.raises(
+            ValueError, match=rf"gru\.safetensors: {name}: expected none for a file of save_weights, got [^\n]+$"
+        ):
             load_weights(path, **{name: value})
 
 
-def test_a_file_from_before_activations_is_a_tanh_network(tmp_path):
+def test_file_without_an_activation_is_a_tanh_network(tmp_path):
     cell = gru_jax.Elman()
     params = cell.init(jax.random.key(0), I, H)
     save_weights(tmp_path / "w.safetensors", cell, params)
@@ -187,14 +189,14 @@ def test_a_file_from_before_activations_is_a_tanh_network(tmp_path):
     assert load_weights(tmp_path / "w.safetensors")[0] == gru_jax.Elman("tanh", W_init="uniform")
 
 
-def test_nan_weights_are_reported(saved):
+def test_nan_weights_are_a_warning(saved):
     path, cell, params = saved
     save_weights(path, cell, params._replace(b=params.b.at[2].set(jnp.nan)))
     with pytest.warns(UserWarning, match=r"^arrays: b: 1 of 12 weights are NaN or infinite$"):
         load_weights(path)
 
 
-def test_what_cannot_be_saved(tmp_path):
+def test_other_cells_cannot_be_saved(tmp_path):
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H)
     with pytest.raises(TypeError, match=r"^cell: expected one of GRU, LSTM, Elman, PeepholeLSTM, Stack, got 'GRU'$"):
@@ -246,7 +248,7 @@ def assert_all_close(ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["gru", "stack"])
-def test_unroll_program_runs_with_jax_alone(name, tmp_path):
+def test_unroll_program_runs_without_gru_jax(name, tmp_path):
     """One program for any number of sequences and steps, with lengths and initial states."""
     cell = CELLS[name]
     params = cell.init(jax.random.key(0), I, H)
@@ -263,7 +265,7 @@ def test_unroll_program_runs_with_jax_alone(name, tmp_path):
         assert_all_close(ours, theirs)
 
 
-def test_step_program_runs_with_jax_alone(tmp_path):
+def test_step_program_runs_without_gru_jax(tmp_path):
     """Stepping through a sequence gives what unrolling it gives."""
     stack = gru_jax.Stack(gru_jax.LSTM(), 2)
     params = stack.init(jax.random.key(0), I, H)
@@ -280,7 +282,7 @@ def test_step_program_runs_with_jax_alone(tmp_path):
     assert_all_close((state, y), [*last, y_alone])
 
 
-def test_program_options():
+def test_options_of_programs_are_passed_to_unroll():
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, I)), jnp.float32)
@@ -292,7 +294,7 @@ def test_program_options():
     assert_all_close(expected, jax.tree.leaves(again.call(xs)))
 
 
-def test_programs_take_a_matmul_dtype():
+def test_programs_use_matmul_dtype():
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
@@ -305,13 +307,13 @@ def test_programs_take_a_matmul_dtype():
         np.testing.assert_allclose(y, expected[:, t], rtol=1e-6, atol=1e-6)
 
 
-def test_a_stream_has_one_direction():
+def test_step_program_needs_one_direction():
     stack = gru_jax.Stack(gru_jax.GRU(), bidirectional=True)
-    with pytest.raises(ValueError, match=r"^cell: expected one direction, for a stream has no end to begin at, got"):
+    with pytest.raises(ValueError, match=r"^cell: expected one direction, got"):
         step_program(stack, stack.init(jax.random.key(0), I, H))
 
 
-def test_an_initializer_that_is_a_function_is_left_out(tmp_path):
+def test_initializers_that_are_functions_are_not_saved(tmp_path):
     """What it drew is in the file; a function is never written or read."""
     cell = gru_jax.LSTM(0.5, W_init=jax.nn.initializers.lecun_normal(), b_init=jax.nn.initializers.constant(0.1))
     params = cell.init(jax.random.key(0), 3, 4)

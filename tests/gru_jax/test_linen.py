@@ -1,4 +1,4 @@
-"""The Linen modules: the functional core behind them, Linen's own `RNN` and lifted transformations around them."""
+"""Linen layers and cells compute what `gru_jax.unroll` computes, and work with `RNN` and lifted transformations."""
 
 import chex
 import flax.linen as nn
@@ -44,7 +44,7 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_is_unroll_with_parameters(name):
+def test_layer_equals_unroll(name):
     layer, cell = LAYERS[name]
     variables = layer.init(jax.random.key(0), XS)
     assert set(variables) == {"params"}
@@ -56,7 +56,7 @@ def test_a_layer_is_unroll_with_parameters(name):
     close((ys, h_last), unroll(cell, params, XS, lengths=LENGTHS))
 
 
-def test_every_option_reaches_unroll():
+def test_options_are_passed_to_unroll():
     layer = modules.GRU(
         H, num_layers=2, bidirectional=True, merge="sum", matmul_dtype=jnp.bfloat16, backend="scan", reset="after"
     )
@@ -72,14 +72,14 @@ def test_every_option_reaches_unroll():
     assert "custom_jvp" not in str(jax.make_jaxpr(layer.apply)(variables, XS))  # The default backend has one.
 
 
-def test_parameters_in_another_dtype():
+def test_param_dtype_is_the_dtype_of_parameters_and_states():
     layer = modules.LSTM(H, param_dtype=jnp.bfloat16)
     xs = XS.astype(jnp.bfloat16)
     (ys, h_last), variables = layer.init_with_output(jax.random.key(0), xs)
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, ys, h_last))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_a_cell_in_another_dtype_begins_in_it():
+def test_initial_carry_has_param_dtype():
     cell = modules.LSTMCell(H, param_dtype=jnp.bfloat16)
     begun = cell.initialize_carry(jax.random.key(0), (B, I))
     rnn = nn.RNN(cell, return_carry=True)
@@ -87,7 +87,7 @@ def test_a_cell_in_another_dtype_begins_in_it():
     assert {leaf.dtype for leaf in jax.tree.leaves((begun, variables, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_grad_is_that_of_the_functional_core():
+def test_gradient_equals_that_of_unroll():
     layer = modules.GRU(H, num_layers=2)
     variables = layer.init(jax.random.key(0), XS)
     gradient = jax.jit(jax.grad(lambda v: (layer.apply(v, XS, lengths=LENGTHS)[0] ** 2).sum()))(variables)
@@ -101,7 +101,7 @@ def test_grad_is_that_of_the_functional_core():
     chex.assert_trees_all_close(layer.parameters(gradient), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_an_ensemble_by_vmap():
+def test_vmap_makes_an_ensemble():
     ensemble = nn.vmap(
         modules.GRU, in_axes=None, out_axes=0, axis_size=3, variable_axes={"params": 0}, split_rngs={"params": True}
     )(H)
@@ -115,7 +115,7 @@ def test_an_ensemble_by_vmap():
 
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.5}, {"weight_dropout": 0.5}])
-def test_dropout_is_that_of_flax(rates):
+def test_dropout_follows_deterministic_and_rngs_as_in_flax(rates):
     layer = modules.GRU(H, num_layers=2, **rates)
     variables = layer.init(jax.random.key(0), XS)
 
@@ -136,7 +136,7 @@ def test_dropout_is_that_of_flax(rates):
         layer.copy(deterministic=None).apply(variables, XS)
 
 
-def test_the_key_of_dropout_is_that_of_flax():
+def test_dropout_key_equals_that_of_flax():
     """What is dropped is what `unroll` drops with the key that Linen hands out."""
 
     class Key(nn.Module):
@@ -179,7 +179,7 @@ def nn_params_key(layer, xs):
     return First().init(jax.random.key(0))["params"]["layers"]
 
 
-def test_weight_decay_by_name():
+def test_weight_decay_mask_by_name():
     """One step of decay alone takes a tenth of every matrix and nothing of a bias."""
     layer = modules.LSTM(H, num_layers=2, bidirectional=True)
     params = layer.init(jax.random.key(0), XS)["params"]
@@ -192,7 +192,7 @@ def test_weight_decay_by_name():
 
 
 @pytest.mark.parametrize("module", [modules.GRU(H, bidirectional=True, reset="after"), modules.LSTMCell(H)])
-def test_parameters_restored_without_a_target(module, tmp_path):
+def test_parameters_restored_without_a_target_are_accepted(module, tmp_path):
     """Plain dictionaries of NumPy arrays, as msgpack and orbax return them."""
     given = (XS,) if isinstance(module, modules.GRU) else (module.initialize_carry(jax.random.key(0), (B, I)), XS[:, 0])
     variables = module.init(jax.random.key(0), *given)
@@ -207,7 +207,7 @@ def test_parameters_restored_without_a_target(module, tmp_path):
     close(module.apply(freeze(variables), *given), expected)
 
 
-def test_parameters_as_named_tuples_are_taken():
+def test_named_tuples_are_accepted_as_variables():
     layer = modules.LSTM(H, num_layers=2)
     params = layer.stack.init(jax.random.key(0), I, H)
     close(layer.apply({"params": {"layers": params}}, XS), unroll(layer.stack, params, XS))
@@ -230,7 +230,7 @@ CELL_PARAMS = gru_jax.GRU().init(jax.random.key(0), I, H)
         (lambda layers: layers["1"].update(forward=3), "params: layers/1/forward: expected a dict of W, U, b, got int"),
     ],
 )
-def test_parameters_of_another_network_are_one_line(change, error):
+def test_parameters_of_another_network_raise_one_line(change, error):
     layer = modules.GRU(H, num_layers=2)
     layers = serialization.msgpack_restore(serialization.to_bytes(layer.init(jax.random.key(0), XS)))["params"][
         "layers"
@@ -242,7 +242,7 @@ def test_parameters_of_another_network_are_one_line(change, error):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_inside_an_rnn(name):
+def test_rnn_equals_unroll(name):
     module, cell = CELLS[name]
     rnn = nn.RNN(module, return_carry=True)
     variables = rnn.init(jax.random.key(0), XS)
@@ -257,7 +257,7 @@ def test_a_cell_inside_an_rnn(name):
         close(ys[number, :length], expected[number, :length])
 
 
-def test_a_cell_takes_a_matmul_dtype():
+def test_matmul_dtype_is_used():
     cell = modules.GRUCell(H, matmul_dtype=jnp.bfloat16)
     x, h = XS[:, 0], jnp.full((B, H), 0.3)
     (_, y), variables = cell.init_with_output(jax.random.key(0), h, x)
@@ -266,7 +266,7 @@ def test_a_cell_takes_a_matmul_dtype():
     assert np.abs(y - gru_jax.gru_step(params, h, x)).max() > 1e-4
 
 
-def test_cells_in_both_directions():
+def test_bidirectional_rnn_equals_stack():
     rnn = nn.Bidirectional(nn.RNN(modules.GRUCell(H)), nn.RNN(modules.GRUCell(H)))
     variables = rnn.init(jax.random.key(0), XS)
     params = variables["params"]
@@ -276,7 +276,7 @@ def test_cells_in_both_directions():
     close(rnn.apply(variables, XS), unroll(gru_jax.Stack(gru_jax.GRU(), bidirectional=True), (pair,), XS)[0])
 
 
-def test_a_wrong_state_is_one_line():
+def test_wrong_carry_raises_one_line():
     cell = modules.GRUCell(H)
     variables = cell.init(jax.random.key(0), jnp.zeros((B, H)), XS[:, 0])
     with pytest.raises(
@@ -285,7 +285,7 @@ def test_a_wrong_state_is_one_line():
         cell.apply(variables, jnp.zeros((B, H + 1)), XS[:, 0])
 
 
-def test_outputs_alone_go_through_sequential():
+def test_sequential_of_layers_without_states():
     model = nn.Sequential([modules.LSTM(H, return_state=False), modules.GRU(H, return_state=False), nn.Dense(2)])
     ys, variables = model.init_with_output(jax.random.key(0), XS)
     layers = [variables["params"][f"layers_{k}"] for k in range(3)]
@@ -296,7 +296,7 @@ def test_outputs_alone_go_through_sequential():
     assert isinstance(both[1][0][0], gru_jax.LSTMState)
 
 
-def test_packed_episodes_are_those_alone_in_both_directions():
+def test_packed_episodes_equal_single_episodes_in_both_directions():
     layer = modules.LSTM(H, bidirectional=True)
     variables = layer.init(jax.random.key(0), XS)
     fresh = jax.tree.map(lambda a: a + 0.4, layer.initial_state((B,)))
@@ -307,7 +307,7 @@ def test_packed_episodes_are_those_alone_in_both_directions():
 
 
 @pytest.mark.parametrize(("dtype", "inputs", "computed"), DTYPES)
-def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, computed):
+def test_dtypes_are_promoted_as_in_flax(dtype, inputs, computed):
     theirs, _ = nn.Dense(H, dtype=dtype).init_with_output(jax.random.key(0), XS.astype(inputs))
     layer = modules.LSTM(H, dtype=dtype)
     (ys, state), variables = layer.init_with_output(jax.random.key(0), XS.astype(inputs))
@@ -321,7 +321,7 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     assert {leaf.dtype for leaf in jax.tree.leaves(layer.initial_state((B,)))} == {jnp.dtype(dtype or "float32")}
 
 
-def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
+def test_plain_carry_of_an_lstm_has_the_order_of_flax():
     """Flax's own LSTMCell with the same weights takes and returns the same (c, h)."""
     ours, theirs = modules.LSTMCell(H), nn.LSTMCell(H)
     carry = (jnp.full((B, H), 0.5), jnp.full((B, H), -0.3))
@@ -349,7 +349,7 @@ def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
         (lambda layer, _: modules.GRU(H, rngs=0), "GRU: expected rngs= of init or apply, got rngs="),
         (
             lambda layer, _: modules.GRUCell(H, gate_fn=nn.relu),
-            "GRUCell: expected no function, for the cell's equations",
+            "GRUCell: expected no function, since the cell has fixed",
         ),
         (lambda layer, _: modules.GRU(H, time_major=True), "GRU: expected time_major= in the call, got time_major="),
         (
@@ -364,7 +364,7 @@ def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
         (lambda layer, v: layer.apply(v, XS, bogus=1), "GRU: expected one of xs, h0, lengths, resets, "),
     ],
 )
-def test_another_keyword_is_answered(call, error):
+def test_unknown_keyword_raises_one_line_with_the_replacement(call, error):
     layer = modules.GRU(H)
     variables = layer.init(jax.random.key(0), XS)
     with pytest.raises(TypeError) as raised:

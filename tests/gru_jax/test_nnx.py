@@ -1,4 +1,4 @@
-"""The NNX modules: the functional core behind them, and NNX's own transformations around them."""
+"""NNX layers compute what `gru_jax.unroll` computes, and work with the transformations and the dropout of NNX."""
 
 import inspect
 
@@ -35,7 +35,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_is_unroll_with_parameters(name):
+def test_layer_equals_unroll(name):
     make, cell = MODULES[name]
     layer = make(nnx.Rngs(0))
     ((params,),) = layer.parameters()
@@ -46,7 +46,7 @@ def test_a_module_is_unroll_with_parameters(name):
     assert layer.out_features == H
 
 
-def test_every_option_reaches_unroll():
+def test_options_are_passed_to_unroll():
     layer = modules.GRU(
         I, H, num_layers=2, bidirectional=True, merge="sum", matmul_dtype=jnp.bfloat16, backend="scan", rngs=nnx.Rngs(1)
     )
@@ -61,7 +61,7 @@ def test_every_option_reaches_unroll():
     assert expected[0].shape == (T, B, layer.out_features)
 
 
-def test_parameters_in_another_dtype():
+def test_param_dtype_is_the_dtype_of_parameters_and_states():
     layer = modules.LSTM(I, H, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(layer.initial_state((2,)))} == {jnp.dtype(jnp.bfloat16)}
@@ -73,7 +73,7 @@ def test_parameters_in_another_dtype():
     ("dtype", "inputs", "computed"),
     [(None, "bfloat16", "float32"), (None, "float32", "float32"), ("bfloat16", "float32", "bfloat16")],
 )
-def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, computed):
+def test_dtypes_are_promoted_as_in_flax(dtype, inputs, computed):
     xs = XS.astype(inputs)
     theirs = nnx.Linear(I, H, dtype=dtype, rngs=nnx.Rngs(0))(xs)
     layer = modules.LSTM(I, H, dtype=dtype, rngs=nnx.Rngs(0))
@@ -90,7 +90,7 @@ def test_the_dtype_of_the_computation_is_promoted_as_flax_does(dtype, inputs, co
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, ys))} == {jnp.dtype(computed)}
 
 
-def test_a_state_in_float32_stays_so_beside_16_bits():
+def test_float32_state_is_kept_with_16_bit_parameters():
     """As the carry of Flax's own cells does."""
     layer = modules.LSTM(I, H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     h0 = jax.tree.map(lambda a: a.astype(jnp.float32) + 0.3, layer.initial_state((B,)))
@@ -107,7 +107,7 @@ def test_a_state_in_float32_stays_so_beside_16_bits():
     np.testing.assert_allclose(ys.astype("float32"), expected[0].astype("float32"), atol=0.02)
 
 
-def test_chunks_with_a_carried_state_are_one_pass():
+def test_chunks_with_a_carried_state_equal_one_pass():
     """A mark begins an episode from zeros or `reset_state`, whatever was carried."""
     layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
     resets = jnp.arange(T)[None] == jnp.array([[1], [4], [3]])
@@ -120,13 +120,13 @@ def test_chunks_with_a_carried_state_are_one_pass():
         close(ys[1:2, 4:], alone)
 
 
-def test_packed_episodes_are_those_alone_in_both_directions():
+def test_packed_episodes_equal_single_episodes_in_both_directions():
     layer = modules.GRU(I, H, bidirectional=True, rngs=nnx.Rngs(0))
     packed = layer(XS, resets=jnp.zeros((B, T), bool).at[:, 4].set(True))[0]
     close(packed, jnp.concatenate([layer(XS[:, :4])[0], layer(XS[:, 4:])[0]], axis=1))
 
 
-def test_arrays_of_numpy_are_taken_in_double_precision():
+def test_float64_arrays_of_numpy_are_accepted():
     layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
     close(layer(np.asarray(XS, np.float64)), layer(XS))
     assert layer(np.asarray(XS, np.float64))[0].dtype == jnp.float32
@@ -136,7 +136,7 @@ def test_arrays_of_numpy_are_taken_in_double_precision():
         layer(XS.astype(int))
 
 
-def test_the_initial_state_follows_the_parameters():
+def test_initial_state_has_the_dtype_of_the_parameters():
     for module in (modules.LSTM(I, H, rngs=nnx.Rngs(0)), modules.LSTMCell(I, H, rngs=nnx.Rngs(0))):
         nnx.update(module, jax.tree.map(lambda a: a.astype(jnp.bfloat16), nnx.state(module, nnx.Param)))
         cell = isinstance(module, modules.LSTMCell)
@@ -144,7 +144,7 @@ def test_the_initial_state_follows_the_parameters():
         assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_initializers_of_jax():
+def test_initializers_of_jax_draw_each_gate():
     """Each gate's matrix is drawn as Flax's own GRUCell draws its kernels: variance 1 / I, orthogonal, constant."""
     init = nnx.initializers
     options = {"W_init": init.lecun_normal(), "U_init": init.orthogonal(2.0), "b_init": init.constant(0.25)}
@@ -174,7 +174,7 @@ class Unhashable:
         return jnp.zeros(shape, dtype)
 
 
-def test_split_and_merge():
+def test_split_and_merge_keep_the_parameters():
     layer = modules.GRU(I, H, num_layers=2, rngs=nnx.Rngs(0))
     graph, state = nnx.split(layer)
     assert sorted(leaf.shape for leaf in jax.tree.leaves(state)) == sorted(
@@ -185,7 +185,7 @@ def test_split_and_merge():
     close(nnx.merge(graph, state)(XS), layer(XS))
 
 
-def test_jit_sees_new_parameters():
+def test_jit_uses_updated_parameters():
     layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
     call = nnx.jit(lambda layer, xs: layer(xs)[0])
     before = call(layer, XS)
@@ -196,7 +196,7 @@ def test_jit_sees_new_parameters():
     close(after, layer(XS)[0])
 
 
-def test_grad_is_that_of_the_functional_core():
+def test_gradient_equals_that_of_unroll():
     layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
     gradient = nnx.jit(nnx.grad(lambda layer: (layer(XS, lengths=LENGTHS)[0] ** 2).sum()))(layer)
 
@@ -218,7 +218,7 @@ def assert_gradient(found, expected):
             np.testing.assert_allclose(leaf[...], array, rtol=1e-4, atol=1e-5)
 
 
-def test_an_optimizer_trains_it():
+def test_optimizer_reduces_the_loss():
     layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(layer, optax.adam(0.05), wrt=nnx.Param)
 
@@ -232,7 +232,7 @@ def test_an_optimizer_trains_it():
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_an_ensemble_by_vmap():
+def test_vmap_makes_an_ensemble():
     @nnx.split_rngs(splits=3)
     @nnx.vmap
     def make(rngs):
@@ -249,7 +249,7 @@ def test_an_ensemble_by_vmap():
 
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.5}, {"weight_dropout": 0.5}])
-def test_dropout_is_that_of_flax(rates):
+def test_dropout_follows_mode_and_streams_as_in_flax(rates):
     """The mode and the stream are those of a `flax.nnx.Dropout` made at the same place."""
     layer = modules.LSTM(I, H, num_layers=2, **rates, rngs=nnx.Rngs(0, dropout=7))
     flax = nnx.Dropout(0.5, rngs=nnx.Rngs(0, dropout=7))
@@ -273,7 +273,7 @@ def test_dropout_is_that_of_flax(rates):
         close(layer(XS, rngs=rngs), unroll(layer.stack, layer.parameters(), XS, key=key))
 
 
-def test_dropout_within_jit_and_a_model():
+def test_dropout_in_a_jitted_model():
     class Model(nnx.Module):
         def __init__(self, rngs):
             self.below = modules.GRU(I, H, num_layers=2, dropout=0.5, rngs=rngs)
@@ -291,7 +291,7 @@ def test_dropout_within_jit_and_a_model():
     close(call(model, XS), unroll(gru_jax.Stack(gru_jax.GRU(), 2), model.below.parameters(), XS)[0])
 
 
-def test_no_stream_where_nothing_is_dropped():
+def test_no_stream_is_used_without_dropout():
     layer, rngs = modules.GRU(I, H, rngs=nnx.Rngs(0)), nnx.Rngs(dropout=7)
     close(layer(XS, rngs=rngs), layer(XS))
     assert rngs.dropout.count[...] == 0
@@ -319,7 +319,7 @@ def test_no_stream_where_nothing_is_dropped():
         (lambda: dropping(nnx.Rngs(0), features=H), "expected hidden_features=, got features="),
         (lambda: dropping(nnx.Rngs(0), return_carry=True), "expected return_state=, got return_carry="),
         (lambda: dropping(nnx.Rngs(0), time_major=True), "expected time_major= in the call, got time_major="),
-        (lambda: dropping(nnx.Rngs(0), activation_fn=nnx.relu), "expected no function, for the cell's equations fix"),
+        (lambda: dropping(nnx.Rngs(0), activation_fn=nnx.relu), "expected no function, since the cell has fix"),
         (lambda: dropping(nnx.Rngs(0), bogus=1), "expected one of in_features, hidden_features, num_layers, "),
         (lambda: dropping(nnx.Rngs(0))(XS, seq_lengths=LENGTHS), "expected lengths= (padding at the end), got seq_le"),
         (lambda: dropping(nnx.Rngs(0))(XS, mask=XS > 0), "expected lengths= (padding at the end), got mask="),
@@ -328,7 +328,7 @@ def test_no_stream_where_nothing_is_dropped():
         (lambda: dropping(nnx.Rngs(0))(XS, key=0), "expected rngs=, got key="),
     ],
 )
-def test_a_wrong_argument_is_one_line_of_the_layer(call, error):
+def test_wrong_argument_raises_one_line_with_the_layer(call, error):
     with pytest.raises((TypeError, ValueError)) as raised:
         call()
     assert str(raised.value).startswith(f"gru_jax.nnx.GRU: {error}")
@@ -339,7 +339,7 @@ def dropping(rngs, **options):
     return modules.GRU(I, H, num_layers=2, dropout=0.5, rngs=rngs, **options)
 
 
-def test_a_state_dict_there_and_back():
+def test_pure_dict_of_state_restores_the_layer():
     layer, other = (modules.LSTM(I, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(seed)) for seed in range(2))
     state = nnx.state(layer)
     pure = nnx.to_pure_dict(state)
@@ -356,7 +356,7 @@ def test_a_state_dict_there_and_back():
         other.set_parameters(other.stack.init(jax.random.key(0), I + 1, H))
 
 
-def test_a_state_restored_without_a_target(tmp_path):
+def test_state_restored_without_a_target_updates_the_layer(tmp_path):
     """`nnx.update` takes the plain dictionaries that orbax returns, as for Flax's own cells."""
     layer, other = (modules.LSTM(I, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(seed)) for seed in range(2))
     with ocp.StandardCheckpointer() as files:
@@ -377,7 +377,7 @@ def test_variables_have_the_paths_of_checkpoints():
     assert {path for path, _ in nnx.to_flat_state(nnx.state(cell))} == {("weights", name) for name in ("W", "U", "b")}
 
 
-def test_weight_decay_by_name():
+def test_weight_decay_mask_by_name():
     """One step of decay alone takes a tenth of every matrix and nothing of a bias."""
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", b_init="uniform", rngs=nnx.Rngs(0))
     before = layer.parameters()
@@ -392,7 +392,7 @@ def test_weight_decay_by_name():
         close(new, old._replace(W=0.9 * old.W, U=0.9 * old.U))
 
 
-def test_tabulate():
+def test_tabulate_shows_sizes_and_shapes():
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, dropout=0.1, rngs=nnx.Rngs(0))
     sizes = sum(leaf.size for leaf in jax.tree.leaves(layer.parameters()))
     assert f"{sizes} " in nnx.tabulate(layer, XS, console_kwargs={"width": 200})
@@ -401,7 +401,7 @@ def test_tabulate():
     assert "[3,6,4]" in nnx.tabulate(lstm, XS, return_state=False, console_kwargs={"width": 200})
 
 
-def test_outputs_alone_go_through_sequential():
+def test_sequential_of_layers_without_states():
     layers = [make(I, I, return_state=False, rngs=nnx.Rngs(k)) for k, make in enumerate((modules.LSTM, modules.GRU))]
     readout = nnx.Linear(I, 3, rngs=nnx.Rngs(2))
     inner = unroll(layers[0].stack, layers[0].parameters(), XS)[0]
@@ -431,7 +431,7 @@ def test_nnx_and_linen_have_the_same_arguments(name):
     assert linen.__all__ == modules.__all__
 
 
-def test_layers_that_share_variables_stay_together():
+def test_set_parameters_keeps_variables_shared():
     one, other = (modules.GRU(I, H, rngs=nnx.Rngs(seed)) for seed in (0, 1))
     other.layers = one.layers
     doubled = jax.tree.map(lambda a: 2 * a, one.parameters())

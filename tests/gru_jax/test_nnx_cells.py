@@ -1,4 +1,4 @@
-"""NNX cells: Flax's own `RNN` around them, and the functional core as the oracle."""
+"""NNX cells inside `flax.nnx.RNN` compute what `gru_jax.unroll` computes."""
 
 import chex
 import jax
@@ -30,7 +30,7 @@ CELLS = {
 }
 
 
-def test_a_cell_in_another_dtype_begins_in_it():
+def test_initial_carry_has_param_dtype():
     cell = modules.LSTMCell(I, H, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     begun = (
         cell.initialize_carry((B, I), nnx.Rngs(0)),
@@ -40,7 +40,7 @@ def test_a_cell_in_another_dtype_begins_in_it():
     assert {leaf.dtype for leaf in jax.tree.leaves((begun, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_an_error_of_a_cell_names_flax_s_arguments():
+def test_errors_of_a_cell_name_carry_and_inputs():
     cell = modules.GRUCell(I, H, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"^inputs: expected shape"):
         cell(jnp.zeros((2, H)), jnp.ones((2, I + 1)))
@@ -49,7 +49,7 @@ def test_an_error_of_a_cell_names_flax_s_arguments():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_inside_an_rnn(name):
+def test_rnn_equals_unroll(name):
     make, cell = CELLS[name]
     module = make(nnx.Rngs(0))
     rnn = nnx.RNN(module, return_carry=True, rngs=nnx.Rngs(0))
@@ -64,7 +64,7 @@ def test_a_cell_inside_an_rnn(name):
         close(ys[number, :length], expected[number, :length])
 
 
-def test_a_cell_takes_a_matmul_dtype():
+def test_matmul_dtype_is_used():
     cell = modules.GRUCell(I, H, matmul_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     x, h = XS[:, 0], jnp.full((B, H), 0.3)
     _, y = cell(h, x)
@@ -72,7 +72,7 @@ def test_a_cell_takes_a_matmul_dtype():
     assert np.abs(y - gru_jax.gru_step(cell.parameters(), h, x)).max() > 1e-4
 
 
-def test_the_gradient_of_a_cell_inside_an_rnn():
+def test_gradient_of_rnn_equals_that_of_unroll():
     rnn = nnx.RNN(modules.GRUCell(I, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
     gradient = nnx.grad(lambda rnn: (rnn(XS) ** 2).sum())(rnn)
     expected = jax.grad(lambda params: (unroll(gru_jax.GRU(), params, XS)[0] ** 2).sum())(rnn.cell.parameters())
@@ -81,14 +81,14 @@ def test_the_gradient_of_a_cell_inside_an_rnn():
         np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-4, atol=1e-5)
 
 
-def test_cells_in_both_directions():
+def test_bidirectional_rnn_equals_stack():
     pair = [modules.GRUCell(I, H, rngs=nnx.Rngs(seed)) for seed in range(2)]
     rnn = nnx.Bidirectional(*[nnx.RNN(cell, rngs=nnx.Rngs(0)) for cell in pair], rngs=nnx.Rngs(0))
     params = (tuple(cell.parameters() for cell in pair),)
     close(rnn(XS), unroll(gru_jax.Stack(gru_jax.GRU(), bidirectional=True), params, XS)[0])
 
 
-def test_a_drawn_carry():
+def test_carry_init_draws_the_carry():
     cell = modules.LSTMCell(I, H, rngs=nnx.Rngs(0))
     close(cell.initialize_carry((B, I), nnx.Rngs(0)), gru_jax.LSTM().initial_state(H, (B,)))
     drawn = cell.initialize_carry((B, I), nnx.Rngs(carry=3), nnx.initializers.normal())
@@ -98,7 +98,7 @@ def test_a_drawn_carry():
         cell.initialize_carry((B, I), None, nnx.initializers.normal())
 
 
-def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
+def test_plain_carry_of_an_lstm_has_the_order_of_flax():
     """Flax's own cell with the same weights takes and returns the same (c, h)."""
     ours = modules.LSTMCell(I, H, rngs=nnx.Rngs(0))
     theirs = to_nnx(gru_jax.LSTM(), ours.parameters())
@@ -133,7 +133,7 @@ def test_a_plain_carry_of_an_lstm_is_in_flax_s_order():
         ),
     ],
 )
-def test_a_wrong_argument_of_a_cell_is_one_line(call, error):
+def test_wrong_argument_raises_one_line_with_the_cell(call, error):
     with pytest.raises((TypeError, ValueError)) as raised:
         call()
     assert str(raised.value).startswith(f"gru_jax.nnx.{error}")

@@ -1,4 +1,4 @@
-"""Damaged files: the contents of a good one with something changed, repeatably."""
+"""Damaged files: random changes of an intact file, reproducible from a seed."""
 
 import json
 from collections.abc import Iterator

@@ -1,11 +1,11 @@
-"""A file that could not be written to its end is not there, and what was there still is."""
+"""Files are written atomically: after an error the old file is unchanged."""
 
 import pytest
 
 from gru_jax.interop._arrays import write_atomically
 
 
-def test_a_file_is_its_old_content_or_its_new_one(tmp_path):
+def test_file_is_old_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
     with write_atomically(path) as temporary:
@@ -14,7 +14,7 @@ def test_a_file_is_its_old_content_or_its_new_one(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_who_writes_at_the_same_time_writes_a_file_of_its_own(tmp_path):
+def test_concurrent_writers_use_different_temporary_files(tmp_path):
     path = tmp_path / "model.onnx"
     with write_atomically(path) as one:
         with write_atomically(path) as other:
@@ -25,7 +25,7 @@ def test_who_writes_at_the_same_time_writes_a_file_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_fails_half_way_leaves_the_old_content_and_no_other_file(tmp_path):
+def test_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
 

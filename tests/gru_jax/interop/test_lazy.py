@@ -1,4 +1,4 @@
-"""Converters need no import of their own: each is there when it is first named, in a process that has named nothing."""
+"""Converters are imported on first access, in a new process."""
 
 import subprocess
 import sys
@@ -38,14 +38,14 @@ def run(program):
 
 
 @pytest.mark.parametrize("library", CALLS)
-def test_a_converter_is_there_when_it_is_named(library):
+def test_converter_is_imported_on_first_access(library):
     if library in ("equinox", "onnx"):
         pytest.importorskip(library, reason=f"needs {library}: make test-peers")
     way = list(WAYS)[len(library) % 2]
     run(PROGRAM.format(imports=WAYS[way], interop=way, call=CALLS[library]))
 
 
-def test_names_to_complete():
+def test_dir_lists_modules_without_importing_them():
     """`dir` lists what is lazy, and loads none of it."""
     program = """
 import sys, gru_jax
@@ -63,7 +63,7 @@ print(*sorted(name for name in sys.modules if name.startswith("gru_jax.interop")
 
 @pytest.mark.parametrize("module", [gru_jax, gru_jax.interop], ids=["gru_jax", "gru_jax.interop"])
 @pytest.mark.parametrize("name", ["tensorflow", "__wrapped__", "_torch", "Torch", ""])
-def test_an_unknown_name_is_an_attribute_error(module, name):
+def test_unknown_name_raises_attribute_error(module, name):
     assert not hasattr(module, name)
     with pytest.raises(AttributeError, match=rf"^module '{module.__name__}' has no attribute '{name}'$"):
         getattr(module, name)

@@ -1,4 +1,4 @@
-"""The command line: files from one form to another, and one line for what is wrong."""
+"""The command `python -m gru_jax.interop` converts files; an error is one line."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def assert_same(path, cell, params):
 
 @pytest.mark.parametrize("ending", ["onnx", "pt", "pth"])
 @pytest.mark.parametrize("name", CELLS)
-def test_there_and_back(name, ending, tmp_path, capsys):
+def test_round_trip_is_exact(name, ending, tmp_path, capsys):
     package = {"onnx": "onnx"}.get(ending, "torch")
     pytest.importorskip(package, reason=f"needs {package}: make test-peers")
     cell, params = save(tmp_path / "a.safetensors", name)
@@ -59,7 +59,7 @@ def test_there_and_back(name, ending, tmp_path, capsys):
     assert not printed.err
 
 
-def test_double_precision_stays_what_it_is(tmp_path):
+def test_float64_weights_are_kept(tmp_path):
     pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
     with jax.enable_x64(True):
         cell, params = save(tmp_path / "a.safetensors", dtype=jnp.float64)
@@ -69,7 +69,7 @@ def test_double_precision_stays_what_it_is(tmp_path):
         assert_same(tmp_path / "c.safetensors", cell, params)
 
 
-def test_options(tmp_path):
+def test_options_are_passed_to_the_converters(tmp_path):
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     onnx = pytest.importorskip("onnx", reason="needs ONNX: make test-peers")
     model = torch.nn.ModuleDict({"rnn": torch.nn.GRU(I, H), "head": torch.nn.Linear(H, 2)})
@@ -84,7 +84,7 @@ def test_options(tmp_path):
     np.testing.assert_array_equal(W_r, model["rnn"].weight_ih_l0[:H].detach().numpy().T)
 
 
-def test_what_is_wrong_is_one_line(tmp_path, capsys):
+def test_errors_are_one_line(tmp_path, capsys):
     save(tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:100])
@@ -107,7 +107,12 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys):
             ("--merge=sum",),
             r"--merge: expected only with a file that ends in \.onnx, got [^\n]*",
         ),
-        ("a.safetensors", "b.pt", ("--prefix=x",), r"{}/a\.safetensors: prefix: expected none for a file that [^\n]*"),
+        (
+            "a.safetensors",
+            "b.pt",
+            ("--prefix=x",),
+            r"{}/a\.safetensors: prefix: expected none for a file of save_weights, got [^\n]*",
+        ),
     ):
         assert convert(tmp_path / source, tmp_path / target, *options) == 1
         printed = capsys.readouterr()
@@ -130,7 +135,7 @@ def test_nan_weights_are_a_warning(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("package", "file"), [("torch", "a.pt"), ("onnx", "a.onnx"), ("safetensors", "b.safetensors")])
-def test_a_missing_package_is_named(package, file, tmp_path, capsys, monkeypatch):
+def test_missing_package_is_named(package, file, tmp_path, capsys, monkeypatch):
     save(tmp_path / "a.safetensors")
     monkeypatch.setitem(sys.modules, package, None)
     assert convert(tmp_path / file, tmp_path / "c.safetensors") == 1
@@ -140,7 +145,7 @@ def test_a_missing_package_is_named(package, file, tmp_path, capsys, monkeypatch
     )
 
 
-def test_as_a_process(tmp_path):
+def test_command_runs_as_a_process(tmp_path):
     cell, params = save(tmp_path / "a.safetensors", "stack")
     command = [sys.executable, "-m", "gru_jax.interop", "--from=a.safetensors", "--to=b.safetensors"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -150,7 +155,7 @@ def test_as_a_process(tmp_path):
     assert_same(tmp_path / "b.safetensors", cell, params)
 
 
-def test_a_reader_that_goes_away_and_an_output_without_umlauts_are_no_failure(tmp_path):
+def test_closed_pipe_and_ascii_output_do_not_fail(tmp_path):
     cell, params = save(tmp_path / "a.safetensors")
     target = tmp_path / "Größe.safetensors"
     command = [sys.executable, "-m", "gru_jax.interop", "--from", str(tmp_path / "a.safetensors"), "--to", str(target)]
@@ -166,7 +171,7 @@ def test_a_reader_that_goes_away_and_an_output_without_umlauts_are_no_failure(tm
     assert rb"Gr\xf6\xdfe.safetensors: GRU(" in done.stdout
 
 
-def test_safetensors_of_pytorchs(tmp_path, capsys):
+def test_safetensors_of_a_pytorch_state_dict(tmp_path, capsys):
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     save_file = pytest.importorskip("safetensors.torch").save_file
     model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(I, H, nonlinearity="relu"), "head": torch.nn.Linear(H, 2)})

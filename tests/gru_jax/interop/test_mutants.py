@@ -1,4 +1,4 @@
-"""Files damaged at random are read, or refused in one line that names the file: nothing else happens. Arrays too."""
+"""Damaged files and arrays are read, or raise one line that names the file."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def try_to_read(load, path):
 
 
 @pytest.mark.parametrize("save", [safetensors, onnx_model, torch_zip, torch_pickle])
-def test_damaged_files(save, tmp_path):
+def test_damaged_files_raise_one_line_or_are_read(save, tmp_path):
     path = tmp_path / "weights"
     load = save(path)
     whole = path.read_bytes()
@@ -77,7 +77,7 @@ def test_damaged_files(save, tmp_path):
     assert read < COUNT / 2
 
 
-def test_damaged_pickles_inside_a_whole_zip_file(tmp_path):
+def test_damaged_pickles_in_an_intact_zip_file(tmp_path):
     path = tmp_path / "weights.pt"
     load = torch_zip(path)
     with zipfile.ZipFile(path) as whole:
@@ -92,7 +92,7 @@ def test_damaged_pickles_inside_a_whole_zip_file(tmp_path):
         assert try_to_read(load, path) or mutant != parts[name]
 
 
-def test_well_formed_models_with_wrong_fields(tmp_path):
+def test_onnx_models_with_wrong_fields(tmp_path):
     path = tmp_path / "weights.onnx"
     load = onnx_model(path)
     model = pytest.importorskip("onnx").load(path)
@@ -103,7 +103,7 @@ def test_well_formed_models_with_wrong_fields(tmp_path):
     assert COUNT / 4 < refused < COUNT
 
 
-def test_well_formed_headers_with_wrong_values(tmp_path):
+def test_safetensors_headers_with_wrong_values(tmp_path):
     """Both the header of a safetensors file and the cell in it are JSON."""
     path = tmp_path / "weights.safetensors"
     load = safetensors(path)
@@ -134,7 +134,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("library", TREES)
-def test_wrong_arrays(library):
+def test_damaged_arrays_raise_one_line_or_are_read(library):
     read, write, cells, told = TREES[library]
     refused = 0
     for cell in cells:

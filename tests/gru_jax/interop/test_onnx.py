@@ -1,4 +1,4 @@
-"""ONNX models that are no stack of ours are refused, by the name of the node and of what it has."""
+"""ONNX models that are not a `Stack` raise one line with the name of the node."""
 
 import re
 
@@ -181,19 +181,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_line(name):
+def test_other_models_raise_one_line(name):
     model, line = REFUSED[name]
     end = "" if line.endswith(": ") else "$"
     with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(line)}[^\n]*{end}"):
         from_model(model)
 
 
-def test_zero_states_that_are_fixed_are_those_of_unroll():
+def test_constant_initial_states_of_zeros_are_accepted():
     model = set_constant(written(h0=True), "h0", np.zeros((1, 2, H), np.float32))
     assert from_model(model)[0] == AFTER
 
 
-def test_a_node_that_runs_in_reverse_is_read_alone():
+def test_reverse_node_is_read_by_read_nodes():
     (node,) = read_nodes(set_attributes(written(), direction="reverse"))
     xs = jnp.asarray(np.random.default_rng(1).normal(size=(5, 2, I)), jnp.float32)
     Y, Y_h = node(xs)
@@ -202,7 +202,7 @@ def test_a_node_that_runs_in_reverse_is_read_alone():
     np.testing.assert_array_equal(Y_h[0], h_last)
 
 
-def test_files_are_named(tmp_path):
+def test_errors_name_the_file(tmp_path):
     path = tmp_path / "gru.onnx"
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         from_model(path)
@@ -219,7 +219,7 @@ def test_files_are_named(tmp_path):
         from_model(path)
 
 
-def test_weights_in_a_file_of_their_own(tmp_path):
+def test_external_weights_are_read(tmp_path):
     path = tmp_path / "gru.onnx"
     model = written()
     onnx.save(model, path, save_as_external_data=True, location="gru.weights", size_threshold=0)
@@ -232,13 +232,13 @@ def test_weights_in_a_file_of_their_own(tmp_path):
         from_model(path)
 
 
-def test_nan_weights_are_reported():
+def test_nan_weights_are_a_warning():
     model = set_constant(written(), "R_0", np.full((1, 9, 3), np.nan, np.float32))
     with pytest.warns(UserWarning, match=r"^GRU node 'Y_0': R: 27 of 27 weights are NaN or infinite$"):
         from_model(model)
 
 
-def test_a_number_type_that_onnx_does_not_have():
+def test_bfloat16_cannot_be_written():
     cell = gru_jax.Elman()
     params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), draw_params(cell, I, H))
     with pytest.raises(

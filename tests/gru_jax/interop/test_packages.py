@@ -1,4 +1,4 @@
-"""With JAX, Flax and NumPy alone the whole library imports, converts arrays and dicts, and names what it lacks."""
+"""The library imports and converts arrays and dicts with JAX, Flax and NumPy only; a missing package is one line."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ torch: expected this package to write .pt files, got none installed: pip install
 """
 
 
-def test_without_the_other_libraries(tmp_path):
+def test_library_works_without_other_libraries(tmp_path):
     command = [sys.executable, "-c", ALONE, ",".join(PEERS)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -69,6 +69,6 @@ def test_without_the_other_libraries(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_an_installed_package_lacks_itself_is_its_own_affair():
+def test_missing_dependency_of_an_installed_package_is_not_hidden():
     with pytest.raises(ModuleNotFoundError, match="no_such_module"), require_package("torch", "to read"):
         import no_such_module  # noqa: F401

@@ -1,4 +1,4 @@
-"""Files of PyTorch's weights: what is kept; what only poses as one is refused in one line, and nothing in it is run."""
+"""Files of PyTorch: weights are read exactly, and other contents raise one line without running code."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ def refused(path, reason):
         from_file(path)
 
 
-def test_pickles_are_not_run(tmp_path):
+def test_code_in_pickles_does_not_run(tmp_path):
     path, mark = tmp_path / "weights.pt", tmp_path / "mark"
     pickle.loads(pickle.dumps(Malicious(mark)))
     assert mark.exists(), "it would do harm"
@@ -49,7 +49,7 @@ def test_pickles_are_not_run(tmp_path):
         assert not mark.exists()
 
 
-def test_a_whole_module_is_no_state_dict(tmp_path):
+def test_saved_module_raises_one_line(tmp_path):
     torch.save(torch.nn.GRU(2, 3), tmp_path / "module.pt")
     refused(
         tmp_path / "module.pt",
@@ -58,7 +58,7 @@ def test_a_whole_module_is_no_state_dict(tmp_path):
     )
 
 
-def test_the_layers_of_a_whole_model_are_named(tmp_path):
+def test_error_for_a_larger_model_lists_its_layers(tmp_path):
     model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(2, 3), "cell": torch.nn.GRUCell(2, 3)})
     torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pt")
     line = (
@@ -71,7 +71,7 @@ def test_the_layers_of_a_whole_model_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_file_keeps_the_dtype(tmp_path, dtype):
+def test_file_keeps_the_dtype(tmp_path, dtype):
     cell = gru_jax.GRU(reset="after", b_init="uniform")
     params = cell.init(jax.random.key(0), 2, 3, dtype)
     to_file(tmp_path / "weights.pt", cell, params)
@@ -81,7 +81,7 @@ def test_a_file_keeps_the_dtype(tmp_path, dtype):
     assert read.U.dtype == dtype
 
 
-def test_values_are_needed():
+def test_tracers_raise_one_line():
     cell = gru_jax.Elman()
     with pytest.raises(
         TypeError, match=r"params\.W: expected a concrete array, got a tracer inside a JAX transformation"
@@ -89,7 +89,7 @@ def test_values_are_needed():
         jax.jit(lambda key: to_state_dict(cell, cell.init(key, 2, 3)))(jax.random.key(0))
 
 
-def test_damaged_files(tmp_path):
+def test_damaged_files_raise_one_line(tmp_path):
     path, cell = tmp_path / "weights.pt", gru_jax.Elman()
     to_file(path, cell, cell.init(jax.random.key(0), 2, 3))
     whole = path.read_bytes()
@@ -100,7 +100,7 @@ def test_damaged_files(tmp_path):
     assert from_file(path, nonlinearity="tanh")[0] == cell
 
 
-def test_other_contents(tmp_path):
+def test_other_contents_raise_one_line(tmp_path):
     path = tmp_path / "weights.pt"
     for contents, error, line in (
         ([torch.ones(2)], TypeError, "state_dict: expected a mapping from names to arrays, got list"),
@@ -116,7 +116,7 @@ def test_other_contents(tmp_path):
             from_file(path)
 
 
-def test_a_state_dict_inside_a_checkpoint(tmp_path):
+def test_state_dict_in_a_checkpoint_is_read(tmp_path):
     layer = torch.nn.GRU(2, 3)
     torch.save({"model": {"rnn": layer.state_dict()}, "epoch": 3}, tmp_path / "checkpoint.pt")
     cell, params = from_file(tmp_path / "checkpoint.pt", prefix="model.rnn.")

@@ -1,4 +1,4 @@
-"""Weights that are missing, too many or do not fit: one line with the key, what was expected and what came."""
+"""Missing, unknown and wrong weights raise one line with the key, what is expected and what is given."""
 
 import re
 
@@ -300,7 +300,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_line(name):
+def test_wrong_weights_raise_one_line(name):
     call, line = REFUSED[name]
     with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(line)}$"):
         call()
@@ -320,14 +320,14 @@ BAD[0, :2] = np.nan, np.inf
     ],
     ids=["torch", "keras", "linen", "haiku"],
 )
-def test_weights_that_are_no_numbers_are_a_warning(call, key):
+def test_nan_weights_are_a_warning(call, key):
     size = 16 if "hz" in key else 48
     with pytest.warns(UserWarning, match=rf"^{re.escape(key)}: 2 of {size} weights are NaN or infinite$"):
         _, params = call()
     assert np.isnan(params.U).any()
 
 
-def test_tensors_without_plain_numbers_are_refused():
+def test_sparse_and_meta_tensors_raise_one_line():
     module = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     line = r"^state_dict: weight_hh_l0: expected a dense tensor, got torch\.float32, [^\n]+$"
     for tensor in (module.ones(12, 4).to_sparse(), module.ones(12, 4, device="meta")):
@@ -335,7 +335,7 @@ def test_tensors_without_plain_numbers_are_refused():
             torch({"weight_hh_l0": tensor})()
 
 
-def test_weights_inside_a_transformation_are_refused():
+def test_tracers_raise_one_line():
     weights = to_weights(ELMAN, draw_params(ELMAN, I, H))
     with pytest.raises(
         TypeError, match=r"^weights: \[1\] recurrent_kernel: expected a concrete array, got a tracer inside"

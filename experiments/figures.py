@@ -1,8 +1,6 @@
-"""Pictures as the bytes of a PNG file, drawn without a screen.
+"""Figures as the bytes of PNG and SVG files, drawn without a display.
 
-learning_curve.png, from the rows of metrics.jsonl.
-
-Vector pictures that are the same bytes for the same content and version of matplotlib.
+An SVG file depends only on its content and the version of matplotlib.
 """
 
 import io
@@ -16,12 +14,12 @@ from experiments import files
 
 
 def png(size: tuple[float, float] | None, draw: Callable[[Any], None], dpi: int = 120) -> bytes:
-    """Returns a picture.
+    """Returns a figure as the bytes of a PNG file.
 
     Args:
-      size: width and height in inches; None where `draw` sets it.
+      size: width and height in inches. If None, `draw` sets the size.
       draw: draws on a matplotlib figure.
-      dpi: dots an inch.
+      dpi: dots per inch.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,9 +34,9 @@ def png(size: tuple[float, float] | None, draw: Callable[[Any], None], dpi: int 
 
 
 def verbatim(name: str) -> str:
-    """Returns what matplotlib draws as the name itself, which it would read for mathematics between two $.
+    """Escapes a name so that matplotlib draws it literally, and not as mathematics between two dollar signs.
 
-    A name that begins with an underscore stays in a legend; what does not print, such as a line end, is an escape.
+    A name that starts with an underscore appears in a legend too. Unprintable characters are escaped.
     """
     shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)
     hidden = "\u200b" if shown.startswith("_") else ""
@@ -46,7 +44,7 @@ def verbatim(name: str) -> str:
 
 
 def heat_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> bytes:
-    """Draws weights (T, S) as a PNG: the source from left to right, the translation from top to bottom."""
+    """Draws weights (T, S) as a PNG: with the source along x and the translation along y."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -59,12 +57,12 @@ def heat_map(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) 
 
 
 def learning_curve(rows: Sequence[dict[str, Any]], metric: str, best_step: int | None, path: pathlib.Path) -> None:
-    """Draws the loss of both splits and the validation metric over the steps, the best step marked.
+    """Draws the loss of both splits and the validation metric over the steps, and marks the best step.
 
     Args:
-      rows: of metrics.jsonl.
-      metric: the one that selects checkpoints.
-      best_step: the step it selected; None where it selects none.
+      rows: rows of metrics.jsonl.
+      metric: the metric that selects checkpoints.
+      best_step: the selected step, or None.
       path: the PNG file to write.
     """
     names = ["loss"] if metric in ("loss", "mse", "nats_per_char") else ["loss", metric]
@@ -87,13 +85,13 @@ def learning_curve(rows: Sequence[dict[str, Any]], metric: str, best_step: int |
 
 
 def svg(rows: int, columns: int, panel: tuple[float, float], paint: Callable[[Any], None], about: str = "") -> bytes:
-    """Returns a picture of `rows` x `columns` panels.
+    """Returns a figure of `rows` x `columns` panels as the bytes of an SVG file.
 
     Args:
-      rows, columns: how many panels there are.
-      panel: width and height of each in inches.
-      paint: gets matplotlib's axes, an array (rows, columns), and draws on them.
-      about: a description that the file carries.
+      rows, columns: number of panels.
+      panel: width and height of a panel in inches.
+      paint: draws on matplotlib's axes, an array (rows, columns).
+      about: description in the file's metadata.
     """
     import matplotlib
     from matplotlib.figure import Figure

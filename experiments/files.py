@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Atomic writes: a file is written under a temporary name, then renamed."""
 
 import contextlib
 import json
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file in one go; whoever reads `path`, at any moment, sees the old content or the new.
+    """Writes a file atomically. A reader of `path` sees the old content or the new one.
 
     Raises:
-      OSError: that names `path`; what was there is there still.
+      OSError: the file cannot be written; the old content is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,6 +28,6 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes plain data as indented JSON. A byte of a path that is no UTF-8 stays what it is, as an escape."""
+    """Writes plain data as indented JSON. Bytes of a path that are not UTF-8 are written as escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(errors="backslashreplace"))

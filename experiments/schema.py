@@ -1,6 +1,6 @@
-"""Typed, checked configuration: frozen dataclasses that refuse what they cannot mean, in one line.
+"""Typed configuration: frozen dataclasses that check the types and ranges of their fields, and `UserError`.
 
-A config is a dataclass that extends `Checked`. Its fields say what they take, by type and by range:
+A config is a dataclass that extends `Checked`. The annotations of its fields are their types and ranges:
 
     @dataclasses.dataclass(frozen=True)
     class TrainConfig(Checked):
@@ -10,7 +10,7 @@ A config is a dataclass that extends `Checked`. Its fields say what they take, b
         def check(self):
             require("steps", self.steps % 10 == 0, "a multiple of 10", self.steps)
 
-`build` makes one from a mapping and names the nearest valid key where a key is unknown.
+`build` makes one from a mapping, and suggests the nearest known key for an unknown one.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class UserError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, both included unless open."""
+    """The numbers from `low` to `high`, including each bound unless it is open."""
 
     low: float
     high: float = math.inf
@@ -58,7 +58,7 @@ Rate = Annotated[float, Range(0, 1, high_open=True)]
 
 
 class Checked:
-    """Base of every config dataclass: the types and ranges of its fields hold from its construction on."""
+    """Base class of config dataclasses. Construction checks the types and ranges of all fields."""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -68,11 +68,11 @@ class Checked:
         self.check()
 
     def check(self) -> None:
-        """Refuses values that do not fit each other, by `require`."""
+        """Checks values against each other, with `require`. Subclasses override it."""
 
 
 def require(name: str, condition: bool, expected: str, value: Any) -> None:
-    """Raises the one line of a refused value unless `condition` holds."""
+    """Raises a `UserError`, "name: expected X, got Y", unless `condition` is true."""
     if not condition:
         raise UserError(f"{name}: expected {expected}, got {value!r}")
 
@@ -82,11 +82,11 @@ def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
 
     Args:
       config_type: a dataclass that extends `Checked`.
-      values: a mapping from field names to plain values; what it leaves out keeps its default.
-      path: where the mapping stands in the whole config, for messages: "model".
+      values: a mapping from field names to plain values. Missing fields have their defaults.
+      path: key of the mapping in the whole config, for messages: "model".
 
     Raises:
-      UserError: an unknown key, a wrong type, a value out of range; one line.
+      UserError: an unknown key, a wrong type, or a value out of range.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: expected a mapping of keys to values, got {values!r}")
@@ -99,7 +99,7 @@ def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
 
 
 def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
-    """Raises for the first key that is not known, with the nearest one that is."""
+    """Raises a `UserError` for the first unknown key, with the nearest known one."""
     known = list(known)
     for key in values:
         if key not in known:
@@ -108,13 +108,13 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns " (did you mean ...?)" where one of `known` is near, else nothing."""
+    """Returns " (did you mean ...?)" if one of `known` is similar, else an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def _accept(name: str, hint: Any, value: Any) -> Any:
-    """Returns `value` as its field holds it, or raises."""
+    """Returns `value` converted to the type of its field, or raises a `UserError`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _accept(name, arguments[0], value)

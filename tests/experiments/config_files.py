@@ -1,7 +1,7 @@
-"""The config files that there are, and what the tests of several of them need."""
+"""The names of the config files."""
 
 from experiments.runner.config import CONFIGS
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 GENERATED = {"adding", "copying", "digits"}
-"""Those whose data need not be looked for."""
+"""Configs whose data are generated or bundled."""

@@ -1,4 +1,4 @@
-"""The entry points, run as a person runs them: in processes of their own."""
+"""Runs commands in their own processes."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ SONG = "To be, or not to be, that is the question:\nWhether 'tis nobler in the m
 
 
 class Programs:
-    """Starts commands, and leaves none running."""
+    """Starts commands, and kills those still running at the end."""
 
     def __init__(self, **environment: str):
-        """Takes environment variables that all commands get."""
+        """Args: **environment: environment variables of all commands."""
         self.environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
         self.running: list[subprocess.Popen[str]] = []
 
@@ -32,9 +32,9 @@ class Programs:
         """Starts `python -m experiments.<module>`.
 
         Args:
-          module: its name.
-          *arguments: of the command line.
-          stdout: where its output goes; into a pipe, unless said otherwise, and so it is plain lines.
+          module: name of the module.
+          *arguments: arguments of the command line.
+          stdout: where the output goes; a pipe by default.
         """
         process = subprocess.Popen(
             [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)],
@@ -48,7 +48,7 @@ class Programs:
         return process
 
     def finish(self, process: subprocess.Popen[str], status: int = 0) -> str:
-        """Waits for the end, which must have that status; returns stdout, or stderr where the status is not 0."""
+        """Waits for the expected exit status. Returns stdout if it is 0, else stderr."""
         out, err = process.communicate(timeout=500)
         self.running.remove(process)
         assert process.returncode == status, f"{out}{err}"
@@ -58,7 +58,7 @@ class Programs:
         return self.finish(self.start(module, *arguments), status)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
-        """Ends a process by SIGKILL; that it is still running is part of the test."""
+        """Kills a process by SIGKILL and checks that it was still running."""
         process.kill()
         self.finish(process, -signal.SIGKILL)
 
@@ -71,7 +71,7 @@ class Programs:
 
 @contextlib.contextmanager
 def programs(**environment: str) -> Iterator[Programs]:
-    """Gives what starts commands; they listen to SIGINT even where the tests, in a shell's background, do not."""
+    """Yields a `Programs`. Its commands handle SIGINT even if the tests, in a shell's background, ignore it."""
     started, before = Programs(**environment), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield started
@@ -81,7 +81,7 @@ def programs(**environment: str) -> Iterator[Programs]:
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], pause_s: float = 0.002) -> None:
-    """Waits for a condition while a process runs; fails where it ends first."""
+    """Waits for a condition while a process runs. Fails if the process ends first."""
     deadline = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -90,7 +90,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], 
 
 
 def compilation_cache(folder: pathlib.Path) -> Mapping[str, str]:
-    """Variables with which programs that compile the same compile it once."""
+    """Returns environment variables for a shared compilation cache."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -100,7 +100,7 @@ def compilation_cache(folder: pathlib.Path) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, *options: str) -> Iterator[None]:
-    """Mounts something on a folder, with the options of `mount`; skips the test where that is not allowed."""
+    """Mounts a file system on a folder, with the options of `mount`. Skips the test if that is not allowed."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux can mount a file system")
     done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What `evaluate` scores, and what it will not."""
+"""The evaluate command."""
 
 import json
 
@@ -11,7 +11,7 @@ COMMAND = ("train", "--config=configs/adding.py:smoke", "--devices=1", "--config
 
 
 @pytest.mark.slow
-def test_a_run_without_an_evaluation_has_no_best_parameters(tmp_path):
+def test_run_without_evaluation_has_no_best_parameters(tmp_path):
     with programs() as run:
         command = (*COMMAND, "--config.train.eval_every=100000", "--config.train.checkpoint_every=10")
         process = run.start(*command, f"--workdir={tmp_path}/run")

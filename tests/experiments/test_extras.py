@@ -1,4 +1,4 @@
-"""Digits trains without the packages of any extra, and whatever needs one says in one line how to install it."""
+"""Digits trains without optional packages; a missing package is reported in one line with the install command."""
 
 import re
 import subprocess

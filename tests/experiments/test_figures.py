@@ -1,4 +1,4 @@
-"""Names are drawn as they are, in pixels and in vectors."""
+"""Names are drawn literally in PNG and SVG figures."""
 
 import numpy as np
 import pytest
@@ -26,22 +26,22 @@ def drawn(text, **options):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_drawn_as_without_mathematics(name):
+def test_dollar_signs_are_drawn_literally(name):
     assert drawn(verbatim(name)) == drawn(name, parse_math=False)
 
 
-def test_what_does_not_print_is_drawn_as_an_escape():
+def test_unprintable_characters_are_drawn_as_escapes():
     assert verbatim("a\nb\tc\x00 \u2028 \udcff é") == r"a\nb\tc\x00 \u2028 \udcff é"
 
 
-def test_words_of_a_heat_map_are_drawn_as_they_are():
+def test_heat_map_labels_are_drawn_literally():
     words = ["$x", "y$", "$z$", "\\frac", "▁$5$"]
     assert heat_map(np.eye(5), words, words)[:4] == b"\x89PNG"
     plain = heat_map(np.eye(2), ["$x$", "b"], ["a", "b"])
     assert plain != heat_map(np.eye(2), ["x", "b"], ["a", "b"])
 
 
-def test_a_run_of_any_name_has_its_line_in_the_legend():
+def test_run_of_any_name_has_a_legend_entry():
     names = ["runs/$a$", "_hidden", "a^b"]
     picture = plot({name: [Group(1, 3, 5, 20.0), Group(4, 9, 5, 10.0)] for name in names}).decode()
     assert all(name in picture for name in names)

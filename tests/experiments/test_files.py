@@ -1,4 +1,4 @@
-"""A file is its old content or its new one, at any moment."""
+"""A file has its old or its new content at any moment."""
 
 import errno
 import json
@@ -9,7 +9,7 @@ import pytest
 from experiments import files
 
 
-def test_a_file_is_written_and_written_over(tmp_path):
+def test_file_is_written_and_overwritten(tmp_path):
     path = tmp_path / "summary.json"
     files.write_json(path, {"loss": 0.5})
     files.write_json(path, {"loss": 0.25})
@@ -18,7 +18,7 @@ def test_a_file_is_written_and_written_over(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_what_fails_half_way_leaves_the_old_content_and_no_other_file(step, tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_content(step, tmp_path, monkeypatch):
     path, seen = tmp_path / "summary.json", []
     path.write_bytes(b"old")
 
@@ -34,13 +34,13 @@ def test_what_fails_half_way_leaves_the_old_content_and_no_other_file(step, tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_json_has_no_word_for_is_refused(tmp_path):
+def test_nan_in_json_raises(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "summary.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_path_that_is_no_utf8_comes_back_as_it_was(tmp_path):
+def test_non_utf8_path_survives_json(tmp_path):
     value = {"text_file": "texts/no\udcffutf8.txt", "é": "日本"}
     files.write_json(tmp_path / "config.json", value)
     assert json.loads((tmp_path / "config.json").read_bytes().decode()) == value

@@ -1,4 +1,4 @@
-"""A config refuses what it cannot mean, in one line that names the key."""
+"""An invalid config raises one line that names the key."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -50,7 +50,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED)
-def test_refuses_in_one_line(values, message):
+def test_invalid_values_raise_one_line(values, message):
     with pytest.raises(UserError) as error:
         build(Example, values, "here")
     assert str(error.value).startswith(message)
@@ -58,17 +58,17 @@ def test_refuses_in_one_line(values, message):
 
 
 @pytest.mark.parametrize("values", [3, None, "size", [("size", 3)]])
-def test_refuses_what_is_no_mapping(values):
+def test_values_other_than_mappings_raise(values):
     with pytest.raises(UserError, match=r"^here: expected a mapping of keys to values"):
         build(Example, values, "here")
 
 
-def test_keeps_defaults_and_converts_what_is_exact():
+def test_defaults_are_kept_and_exact_values_converted():
     made = build(Example, {"scale": 2, "sizes": [1, 2], "note": "x"}, "here")
     assert made == Example(scale=2.0, sizes=(1, 2), note="x")
     assert type(made.scale) is float
 
 
-def test_holds_for_direct_construction_too():
+def test_direct_construction_is_checked():
     with pytest.raises(UserError, match=r"^size: expected an integer at least 1, got 0$"):
         Example(size=0)

@@ -1,4 +1,4 @@
-"""The entry points, run as a person runs them: in processes of their own."""
+"""The train command and those that use its runs, in their own processes."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def finished(tmp_path_factory, run, options):
     return folder, run.run("train", *options, "--tensorboard", f"--workdir={folder}")
 
 
-def test_a_run_folder_holds_what_is_promised(finished):
+def test_run_folder_has_all_files(finished):
     folder, out = finished
     config = json.loads((folder / "config.json").read_text())
     assert config["train"] | {"steps": 60, "log_every": 10, "eval_every": 25, "checkpoint_every": 10} == config["train"]
@@ -70,7 +70,7 @@ def everything_from(terminal):
     return seen.decode()
 
 
-def test_the_saved_config_repeats_a_run_bit_by_bit_and_a_terminal_sees_a_bar(run, finished, tmp_path):
+def test_saved_config_repeats_the_run_exactly_and_terminal_shows_a_bar(run, finished, tmp_path):
     folder, _ = finished
     terminal, inside = pty.openpty()
     termios.tcsetwinsize(inside, (24, 100))
@@ -114,7 +114,7 @@ def test_sample_prints_the_same_text_for_the_same_seed(run, finished):
     assert "--prompt: expected only the" in run.finish(processes[3], 1)
 
 
-def test_a_finished_run_is_not_trained_again(run, finished, tmp_path):
+def test_finished_run_is_not_trained_again(run, finished, tmp_path):
     folder, out = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     again = run.run("train", f"--config={folder}/config.json", f"--workdir={folder}")
@@ -144,7 +144,7 @@ REFUSED = [
 ]
 
 
-def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
+def test_invalid_flags_print_one_line(run, tmp_path):
     processes = [
         run.start("train", f"--workdir={tmp_path}/run", *(f"--config={config}".split() if config else ()))
         for config, _, _ in REFUSED
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_in_one_line(run, tmp_path):
     assert not (tmp_path / "run").exists()  # so that the corrected command may have it
 
 
-def test_a_config_file_that_cannot_be_read_is_named(run, tmp_path):
+def test_unreadable_config_file_is_named(run, tmp_path):
     written = {
         "syntax.py": ("def get_config(:", "error: --config: expected a config file that runs, got SyntaxError: "),
         "package.py": ("import nothing_there", "error: --config: expected a config file that runs, got ModuleNotFound"),
@@ -178,14 +178,14 @@ def test_a_config_file_that_cannot_be_read_is_named(run, tmp_path):
         assert error.count("\n") == 1
 
 
-def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path):
+def test_folder_with_other_files_is_an_error(run, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     error = run.run("train", "--config=configs/adding.py:smoke", f"--workdir={tmp_path}", status=1)
     assert error == f"error: {tmp_path} is not empty and holds no run (there is no config.json in it)\n"
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_bad_data_is_refused_with_its_place(run, tmp_path):
+def test_invalid_data_is_reported_with_its_position(run, tmp_path):
     (tmp_path / "text").write_bytes(SONG.encode() * 4 + b"To be\xff\n")
     named = tmp_path / "tiny_shakespeare" / "input.txt"
     named.parent.mkdir()

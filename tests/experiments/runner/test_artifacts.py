@@ -1,4 +1,4 @@
-"""What a run has learned from its data is its own: the data may change, move or go."""
+"""Artifacts: a run folder is usable without its data, and changed or moved data is detected."""
 
 import dataclasses
 import hashlib
@@ -73,7 +73,7 @@ def loss_of(folder, path):
     return Evaluator(task, run.graphdef, mesh)(run.best, "validation")["loss"], run.progress.best_value
 
 
-def test_what_was_learned_is_written_for_people_and_programs(whole):
+def test_artifacts_are_readable_json(whole):
     content = json.loads((whole / "run" / "artifacts.json").read_text(encoding="utf-8"))
     assert content == {
         "data": {
@@ -84,13 +84,13 @@ def test_what_was_learned_is_written_for_people_and_programs(whole):
     }
 
 
-def test_a_copied_folder_alone_samples_the_same_text(whole, place, monkeypatch):
+def test_copied_folder_samples_the_same_text(whole, place, monkeypatch):
     expected = sampled(whole / "run")
     monkeypatch.setattr("experiments.tasks.text.char_lm.read_text", None)  # nothing is read
     assert sampled(place / "run") == expected
 
 
-def test_a_moved_text_is_evaluated_where_it_is(whole, place):
+def test_moved_text_is_evaluated_at_its_new_path(whole, place):
     (place / "moved.txt").write_text(TEXT)
     loss, recorded = loss_of(place / "run", place / "moved.txt")
     np.testing.assert_allclose(loss, recorded, rtol=1e-6)
@@ -101,7 +101,7 @@ def test_a_moved_text_is_evaluated_where_it_is(whole, place):
 
 
 @pytest.mark.parametrize("text", [TEXT.replace("b", "x"), TEXT + "é", TEXT[:-1], TEXT[::-1]])
-def test_another_text_is_refused_in_one_line(place, text):
+def test_changed_text_raises_one_line(place, text):
     path = place / "song.txt"
     path.write_text(text, encoding="utf-8")
     before = sampled(place / "run")
@@ -113,7 +113,7 @@ def test_another_text_is_refused_in_one_line(place, text):
     assert sampled(place / "run") == before
 
 
-def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place):
+def test_run_resumes_with_moved_text_but_no_other_change(place):
     folder, moved = RunFolder(place / "run"), configuration(place / "moved.txt")
     folder.check_config(moved)
     with folder.claimed(moved):
@@ -129,7 +129,7 @@ def test_a_run_may_go_on_with_its_text_elsewhere_but_with_no_other_setting(place
         folder.check_config(configuration(place / "song.txt"))
 
 
-def test_a_run_of_an_earlier_version_learns_once_more_and_says_so(whole, place):
+def test_run_without_artifacts_gets_them_with_a_warning(whole, place):
     expected = sampled(whole / "run")
     (place / "run" / "artifacts.json").unlink()
     with pytest.warns(UserWarning, match=r"run has no fingerprint of its data; assuming song.txt, 680 "):
@@ -138,13 +138,13 @@ def test_a_run_of_an_earlier_version_learns_once_more_and_says_so(whole, place):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"data": {}, "artifacts": {}}', '{"data": null, "artifacts": []}'])
-def test_damaged_artifacts_are_named(place, text):
+def test_damaged_artifacts_raise(place, text):
     (place / "run" / "artifacts.json").write_text(text)
     with pytest.raises(UserError, match=r"^.*artifacts\.json is damaged: .*$"):
         sampled(place / "run")
 
 
-def test_artifacts_that_lack_something_are_named(place):
+def test_missing_artifact_raises(place):
     path = place / "run" / "artifacts.json"
     content = json.loads(path.read_text())
     del content["artifacts"]["vocabulary"]
@@ -154,7 +154,7 @@ def test_artifacts_that_lack_something_are_named(place):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_task_makes_its_model_from_the_folder_alone(name, request, tmp_path):
+def test_every_task_builds_its_model_from_artifacts(name, request, tmp_path):
     config = resolve(load(name).get_config("smoke"))
     kind = find(config.task.name)
     data_dir = None if name in GENERATED else str(request.getfixturevalue("data_dir"))
@@ -174,7 +174,7 @@ def write_series(path, values):
     path.write_text("\n".join(["a,b", *(f"{a!r},{b!r}" for a, b in values.tolist())]) + "\n")
 
 
-def test_rows_that_came_later_do_not_move_the_splits(tmp_path):
+def test_later_rows_do_not_move_the_splits(tmp_path):
     path, values = tmp_path / "own.csv", np.random.default_rng(0).normal(size=(60, 2))
     config = ForecastingConfig(dataset="csv", csv_file=str(path), date_column="", window=6, horizon=2, batch_size=4)
     write_series(path, values)
@@ -194,7 +194,7 @@ def test_rows_that_came_later_do_not_move_the_splits(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_commands_take_a_run_whose_text_was_changed_and_moved(tmp_path):
+def test_commands_handle_a_changed_and_moved_text(tmp_path):
     text, folder, moved = tmp_path / "song.txt", tmp_path / "run", tmp_path / "moved" / "[1]"
     text.write_text(SONG * 40)
     smoke = ["--config=configs/char_lm.py:smoke", "--devices=1", "--config.train.steps=20"]

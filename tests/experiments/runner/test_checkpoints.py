@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not used."""
+"""Checkpoints are intact or not used."""
 
 import gc
 import tempfile
@@ -30,7 +30,7 @@ def assert_restores(checkpoints, step):
     jax.tree.map(np.testing.assert_array_equal, restored, arrays(step))
 
 
-def test_keeps_the_newest_two_and_restores_the_newest(tmp_path):
+def test_newest_two_are_kept_and_newest_is_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.restore(TEMPLATE) is None
     save(checkpoints, 5, 10, 15)
@@ -48,7 +48,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_any_name_that_a_folder_may_have_is_a_place_for_checkpoints(tmp_path, name):
+def test_folder_of_any_name_holds_checkpoints(tmp_path, name):
     """A neighbour that the name would match as a pattern is not touched either."""
     folders = [tmp_path / one / "checkpoints" for one in (name, "a1b")]
     for shift, folder in enumerate(folders):
@@ -59,7 +59,7 @@ def test_any_name_that_a_folder_may_have_is_a_place_for_checkpoints(tmp_path, na
     assert len(list(tmp_path.iterdir())) == len(folders)
 
 
-def test_nothing_is_left_beside_a_folder_of_an_unusual_name(monkeypatch, tmp_path):
+def test_unusual_folder_name_leaves_no_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     save(Checkpoints(tmp_path / "[1]"), 10)
@@ -82,7 +82,7 @@ def cut(path):
 
 @pytest.mark.parametrize("hurt", [flip, cut, lambda path: path.unlink()], ids=["flipped", "cut", "deleted"])
 @pytest.mark.parametrize("victim", ["arrays/**/d/*", "progress.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, hurt, victim):
+def test_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, hurt, victim):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
     hurt(next(path for path in sorted((tmp_path / "step_20").glob(victim)) if path.stat().st_size))
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, hurt, victim):
 
 
 @pytest.mark.parametrize("text", ["{}", "[]"])
-def test_a_manifest_that_names_no_file_vouches_for_none(tmp_path, text):
+def test_empty_manifest_is_damaged(tmp_path, text):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
     (tmp_path / "step_20" / "manifest.json").write_text(text)
@@ -99,7 +99,7 @@ def test_a_manifest_that_names_no_file_vouches_for_none(tmp_path, text):
         assert_restores(checkpoints, 10)
 
 
-def test_no_usable_checkpoint_is_an_error(tmp_path):
+def test_all_checkpoints_damaged_raises(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)
     cut(tmp_path / "step_10" / "progress.json")
@@ -107,7 +107,7 @@ def test_no_usable_checkpoint_is_an_error(tmp_path):
         checkpoints.restore(TEMPLATE)
 
 
-def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path):
+def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)
     (tmp_path / ".step_20.tmp").mkdir()
@@ -117,7 +117,7 @@ def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_10", "step_20"]
 
 
-def test_what_is_still_being_written_is_no_checkpoint(monkeypatch, tmp_path):
+def test_unfinished_checkpoint_is_not_listed(monkeypatch, tmp_path):
     checkpoints, seen = Checkpoints(tmp_path), []
     save(checkpoints, 10)
     write_json = files.write_json
@@ -132,7 +132,7 @@ def test_what_is_still_being_written_is_no_checkpoint(monkeypatch, tmp_path):
     assert checkpoints.steps() == [10, 20]
 
 
-def test_errors_in_writing_are_said_in_the_systems_words(monkeypatch, tmp_path):
+def test_write_errors_quote_the_system(monkeypatch, tmp_path):
     """As TensorStore reports a full disk; test_survival really fills one."""
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)
@@ -149,7 +149,7 @@ def test_errors_in_writing_are_said_in_the_systems_words(monkeypatch, tmp_path):
     assert_restores(checkpoints, 10)
 
 
-def test_a_checkpoint_later_than_the_one_saved_is_an_abandoned_one(tmp_path):
+def test_later_checkpoints_are_removed_when_saving(tmp_path):
     """It can only be damaged: it must not take the place of a whole one among the two that are kept."""
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
@@ -172,13 +172,13 @@ def assert_refuses_arrays(folder, template):
 @pytest.mark.parametrize(
     "template", [{**TEMPLATE, "W": jnp.zeros((3, 5))}, {"W": TEMPLATE["W"]}, {**TEMPLATE, "more": jnp.zeros(2)}]
 )
-def test_arrays_of_another_model_are_refused_in_one_line(tmp_path, template):
+def test_arrays_of_another_model_raise_one_line(tmp_path, template):
     save(Checkpoints(tmp_path), 10)
     assert_refuses_arrays(tmp_path, template)
 
 
 @leaves_open
-def test_arrays_that_were_never_merged_are_refused_in_one_line(tmp_path):
+def test_unmerged_arrays_raise_one_line(tmp_path):
     """As earlier versions wrote them where orbax took the folder's name for a pattern."""
     save(Checkpoints(tmp_path), 10)
     (tmp_path / "step_10" / "arrays" / "manifest.ocdbt").unlink()

@@ -1,4 +1,4 @@
-"""What every command does with its output and its words, whatever the terminal, the pipe and the locale."""
+"""The output and the arguments of commands in any terminal, pipe and locale."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ def run(program, stdout: int = subprocess.PIPE, **environment):
     [(MANY, {"PYTHONUNBUFFERED": "1"}), (MANY, {}), (FEW, {})],
     ids=["unbuffered", "in the middle", "at the end"],
 )
-def test_a_reader_that_goes_away_ends_a_command_without_a_word(program, environment):
+def test_closed_output_ends_a_command_silently(program, environment):
     reading, writing = os.pipe()
     os.close(reading)
     status, _, stderr = run(program, writing, **environment)
@@ -45,7 +45,7 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(program, environm
     assert (status, stderr) == (141, b"")
 
 
-def test_help_for_a_reader_that_goes_away():
+def test_help_with_closed_output_ends_silently():
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -56,13 +56,13 @@ def test_help_for_a_reader_that_goes_away():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_an_output_without_room_is_one_line():
+def test_full_output_device_prints_one_line():
     with open("/dev/full", "wb") as full:
         status, _, stderr = run(FEW, full.fileno())
     assert (status, stderr) == (1, b"error: standard output: No space left on device\n")
 
 
-def test_a_command_whose_output_is_closed_works():
+def test_command_without_stdout_works():
     main = "lambda words: print(sys.stdout.write('line'), file=sys.stderr)"
     program = f"import sys; from experiments.runner import cli; cli.run({main})"
     closing = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program]
@@ -70,13 +70,13 @@ def test_a_command_whose_output_is_closed_works():
     assert (done.returncode, done.stderr) == (0, b"4\n")
 
 
-def test_characters_that_the_output_cannot_show_are_replaced():
+def test_unencodable_characters_are_replaced():
     program = r"print('M\u00e4nner \u2603 \udcff')"
     assert run(program, **ASCII)[:2] == (0, b"M?nner ? ?\n")
     assert run(program, PYTHONUTF8="1")[:2] == (0, "Männer ☃ ?\n".encode())
 
 
-def test_a_run_is_read_in_any_locale(tmp_path):
+def test_config_is_read_in_any_locale(tmp_path):
     config = resolve({"task": {"name": "char_lm", "text_file": "Männer ☃ \udcff.txt"}})
     files.write_json(tmp_path / "config.json", config.to_dict())
     program = "import pathlib; from experiments.runner.run_folder import RunFolder; "
@@ -86,13 +86,13 @@ def test_a_run_is_read_in_any_locale(tmp_path):
     assert stdout == rb"'M\xe4nner \u2603 \udcff.txt'" + b"\n"
 
 
-def test_a_refusal_is_one_line_whatever_it_quotes():
+def test_error_is_one_line_for_any_quoted_text():
     program = r"from experiments.schema import UserError; raise UserError('got a\nb\u2028c\x1b[31m \u00e4')"
     status, _, stderr = run(program, PYTHONUTF8="1")
     assert (status, stderr.decode()) == (1, "error: got a\\nb\\u2028c\\x1b[31m ä\n")
 
 
-def test_words_are_utf_8_in_any_locale():
+def test_arguments_are_decoded_as_utf8_in_any_locale():
     assert cli.given("Größe") == "Größe"
     words = "import sys; print(ascii(cli.given(words[0]) + cli.given(sys.argv[0])))"
     assert cli.given(os.fsdecode("Größe".encode())) == "Größe"
@@ -100,7 +100,7 @@ def test_words_are_utf_8_in_any_locale():
     assert (status, stdout) == (0, b"'Gr\\xf6\\xdfe-c'\n")
 
 
-def test_every_command_runs_through_the_one_door():
+def test_every_command_uses_cli_run():
     texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "experiments").rglob("*.py")}
     commands = {path.stem: text for path, text in texts.items() if '__name__ == "__main__"' in text}
     assert {"train", "sample", "report", "sweep", "benchmark", "efficiency", "ahead_of_time"} <= set(commands)
@@ -108,7 +108,7 @@ def test_every_command_runs_through_the_one_door():
 
 
 @pytest.mark.parametrize("module", ["train", "sample"])
-def test_a_flagfile_that_is_no_text_is_refused_in_one_line(tmp_path, module):
+def test_binary_flagfile_prints_one_line(tmp_path, module):
     (tmp_path / "flags").write_bytes(b"--seed=1\n\xff\n")
     command = [sys.executable, "-m", f"experiments.{module}", f"--flagfile={tmp_path}/flags"]
     done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)

@@ -15,7 +15,7 @@ from experiments.tasks import TASKS
 from tests.experiments.config_files import NAMES
 
 
-def test_fills_in_defaults_and_survives_json():
+def test_defaults_are_filled_in_and_survive_json():
     config = resolve(ConfigDict({"task": {"name": "adding", "length": 50}, "model": {"cell": "lstm"}, "seed": 7}))
     assert (config.task.length, config.task.batch_size) == (50, 64)
     assert (config.model.cell, config.model.hidden_size, config.optimizer.name, config.seed) == ("lstm", 128, "adam", 7)
@@ -71,7 +71,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "message"), REFUSED)
-def test_refuses_in_one_line(values, message):
+def test_invalid_values_raise_one_line(values, message):
     with pytest.raises(UserError) as error:
         resolve(ConfigDict(values))
     assert str(error.value).startswith(message)
@@ -85,12 +85,12 @@ def test_differences_name_the_keys():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_variant_that_is_meant_where_none_is_named(name):
+def test_default_variant_is_added(name):
     default = inspect.signature(load(name).get_config).parameters["variant"].default
     assert with_variant(f"configs/{name}.py") == f"configs/{name}.py:{default}"
     assert with_variant(f"configs/{name}.py:smoke") == f"configs/{name}.py:smoke"
 
 
-def test_what_is_no_config_file_stays_as_it_is():
+def test_other_paths_are_unchanged():
     assert with_variant("runs/x/config.json") == "runs/x/config.json"
     assert with_variant("configs/gone.py") == "configs/gone.py"

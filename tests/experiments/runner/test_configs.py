@@ -1,4 +1,4 @@
-"""Every config's smoke variant runs from end to end; cells stand beside each other at an equal number of parameters."""
+"""Every config's smoke variant runs to the end; cells are compared at equal parameter counts."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def folder_of(request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
+def test_smoke_variant_runs_to_the_end(name, tmp_path, folder_of):
     config = resolve(load(name).get_config("smoke"))
     task = find(config.task.name)(config.task, folder_of(name))
     folder = RunFolder(tmp_path)
@@ -43,7 +43,7 @@ def test_the_smoke_variant_is_a_whole_run(name, tmp_path, folder_of):
 
 
 @pytest.mark.parametrize("name", WITH_WIDTHS)
-def test_cells_have_as_many_parameters_and_no_more_than_count(name, folder_of):
+def test_cells_have_equal_parameter_counts(name, folder_of):
     module = load(name)
     for setting in (v for v in module.VARIANTS if "-" not in v and v != "smoke"):
         counts, task = {}, None
@@ -65,12 +65,12 @@ def test_cells_have_as_many_parameters_and_no_more_than_count(name, folder_of):
     ("variant", "chosen"),
     [("b", ("b", "gru", False)), ("b-elman", ("b", "elman", False)), ("smoke", ("a", "gru", True))],
 )
-def test_the_name_of_a_variant_is_taken_apart(variant, chosen):
+def test_variant_name_is_split(variant, chosen):
     known = variant_names("a", "b")
     assert known == ("a", "a-lstm", "a-elman", "b", "b-lstm", "b-elman", "smoke")
     assert parse_variant("configs/x.py", known, variant) == chosen
 
 
-def test_an_unknown_variant_is_refused():
+def test_unknown_variant_raises():
     with pytest.raises(ValueError, match=r"configs/x.py: expected one of a, a-lstm, a-elman, smoke, got 'a-gru'"):
         parse_variant("configs/x.py", variant_names("a"), "a-gru")

@@ -1,4 +1,4 @@
-"""How many devices a batch is spread over."""
+"""The number of devices for a batch."""
 
 import jax
 import pytest
@@ -12,7 +12,7 @@ def test_largest_divisor(number, most, expected):
     assert devices.largest_divisor(number, most) == expected
 
 
-def test_takes_as_many_devices_as_divide_the_batch():
+def test_mesh_uses_as_many_devices_as_divide_the_batch():
     assert len(jax.devices()) == 8
     assert devices.make_mesh(12).size == 6
     assert devices.make_mesh(12, 3).size == 3
@@ -29,9 +29,7 @@ def test_takes_as_many_devices_as_divide_the_batch():
         (1, None, 2, 2),
     ],
 )
-def test_requests_what_is_asked_for_or_as_many_cores_as_divide_the_batch(
-    batch_size, count, model_parallel, expected, monkeypatch
-):
+def test_cpu_devices_default_to_cores_that_divide_the_batch(batch_size, count, model_parallel, expected, monkeypatch):
     requested = []
     monkeypatch.setattr(devices, "available_cores", lambda: 4)
     monkeypatch.setattr(jax.config, "update", lambda *setting: requested.append(setting))
@@ -42,6 +40,6 @@ def test_requests_what_is_asked_for_or_as_many_cores_as_divide_the_batch(
 @pytest.mark.parametrize(
     ("count", "message"), [(9, "from 1 to 8"), (5, "divides the batch size 12"), (0, "from 1 to 8")]
 )
-def test_refuses_what_cannot_be(count, message):
+def test_invalid_device_counts_raise(count, message):
     with pytest.raises(UserError, match=message):
         devices.make_mesh(12, count)

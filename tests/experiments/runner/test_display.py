@@ -1,4 +1,4 @@
-"""What a person sees: plain, aligned lines in a pipe; one bar on a terminal; no colours anywhere."""
+"""The display: aligned lines in a pipe, a progress bar in a terminal, no colors."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def show(stream):
     return stream.getvalue()
 
 
-def test_a_pipe_gets_plain_lines_in_columns():
+def test_pipe_gets_plain_lines_in_columns():
     first, train, *rows = show(io.StringIO()).splitlines()
     assert first == "task: first line"
     assert re.fullmatch(r" 100/1000  train       loss 0\.5000 +accuracy 12\.50 +\d+\.\d steps/s  \d+:\d\d left", train)
@@ -36,7 +36,7 @@ def test_a_pipe_gets_plain_lines_in_columns():
     assert train.index("accuracy") == rows[0].index("accuracy")
 
 
-def test_a_terminal_gets_a_bar_with_time_left_and_no_colours():
+def test_terminal_gets_a_progress_bar_without_colors():
     out = show(Terminal())
     assert re.search(r"\r 10%.* 100/1000 .* left, loss 0\.0100", out)
     assert " 100/1000  validation  loss 0.2500             accuracy 99.99\n" in out
@@ -44,12 +44,12 @@ def test_a_terminal_gets_a_bar_with_time_left_and_no_colours():
     assert "\x1b[3" not in out
 
 
-def test_a_dumb_terminal_is_a_pipe(monkeypatch):
+def test_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     assert "\r" not in show(Terminal())
 
 
-def test_a_metric_that_is_the_loss_is_shown_once_and_rows_may_lack_a_loss():
+def test_metric_equal_to_the_loss_is_shown_once():
     stream = io.StringIO()
     display = Display(10, 0, stream)
     display.row(5, "validation", {"loss": 0.5, "mse": 0.5})

@@ -1,4 +1,4 @@
-"""What is written down of a start."""
+"""The commit in environment.json."""
 
 import subprocess
 
@@ -27,7 +27,7 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_commit_is_dirty_where_something_other_than_results_differs(checkout):
+def test_commit_is_dirty_if_files_other_than_results_differ(checkout):
     clean = environment.commit()
     assert len(clean) == 40
     (checkout / "experiments" / "results" / "digits.jsonl").write_text("second\n")
@@ -39,6 +39,6 @@ def test_a_commit_is_dirty_where_something_other_than_results_differs(checkout):
     assert environment.commit() == f"{clean}-dirty"
 
 
-def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
+def test_commit_is_unknown_outside_git(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     assert environment.commit() == "unknown"

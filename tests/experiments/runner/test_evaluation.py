@@ -1,4 +1,4 @@
-"""A split's score is the mean over its rows, whatever their batches, and nothing is dropped out."""
+"""The score of a split is the mean over its rows, without dropout."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ class Counting(Uneven):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_the_carry_goes_from_batch_to_batch(count):
+def test_carry_is_passed_between_batches(count):
     task = Counting(CONFIG.task, None)
     graph, state = initial_state(task, CONFIG, make_optimizer(CONFIG.optimizer, 10))
     mesh = devices.make_mesh(8, count)

@@ -1,4 +1,4 @@
-"""A long run needs no more memory than a short one."""
+"""Memory use does not grow during training."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""A signal becomes a wish to stop, and an exit status."""
+"""A signal sets a flag and an exit status."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def handlers_as_before():
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_is_noted_and_the_next_one_kills(number, status):
+def test_first_signal_is_recorded_and_second_kills(number, status):
     signal.signal(number, signal.default_int_handler)
     with Interruption() as stop:
         assert signal.getsignal(number) is signal.SIG_DFL  # nothing to save yet
@@ -30,7 +30,7 @@ def test_a_signal_is_noted_and_the_next_one_kills(number, status):
     assert str(error).startswith(f"stopped by {number.name} at step 7, ")
 
 
-def test_what_was_to_be_ignored_is_ignored():
+def test_ignored_signals_stay_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interruption() as stop:
         assert not stop()

@@ -1,4 +1,4 @@
-"""One process at a time, whatever became of the one before. Needs real processes: the lock is the system's."""
+"""The lock of a run folder, with real processes, since the lock is the operating system's."""
 
 import json
 import os

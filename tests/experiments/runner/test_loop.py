@@ -1,4 +1,4 @@
-"""Which evaluation counts as the best, and that its parameters are kept."""
+"""Selection of the best evaluation and its parameters, early stopping, and traces of the loss."""
 
 import dataclasses
 import io
@@ -42,13 +42,13 @@ def judge(values, mode="min", selects=True, **settings):
         ([1.0, 1.0], "min", True, 1),
     ],
 )
-def test_the_best_is_the_first_best_or_the_last_where_nothing_is_held_out(values, mode, selects, best_step):
+def test_best_is_the_first_best_or_the_last_without_selection(values, mode, selects, best_step):
     progress = judge(values, mode, selects)
     assert progress.best_step == best_step
     assert progress.best_value == values[best_step - 1]
 
 
-def test_patience_counts_evaluations_without_a_new_best():
+def test_patience_counts_evaluations_without_improvement():
     assert not judge([1.0, 2.0], patience=2).finished
     assert judge([1.0, 2.0, 2.0], patience=2).finished
     assert not judge([1.0, 2.0, 0.5, 2.0], patience=2).finished
@@ -56,16 +56,16 @@ def test_patience_counts_evaluations_without_a_new_best():
 
 
 @pytest.mark.parametrize(("mode", "values"), [("min", [0.3, 0.2]), ("max", [0.1, 0.2]), ("min", [0.3, 0.1])])
-def test_a_goal_ends_training_where_it_is_reached_or_passed(mode, values):
+def test_goal_ends_training_when_reached_or_passed(mode, values):
     assert not judge(values[:1], mode, goal=0.2).finished
     assert judge(values, mode, goal=0.2).finished
 
 
-def test_a_goal_is_not_reached_by_what_is_no_number():
+def test_nan_does_not_reach_the_goal():
     assert not judge([math.nan], goal=0.2).finished
 
 
-def test_the_best_parameters_are_kept_and_come_back_with_the_run(tmp_path, monkeypatch):
+def test_best_parameters_are_saved_and_restored(tmp_path, monkeypatch):
     config = resolve(
         {
             "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 8},
@@ -93,7 +93,7 @@ def test_the_best_parameters_are_kept_and_come_back_with_the_run(tmp_path, monke
     assert not np.array_equal(*(jax.tree.leaves(params)[0] for params in scored[1:]))
 
 
-def test_the_learning_rate_of_a_step_is_that_of_its_row(tmp_path, monkeypatch):
+def test_row_has_the_learning_rate_of_its_step(tmp_path, monkeypatch):
     """The length of a step of plain gradient descent is the learning rate times the gradient's norm."""
     config = resolve(
         {
@@ -119,7 +119,7 @@ def test_the_learning_rate_of_a_step_is_that_of_its_row(tmp_path, monkeypatch):
     np.testing.assert_allclose([row["learning_rate"] for row in rows], [0.5, 0.426777, 0.25, 0.073223], rtol=1e-4)
 
 
-def test_the_loss_is_traced_once_for_training_and_once_for_evaluation(tmp_path, monkeypatch):
+def test_loss_is_traced_once_for_training_and_once_for_evaluation(tmp_path, monkeypatch):
     chex.clear_trace_counter()
     monkeypatch.setattr(Adding, "loss", chex.assert_max_traces(Adding.loss, n=2))
     config = resolve(

@@ -1,4 +1,4 @@
-"""metrics.jsonl holds each row once and whole, whatever happened before."""
+"""metrics.jsonl holds each row once, after any interruption."""
 
 import json
 
@@ -16,7 +16,7 @@ def write(path, after, steps):
     file.close()
 
 
-def test_a_resumption_leaves_the_rows_of_an_uninterrupted_run(tmp_path):
+def test_resumption_leaves_the_rows_of_an_uninterrupted_run(tmp_path):
     write(tmp_path / "whole", 0, [10, 20, 30, 40])
     write(tmp_path / "broken", 0, [10, 20, 30])
     with (tmp_path / "broken").open("ab") as file:
@@ -25,19 +25,19 @@ def test_a_resumption_leaves_the_rows_of_an_uninterrupted_run(tmp_path):
     assert (tmp_path / "broken").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_a_torn_last_line_is_left_out(tmp_path):
+def test_incomplete_last_line_is_ignored(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, 0, [10])
     path.write_bytes(path.read_bytes() + b'{"step": 20}')
     assert read_rows(path) == [{"step": 10, "split": "train", "loss": 10 / 7}]
 
 
-def test_a_damaged_line_is_an_error_with_its_number(tmp_path):
+def test_damaged_line_raises_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1}) + "\n{oops\n" + json.dumps({"step": 2}) + "\n")
     with pytest.raises(UserError, match=r"metrics.jsonl:2: expected a row of metrics in JSON"):
         read_rows(path)
 
 
-def test_no_file_has_no_rows(tmp_path):
+def test_missing_file_has_no_rows(tmp_path):
     assert read_rows(tmp_path / "none") == []

@@ -1,4 +1,4 @@
-"""Several processes on one machine, over its loopback interface: the same losses as one, and a common end."""
+"""Several processes on one machine train as one, and end together."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def assert_same_rows(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_two_and_four_processes_train_as_one(start, tmp_path):
+def test_several_processes_train_as_one(start, tmp_path):
     finish(start(1, workdir=tmp_path / "one"))
     expected = rows_of(tmp_path / "one")
     for count in (2, 4):
@@ -112,7 +112,7 @@ def test_two_and_four_processes_train_as_one(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_killed_process_ends_the_job_which_goes_on_with_another_number_of_processes(start, tmp_path):
+def test_killed_process_ends_the_job_which_resumes_with_another_process_count(start, tmp_path):
     steps = ["--config.train.steps=100", "--config.train.log_every=20", "--config.train.eval_every=100"]
     job = start(2, *steps)
     wait_for(tmp_path / "run" / "checkpoints" / "step_20", job)
@@ -133,7 +133,7 @@ def test_a_killed_process_ends_the_job_which_goes_on_with_another_number_of_proc
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_the_others_end_too_where_the_first_process_is_killed(start, tmp_path):
+def test_other_processes_exit_if_the_first_is_killed(start, tmp_path):
     job = start(2, *LONG)
     wait_for(tmp_path / "run" / "checkpoints" / "step_10", job)
     job[0].send_signal(signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_the_others_end_too_where_the_first_process_is_killed(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_signal_to_one_process_stops_all_at_one_step(start, tmp_path):
+def test_signal_to_one_process_stops_all_at_the_same_step(start, tmp_path):
     job = start(2, *LONG)
     wait_for(tmp_path / "run" / "checkpoints" / "step_10", job)
     job[1].send_signal(signal.SIGTERM)
@@ -159,7 +159,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_what_the_first_process_refuses_ends_all_with_a_line_each(start, tmp_path):
+def test_error_of_the_first_process_ends_all_with_one_line_each(start, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text("{")
     job = start(2)
@@ -178,7 +178,7 @@ def test_what_the_first_process_refuses_ends_all_with_a_line_each(start, tmp_pat
         (("localhost:1", 2, -1), "--process_id: expected from 0 to 1, got -1"),
     ],
 )
-def test_a_cluster_is_told_of_in_full_or_not_at_all(arguments, message):
+def test_cluster_needs_all_arguments_or_none(arguments, message):
     with pytest.raises(UserError, match=message):
         Cluster(*arguments)
     assert Cluster() == Cluster(None, None, None)

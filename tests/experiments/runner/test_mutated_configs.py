@@ -1,4 +1,4 @@
-"""Whatever is wrong with a configuration: one line before anything is compiled, or else a step of training."""
+"""A mutated configuration raises one line before compilation, or runs a training step."""
 
 import copy
 import functools
@@ -96,7 +96,7 @@ def quick_compilation():
 @pytest.mark.faults
 @pytest.mark.timeout(1500)
 @pytest.mark.usefixtures("quick_compilation")
-def test_five_hundred_mutated_configs_are_run_or_refused_in_one_line(tmp_path_factory, monkeypatch):
+def test_mutated_configs_run_or_raise_one_line(tmp_path_factory, monkeypatch):
     text_file = tmp_path_factory.mktemp("text") / "song.txt"
     text_file.write_text(SONG * 4)
     outcomes: typing.Counter[str] = typing.Counter()

@@ -1,4 +1,4 @@
-"""A step that is not finite: stopped with a diagnosis, or dropped, counted, and stopped after so many in a row."""
+"""A step that is not finite stops the run with a diagnosis, or is skipped and counted up to a limit."""
 
 import dataclasses
 import io
@@ -50,7 +50,7 @@ def train(path, *poisoned, **settings):
     return loop.train(config, task, folder, run, mesh, Display(12, run.progress.step, out)), out.getvalue()
 
 
-def test_stop_writes_a_diagnosis_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_stop_writes_a_diagnosis_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 8: the loss is nan; training stopped .*nonfinite.json$"):
         train(tmp_path, 8)
     found = json.loads((tmp_path / "nonfinite.json").read_text())
@@ -73,7 +73,7 @@ def test_stop_writes_a_diagnosis_and_keeps_the_last_good_checkpoint(tmp_path):
     chex.assert_tree_all_finite((kept.state, kept.best))
 
 
-def test_skip_drops_the_update_and_counts_it(tmp_path):
+def test_skip_drops_and_counts_the_update(tmp_path):
     end, out = train(tmp_path / "skipped", 2, 5, 7, 8, 9, on_nonfinite="skip", nonfinite_limit=4)
     assert "step 5: loss nan, gradient norm nan: skipped" in out
     assert (end.progress.step, end.progress.skipped, int(end.state.step)) == (12, 5, 7)
@@ -85,7 +85,7 @@ def test_skip_drops_the_update_and_counts_it(tmp_path):
 
 
 @pytest.mark.faults
-def test_skipped_steps_leave_no_trace(tmp_path):
+def test_skipped_steps_do_not_affect_the_run(tmp_path):
     """The end is that of a run in which those batches do not occur."""
     end, _ = train(tmp_path / "skipped", 2, 3, on_nonfinite="skip")
 
@@ -102,7 +102,7 @@ def test_skipped_steps_leave_no_trace(tmp_path):
 
 
 @pytest.mark.faults
-def test_skip_stops_after_so_many_in_a_row_also_across_a_resumption(tmp_path):
+def test_skip_stops_at_the_limit_across_a_resumption(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 7: the loss is nan, and 3 steps in a row were not finite; "):
         train(tmp_path, 2, 3, 5, 6, 7, on_nonfinite="skip", nonfinite_limit=3)
     assert json.loads((tmp_path / "nonfinite.json").read_text())["steps_in_a_row"] == 3
@@ -110,7 +110,7 @@ def test_skip_stops_after_so_many_in_a_row_also_across_a_resumption(tmp_path):
         train(tmp_path, 7, on_nonfinite="skip", nonfinite_limit=3)
 
 
-def test_a_folder_that_was_to_stop_may_go_on_and_skip(tmp_path):
+def test_resumed_run_may_change_from_stop_to_skip(tmp_path):
     folder, config = RunFolder(tmp_path), resolve(VALUES)
     with folder.claimed(config):
         pass

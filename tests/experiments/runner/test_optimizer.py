@@ -55,7 +55,7 @@ def test_sgd_is_the_clipped_gradient():
     np.testing.assert_allclose(updates["b"], [-2.0], rtol=1e-6)
 
 
-def test_momentum_adds_up():
+def test_momentum_accumulates_gradients():
     optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=0.0, momentum=0.5), steps=10)
     state = optimizer.init(PARAMS)
     _, state = optimizer.update(GRADIENT, state, PARAMS)
@@ -64,18 +64,18 @@ def test_momentum_adds_up():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adam_first_steps_by_the_learning_rate(name):
+def test_first_adam_update_is_the_learning_rate(name):
     updates = first_update(name=name, learning_rate=0.1, clip_norm=0.0)
     np.testing.assert_allclose(updates["W"], [[-0.1, 0.0]], rtol=1e-5)
 
 
-def test_what_is_clipped_is_the_gradient_and_not_adams_step():
+def test_clipping_applies_to_the_gradient_not_to_the_update():
     updates = first_update(name="adam", learning_rate=0.1, clip_norm=1e-3)
     np.testing.assert_allclose(updates["W"], [[-0.1, 0.0]], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adam_takes_its_moments_decays_and_epsilon(name):
+def test_adam_uses_betas_and_epsilon(name):
     config = OptimizerConfig(name=name, learning_rate=1.0, clip_norm=0.0, beta1=0.5, beta2=0.75, epsilon=2.0)
     optimizer = make_optimizer(config, steps=10)
     state = optimizer.init(PARAMS)
@@ -92,19 +92,19 @@ def test_rmsprop_divides_by_the_root_mean_square():
     np.testing.assert_allclose(updates["b"], [-1.0], rtol=1e-4)
 
 
-def test_weight_decay_is_decoupled_for_adamw_and_spares_biases():
+def test_adamw_decays_matrices_but_not_biases():
     updates = first_update(name="adamw", learning_rate=0.1, weight_decay=0.5, clip_norm=0.0)
     np.testing.assert_allclose(updates["W"], [[-0.1 - 0.1 * 0.5 * 2.0, 0.1 * 0.5 * 1.0]], rtol=1e-5)
     np.testing.assert_allclose(updates["b"], [-0.1], rtol=1e-5)
 
 
-def test_weight_decay_joins_the_gradient_for_sgd():
+def test_sgd_adds_weight_decay_to_the_gradient():
     updates = first_update(name="sgd", learning_rate=1.0, weight_decay=0.5, clip_norm=0.0)
     np.testing.assert_allclose(updates["W"], [[-(3.0 + 0.5 * 2.0), 0.5]], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], [-4.0], rtol=1e-6)
 
 
-def test_the_average_is_that_of_a_loop():
+def test_average_equals_a_plain_loop():
     rng, chain = np.random.default_rng(0), optax.chain(optax.sgd(0.1), average_parameters(0.6))
     params = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
     state, expected = chain.init(params), np.asarray(params, np.float64)
@@ -116,7 +116,7 @@ def test_the_average_is_that_of_a_loop():
     np.testing.assert_allclose(state[-1].parameter_average, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_parameters_stand_for_themselves_where_no_average_is_kept():
+def test_eval_params_without_average_are_the_parameters():
     params = {"W": jnp.ones((2, 2))}
     for average in (0.0, 0.9):
         optimizer = make_optimizer(OptimizerConfig(average=average, learning_rate=1.0), steps=10)
@@ -127,7 +127,7 @@ def test_parameters_stand_for_themselves_where_no_average_is_kept():
         np.testing.assert_allclose(found["W"], np.full((2, 2), 0.1 if average else 0.0), atol=1e-5)
 
 
-def test_a_run_evaluates_and_keeps_the_average(tmp_path):
+def test_run_evaluates_and_saves_the_average(tmp_path):
     config = resolve(
         {
             "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 8},

@@ -1,4 +1,4 @@
-"""A run's folder: under any name, and what it says of damaged files: one line that names the file."""
+"""Run folders of any name; damaged files raise one line that names the file."""
 
 import pytest
 
@@ -17,13 +17,13 @@ from tests.experiments.programs import programs, wait_until
     ],
 )
 @pytest.mark.parametrize("text", ["", '{"task": ', "3", "null"])
-def test_a_damaged_file_is_named(tmp_path, name, read, text):
+def test_damaged_file_is_named(tmp_path, name, read, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=rf"^.*{name} is damaged: .*$"):
         read(RunFolder(tmp_path))
 
 
-def test_an_object_is_no_array_and_the_other_way_round(tmp_path):
+def test_json_of_the_wrong_type_raises(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(UserError, match=r"expected a JSON object, got \[\]"):
@@ -32,7 +32,7 @@ def test_an_object_is_no_array_and_the_other_way_round(tmp_path):
         environment.append(RunFolder(tmp_path), 0, {})
 
 
-def test_a_summary_that_lacks_something_is_none(tmp_path):
+def test_summary_with_a_missing_key_raises(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_summary() is None
     folder.summary.write_text("{" + ", ".join(f'"{name}": 0' for name in SUMMARY[:-1]) + "}")
@@ -40,7 +40,7 @@ def test_a_summary_that_lacks_something_is_none(tmp_path):
         folder.read_summary()
 
 
-def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path):
+def test_resumed_run_names_each_machine_once(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_environment() == []
     for step, machine in enumerate(("a GPU", "a CPU", "a CPU", "a GPU")):
@@ -51,7 +51,7 @@ def test_a_run_that_went_on_elsewhere_names_every_machine_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["[lr=0.1]", "a\\b *?{c}:%20é"])
-def test_a_run_resumes_in_a_folder_of_any_name(tmp_path, name):
+def test_run_resumes_in_a_folder_of_any_name(tmp_path, name):
     folder = RunFolder(tmp_path / "runs" / name)
     command = ("train", "--config=configs/adding.py:smoke", "--devices=1", f"--workdir={folder.path}")
     endless = [f"--config.train.{key}={value}" for key, value in (("steps", 100000), ("eval_every", 100000))]

@@ -1,4 +1,4 @@
-"""The same training on more devices, in more parts, and with its matrices cut: the same losses."""
+"""The loss does not depend on the number of devices, the number of parts, or sharded matrices."""
 
 import jax
 import numpy as np
@@ -59,7 +59,7 @@ def trained(config, count, accumulate=1, model_parallel=1):
 
 
 @pytest.mark.slow
-def test_loss_curves_agree_on_any_number_of_devices_and_in_any_number_of_parts(text_file):
+def test_loss_is_the_same_for_any_number_of_devices_and_parts(text_file):
     config = config_of(text_file)
     expected, whole, _ = trained(config, 1)
     assert expected[-1][0] < expected[0][0]
@@ -70,7 +70,7 @@ def test_loss_curves_agree_on_any_number_of_devices_and_in_any_number_of_parts(t
 
 
 @pytest.mark.slow
-def test_dropout_masks_depend_on_the_number_of_parts_alone(text_file):
+def test_dropout_masks_depend_only_on_the_number_of_parts(text_file):
     config = config_of(text_file, dropout=0.5)
     expected, _, _ = trained(config, 4)
     np.testing.assert_allclose(trained(config, 1, accumulate=4)[0], expected, rtol=1e-5)
@@ -79,7 +79,7 @@ def test_dropout_masks_depend_on_the_number_of_parts_alone(text_file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "meshes"), [("gru", ((2, 2), (8, 2))), ("lstm", ((2, 2),))])
-def test_matrices_cut_over_the_model_axis_train_as_whole_ones(cell, meshes, text_file):
+def test_sharded_matrices_train_as_replicated_ones(cell, meshes, text_file):
     config = config_of(text_file, cell, hidden_size=128)
     expected, _, (task, graph, mesh) = trained(config, 1)
     for count, model_parallel in meshes:

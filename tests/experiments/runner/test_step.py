@@ -1,4 +1,4 @@
-"""One training step against the same done by hand, on one device and on several."""
+"""One training step against a manual computation, on one device and on several."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def one_step(device_count, weights):
 
 
 @pytest.mark.parametrize("device_count", [1, 4])
-def test_takes_the_gradient_of_the_weighted_mean(device_count):
+def test_gradient_is_that_of_the_weighted_mean(device_count):
     # Uneven weights: a mean of the devices' means would be wrong.
     weights = np.array([1, 1, 1, 0, 0, 0, 0, 1], np.float32)
     graph, before, batch, after, sums = one_step(device_count, weights)
@@ -57,7 +57,7 @@ def test_takes_the_gradient_of_the_weighted_mean(device_count):
     assert float(sums["learning_rate"][0]) == 0.5
 
 
-def test_every_step_drops_out_anew_and_the_same_step_the_same():
+def test_dropout_masks_depend_on_the_step():
     config = resolve(
         {
             "task": {"name": "adding", "length": 7, "batch_size": 8},
@@ -91,7 +91,7 @@ class Counting(Adding):
         return super().loss(model, batch, (), key)[0], carry + 1
 
 
-def test_the_carry_goes_from_step_to_step_but_not_from_one_that_is_not_finite():
+def test_carry_is_passed_on_except_from_a_nonfinite_step():
     task, mesh = Counting(CONFIG.task, None), devices.make_mesh(8, 4)
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     graph, state = initial_state(task, CONFIG, optimizer)
@@ -104,7 +104,7 @@ def test_the_carry_goes_from_step_to_step_but_not_from_one_that_is_not_finite():
     assert int(state.step) == 3
 
 
-def test_fresh_parameters_follow_the_seed():
+def test_initial_parameters_depend_on_the_seed():
     first, again, other = (
         initial_state(TASK, dataclasses.replace(CONFIG, seed=seed), make_optimizer(CONFIG.optimizer, 10))[1].params
         for seed in (1, 1, 2)
@@ -114,7 +114,7 @@ def test_fresh_parameters_follow_the_seed():
     assert sum(differing) >= 3  # W, U and the readout; biases start at zero
 
 
-def test_gradients_are_added_over_devices_once_and_not_at_every_step_through_time():
+def test_gradients_are_all_reduced_once_and_not_at_every_time_step():
     mesh = devices.make_mesh(TASK.batch_size, 4)
     optimizer = make_optimizer(CONFIG.optimizer, 10)
     graph, state = initial_state(TASK, CONFIG, optimizer)
@@ -134,7 +134,7 @@ def test_gradients_are_added_over_devices_once_and_not_at_every_step_through_tim
     assert list(sums_inside(jaxpr.jaxpr)) == []
 
 
-def test_evaluation_weighs_padding_with_zero_and_does_not_depend_on_devices():
+def test_evaluation_ignores_padding_for_any_device_count():
     graph, state = initial_state(TASK, CONFIG, make_optimizer(CONFIG.optimizer, 10))
     (batch,) = TASK.eval_batches("validation")
     predictions = nnx.merge(graph, state.params)(jnp.asarray(batch["xs"]))[:, 0]
@@ -145,7 +145,7 @@ def test_evaluation_weighs_padding_with_zero_and_does_not_depend_on_devices():
         assert scores["mse"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_step_that_is_not_finite_leaves_the_state_as_it_was_and_says_where():
+def test_nonfinite_step_keeps_the_state_and_marks_the_arrays():
     weights = np.ones(8, np.float32)
     weights[3] = np.nan
     _, before, _, after, sums = one_step(4, weights)

@@ -1,4 +1,4 @@
-"""A run that is asked to stop, at whatever moment, and goes on later is the run that was not."""
+"""A run that is stopped and resumed equals an uninterrupted one."""
 
 import io
 
@@ -56,7 +56,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("questions", "step", "due"), [FIRST, *OTHERS])
-def test_stopped_it_goes_on_as_if_it_had_not_been(tmp_path, whole, questions, step, due):
+def test_stopped_run_equals_uninterrupted_run(tmp_path, whole, questions, step, due):
     stopped = train(tmp_path, Stop(questions))
     assert (stopped.progress.step, stopped.progress.due, stopped.progress.finished) == (step, due, False)
     path, expected, _ = whole
@@ -67,6 +67,6 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(tmp_path, whole, questions, st
     jax.tree.map(np.testing.assert_array_equal, (end.state, end.best), (expected.state, expected.best))
 
 
-def test_writers_are_given_every_row(whole):
+def test_writers_receive_every_row(whole):
     trained, validated = ("train", "loss", "mse", "grad_norm", "learning_rate"), ("validation", "loss", "mse")
     assert whole[2] == [(2, *trained), (3, *validated), (4, *trained), (6, *trained), (6, *validated)]

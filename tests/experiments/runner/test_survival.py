@@ -98,7 +98,7 @@ def begun_since(time_ns, folder):
 
 
 @pytest.mark.timeout(1500)
-def test_twenty_kills_at_any_moment_leave_the_run_as_it_would_have_been(run, options, whole, tmp_path):
+def test_run_killed_twenty_times_equals_uninterrupted_run(run, options, whole, tmp_path):
     """At any moment: while it starts, while it trains, while it writes a checkpoint."""
     folder, chance = tmp_path / "killed", random.Random(0)
     written = folder / "checkpoints"
@@ -128,7 +128,7 @@ def test_twenty_kills_at_any_moment_leave_the_run_as_it_would_have_been(run, opt
     assert len(json.loads((folder / "environment.json").read_text())) >= KILLS - KILLS // 5
 
 
-def test_signals_end_the_step_and_write_a_checkpoint_and_meanwhile_others_are_kept_out(run, options, whole, tmp_path):
+def test_signals_stop_after_a_checkpoint_and_the_folder_is_locked(run, options, whole, tmp_path):
     folder = tmp_path / "stopped"
     command = ("train", *options, f"--workdir={folder}")
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -151,7 +151,7 @@ def test_signals_end_the_step_and_write_a_checkpoint_and_meanwhile_others_are_ke
     assert_same_run(folder, whole)
 
 
-def test_a_signal_before_the_first_step_ends_it_at_once(run, options, tmp_path):
+def test_signal_before_the_first_step_exits_at_once(run, options, tmp_path):
     process = run.start("train", *options, f"--workdir={tmp_path / 'run'}")
     wait_until((tmp_path / "run" / "environment.json").exists, process)
     process.send_signal(signal.SIGINT)
@@ -176,7 +176,7 @@ def half_delete(checkpoint):
         path.unlink()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, options, whole, tmp_path):
+def test_damaged_checkpoint_falls_back_to_the_one_before(run, options, whole, tmp_path):
     folder = copied(whole, tmp_path / "damaged")
     for hurt, said in ((flip, "is damaged in arrays"), (cut, "is damaged in arrays"), (half_delete, "lacks ")):
         last = newest(folder)
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, options, 
         assert_same_run(folder, whole)
 
 
-def test_no_usable_checkpoint_is_an_error_and_no_silent_restart(run, options, whole, tmp_path):
+def test_all_checkpoints_damaged_does_not_restart_silently(run, options, whole, tmp_path):
     folder = copied(whole, tmp_path / "damaged")
     for checkpoint in (folder / "checkpoints").iterdir():
         cut(checkpoint)
@@ -210,7 +210,7 @@ def fill(path):
             pass
 
 
-def test_a_full_disk_is_named_and_the_earlier_checkpoints_are_intact(run, options, whole, tmp_path):
+def test_full_disk_keeps_earlier_checkpoints(run, options, whole, tmp_path):
     disk = tmp_path / "small"
     disk.mkdir()
     with mounted(disk, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
@@ -229,7 +229,7 @@ def test_a_full_disk_is_named_and_the_earlier_checkpoints_are_intact(run, option
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to limit another process")
-def test_a_file_that_may_not_grow_is_named_and_its_rows_stay_whole(run, options, whole, tmp_path):
+def test_file_size_limit_keeps_complete_rows(run, options, whole, tmp_path):
     """What a quota does, where no file system can be mounted: no file may be larger than so many bytes."""
     folder = tmp_path / "limited"
     largest = max(path.stat().st_size for path in (whole / "checkpoints").rglob("*"))
@@ -245,7 +245,7 @@ def test_a_file_that_may_not_grow_is_named_and_its_rows_stay_whole(run, options,
     assert_same_run(folder, whole)
 
 
-def test_a_read_only_folder_is_refused_and_left_as_it_is(run, options, whole, tmp_path):
+def test_read_only_folder_raises_and_is_unchanged(run, options, whole, tmp_path):
     folder = copied(whole, tmp_path / "fixed")
     before = contents(folder)
     with mounted(folder, "-o", "bind,ro", str(folder)):

@@ -1,4 +1,4 @@
-"""Event files hold the rows of metrics.jsonl, each once, also after a resumption."""
+"""Event files hold each row of metrics.jsonl once, also after a resumption."""
 
 import struct
 import time
@@ -33,7 +33,7 @@ def scalars_soon(folder, count):
     return found
 
 
-def test_rows_become_scalars_while_training_runs_and_a_resumed_run_repeats_none(tmp_path):
+def test_rows_are_written_during_training_and_not_repeated_on_resumption(tmp_path):
     events = EventFiles(tmp_path / "tensorboard", [])
     events.write(10, "train", {"loss": 0.5, "learning_rate": 0.25})
     events.write(10, "validation", {"loss": 0.75})

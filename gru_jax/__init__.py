@@ -1,4 +1,4 @@
-"""Gated recurrent networks in JAX: a cell says what the equations are, a backend how they run through time."""
+"""Gated recurrent networks in JAX. A cell defines the equations of a step; a backend runs it over time."""
 
 import importlib
 from types import ModuleType
@@ -9,6 +9,7 @@ from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import (
     GRU,
     LSTM,
+    Cell,
     Elman,
     ElmanParams,
     GRUParams,
@@ -17,6 +18,7 @@ from gru_jax.cells import (
     elman_step,
     gru_step,
     lstm_step,
+    step,
 )
 
 __version__ = "0.1.0"
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "Cell",
     "Elman",
     "ElmanParams",
     "GRUParams",
@@ -41,18 +44,19 @@ __all__ = [
     "elman_step",
     "gru_step",
     "lstm_step",
+    "step",
     "unroll",
 ]
 
-LAZY = ("export", "interop", "linen", "nnx")
-"""Modules that are imported when they are first named."""
+_LAZY = ("export", "interop", "linen", "nnx")
+"""Modules that are imported on first access."""
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in LAZY:
+    if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LAZY})
+    return sorted({*globals(), *_LAZY})

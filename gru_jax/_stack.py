@@ -14,18 +14,20 @@ from gru_jax.cells.base import Cell
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Sets entries to zero at random and scales up the rest, so that the mean stays.
+    """Sets random elements to zero and scales the others by `1 / (1 - rate)`.
+
+    Drawing random bits takes most of the time, so 32 bits decide two elements.
 
     Args:
       x: an array of any shape.
-      rate: the share of entries set to zero, in [0, 1), to within 2⁻¹⁷.
-      key: a PRNG key, consumed; None for no dropout.
+      rate: the probability that an element is set to zero, in [0, 1), to within 2⁻¹⁷.
+      key: a PRNG key, which is consumed. If None, x is returned.
 
     Returns:
-      an array like x.
+      An array with the shape and dtype of x.
 
     Raises:
-      ValueError, TypeError: where an argument does not fit; the line names it.
+      ValueError, TypeError: if an argument is invalid.
 
     Reference: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
@@ -47,28 +49,28 @@ MERGES: dict[str, Callable[[Array, Array], Array]] = {
     "ave": lambda forward, backward: (forward + backward) / 2,
     "mul": jnp.multiply,
 }
-"""How the outputs of two directions become one, in the words of Keras."""
+"""How the outputs of two directions are merged, as Keras names it."""
 
 
 @register_static
 @dataclass(frozen=True)
 class Stack:
-    """Layers of one kind of cell, each fed the outputs of the one below.
+    """Several layers of the same kind of cell. Each layer's inputs are the outputs of the layer below.
 
-    Parameters and states are a tuple with one entry a layer, each a tuple `(forward,)` or `(forward, backward)`.
-    Use it through `gru_jax.unroll` like a cell; lengths and resets hold for every layer and direction. A reset at step
-    t cuts every sequence between steps t - 1 and t: the forward direction starts anew at t, the backward direction,
-    which comes from t, at t - 1. So episodes packed into one sequence give what each gives alone. Outputs passed from
-    one layer to the next stay in float32 where the parameters have 16 bits.
+    `gru_jax.unroll` runs a stack like a cell. Parameters and states are tuples with an entry per layer, each a tuple
+    `(forward,)` or `(forward, backward)`. Lengths and resets apply to every layer and direction. A reset at step t
+    separates steps t - 1 and t: the forward direction restarts at t, the backward direction at t - 1. So episodes
+    packed into one sequence have the same outputs as each alone. Outputs between layers are float32 if the parameters
+    have 16 bits.
 
     Args:
       cell: a cell.
       num_layers: L, the number of layers.
-      bidirectional: whether each layer also runs a second set of parameters in the opposite direction.
-      merge: how the two directions' outputs become one: "concat" (2H, forward first), "sum", "ave" or "mul" (H).
-      dropout: the rate at which outputs passed from one layer to the next are dropped, where `unroll` gets a key.
-      weight_dropout: the rate at which recurrent weights (`U` of the cell's parameters) are dropped, the same ones at
-        all steps of a call, where `unroll` gets a key.
+      bidirectional: whether each layer also runs in reverse, with separate parameters.
+      merge: how the outputs of two directions are merged: "concat" (2H, forward first), "sum", "ave" or "mul" (H).
+      dropout: the rate of dropout between layers, applied if `unroll` gets a key.
+      weight_dropout: the rate of dropout of the recurrent weights `U`, with the same mask for all steps of a call,
+        applied if `unroll` gets a key.
 
     Example:
       >>> stack = Stack(GRU(), num_layers=2, bidirectional=True, dropout=0.3)
@@ -101,15 +103,15 @@ class Stack:
 
     @property
     def drops(self) -> bool:
-        """Whether anything is dropped where there is a key."""
+        """Whether a call with a key drops anything."""
         return self.dropout > 0 or self.weight_dropout > 0
 
     def output_size(self, hidden_size: int) -> int:
-        """The width of a layer's output: H, or 2H for two directions side by side."""
+        """Returns the size of a layer's output: H, or 2H if two directions are concatenated."""
         return hidden_size * (self.directions if self.merge == "concat" else 1)
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> Params:
-        """Draws the parameters of every layer and direction. The key is consumed."""
+        """Initializes the parameters of every layer and direction. The key is consumed."""
         arguments.prng_key("init: key", key)
         keys = iter(jax.random.split(key, self.num_layers * self.directions))
         arguments.positive_int("init: hidden_size", hidden_size)
@@ -120,7 +122,7 @@ class Stack:
         )
 
     def infer_sizes(self, params: Params) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the stack."""
+        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match the stack."""
         if not isinstance(params, tuple) or hasattr(params, "_fields") or len(params) != self.num_layers:
             got = (
                 f"{type(params).__name__} of {len(params)}"
@@ -155,11 +157,17 @@ class Stack:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> State:
         """Returns the zero state of every layer and direction."""
-        # Arrays of their own, each: a state whose leaves share a buffer could not be donated.
+        # Separate arrays: a state whose leaves share a buffer cannot be donated.
         return tuple(
             tuple(self.cell.initial_state(hidden_size, batch_shape, dtype) for _ in range(self.directions))
             for _ in range(self.num_layers)
         )
+
+    def output(self, state: State) -> Array:
+        """Returns the output (..., H) of a state, from its last layer. Stacks of two directions have none."""
+        if self.bidirectional:
+            raise ValueError("cell: expected a stack of one direction, got bidirectional=True")
+        return self.cell.output(state[-1][0])
 
     def compose(
         self,
@@ -172,7 +180,20 @@ class Stack:
         reverse: bool,
         key: Array | None,
     ) -> tuple[Array, State]:
-        """Runs layer after layer: `run(cell, params, xs, h0, reset_state, reverse=...)` unrolls a cell, time-major."""
+        """Runs the layers in turn, each by `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
+
+        Args:
+          run: runs one cell over time, or for one step.
+          params: the parameters of the stack.
+          xs: (T, B, I), or (..., I) for one step.
+          h0: the initial states, arrays (B, H).
+          reset_state: what episodes start from, in the structure of h0, or None.
+          reverse: whether to run from the last step to the first.
+          key: a PRNG key for dropout; None for no dropout. It is consumed.
+
+        Returns:
+          The outputs and the final states.
+        """
         if key is not None and self.weight_dropout > 0:
             key, key_weights = jax.random.split(key)
             params = self._drop_weights(params, key_weights)
@@ -202,7 +223,7 @@ class Stack:
 
 
 def check_merge(name: str, merge: Any) -> None:
-    """Checks a way to merge; None, which keeps two outputs apart in other libraries, is told how to."""
+    """Checks `merge`; for None, which other libraries use for separate outputs, the error names the alternative."""
     if merge is None:
         raise ValueError(
             f'{name}: expected one of {", ".join(map(repr, MERGES))}, got None: use "concat", and '

@@ -35,6 +35,8 @@ from gru_jax.interop._arrays import (
 from gru_jax.interop.onnx import PeepholeLSTM, PeepholeLSTMParams
 from gru_jax.interop.torch import from_state_dict
 
+__all__ = ["load_weights", "save_program", "save_weights", "step_program", "unroll_program"]
+
 KINDS = {kind.__name__: kind for kind in (GRU, LSTM, Elman, PeepholeLSTM, Stack)}
 PARAMS = {GRU: GRUParams, LSTM: LSTMParams, Elman: ElmanParams, PeepholeLSTM: PeepholeLSTMParams}
 SHAPES = {"W": ("I", "GH"), "U": ("H", "GH"), "b": ("GH",), "b_hn": ("H",), "P": ("3H",)}

@@ -26,7 +26,7 @@ from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import Cell
-from gru_jax.cells.base import streaming_step
+from gru_jax.cells.base import run_step
 
 __all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
 
@@ -284,7 +284,7 @@ class RecurrentCell(nn.RNNCellBase):
         cell = self.cell
         params, before = _own_parameters(self, cell, inputs), carry_to_state(cell, carry)
         params, inputs, before = promote(check_dtype(self, self.dtype), params, inputs, before)
-        state = streaming_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
+        state = run_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
         return state_to_carry(state, carry), cell.output(state)
 
     @nn.nowrap

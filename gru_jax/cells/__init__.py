@@ -1,6 +1,6 @@
 """The cells: equations only. How they run through time is `gru_jax.unroll`'s business."""
 
-from gru_jax.cells.base import Adjoint, Cell, Network
+from gru_jax.cells.base import Adjoint, Cell, Network, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
 from gru_jax.cells.gru import GRU, GRUParams, gru_step
 from gru_jax.cells.lstm import LSTM, LSTMParams, LSTMState, lstm_step
@@ -19,4 +19,5 @@ __all__ = [
     "elman_step",
     "gru_step",
     "lstm_step",
+    "step",
 ]

@@ -85,7 +85,7 @@ class Adjoint(Protocol):
     def step_with_residuals(
         self, params: Params, products: tuple[Product, ...], state: State, gate_inputs: GateInputs
     ) -> tuple[State, PyTree]:
-        """Returns the state after a step, and its products with matrices as residuals for `linearize`.
+        """Returns the state after a step, arrays (..., H), and the products with matrices as residuals for `linearize`.
 
         Residuals that were not stored are recomputed by the same method, for many steps at once.
         """
@@ -116,7 +116,7 @@ class Adjoint(Protocol):
         step_cotangents: PyTree,
         matmul_dtype: DType | None = None,
     ) -> tuple[PyTree, Array]:
-        """Returns the gradients of the parameters, summed over time and batch, and of the inputs.
+        """Returns the gradients of the parameters, summed over time and batch, and of the inputs (..., I).
 
         A parameter's gradient may be a tuple with a part per gate. The parts are concatenated along the last axis after
         all blocks of time are summed.
@@ -126,7 +126,11 @@ class Adjoint(Protocol):
 
 @runtime_checkable
 class Network(Recurrence, Protocol):
-    """Several cells that `unroll` runs as one: a stack, two directions."""
+    """Several cells that run as one, such as a `Stack`."""
+
+    def output(self, state: State) -> Array:
+        """Returns the output (..., H) of a state, if all cells run forward."""
+        ...
 
     def compose(
         self,
@@ -139,15 +143,60 @@ class Network(Recurrence, Protocol):
         reverse: bool,
         key: Array | None,
     ) -> Any:
-        """Runs the cells: `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)` unrolls one.
+        """Runs the cells, each by `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
 
-        Time is the first axis; `reset_state` has the structure of h0, or is None.
+        Args:
+          run: runs one cell over time, or for one step.
+          params: the parameters of all cells.
+          xs: (T, B, I), or (..., I) for one step.
+          h0: the initial states of all cells.
+          reset_state: what episodes start from, in the structure of h0, or None.
+          reverse: whether to run from the last step to the first.
+          key: a PRNG key for dropout; None for no dropout. It is consumed.
+
+        Returns:
+          The outputs and the final states.
         """
         ...
 
 
-def streaming_step(
-    cell: Cell,
+def step(
+    cell: Cell | Network, params: Params, state: State, x: Array, *, matmul_dtype: DType | None = None
+) -> tuple[Array, State]:
+    """Runs one step of a cell or of a stack, e.g. for inputs that arrive one at a time.
+
+    Returns what `unroll` returns for a sequence of one step: the output, then the state.
+
+    Args:
+      cell: a cell (`GRU`, `LSTM`, `Elman`, your own), or a `Stack` of one direction. A stack drops nothing.
+      params: what `cell.init` returned.
+      state: the state before the step, arrays (..., H) in the parameters' dtype, or in float32 if that has 16 bits.
+        The initial state is `cell.initial_state(hidden_size, batch_shape)`.
+      x: (..., I), the input.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
+
+    Returns:
+      y: (..., H), the output.
+      state: the state after the step, with the structure and dtypes of the state before.
+
+    Raises:
+      ValueError, TypeError: if shapes or dtypes do not match, or a stack has two directions.
+
+    Example:
+      >>> stack = Stack(GRU(), num_layers=2)
+      >>> params = stack.init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> state = stack.initial_state(128, batch_shape=(32,))
+      >>> y, state = step(stack, params, state, jnp.ones((32, 64)))   # y (32, 128)
+    """
+    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
+    if getattr(cell, "bidirectional", False):
+        raise ValueError("cell: expected a stack of one direction, got bidirectional=True")
+    after = run_step(cell, params, state, x, matmul_dtype, state_name="state")
+    return cell.output(after), after
+
+
+def run_step(
+    cell: Cell | Network,
     params: Params,
     state: State,
     x: Array,
@@ -156,22 +205,22 @@ def streaming_step(
     state_name: str = "h",
     input_name: str = "x",
 ) -> State:
-    """Runs any cell for one step, checked; in float32 where the parameters have 16 bits, rounded at its end.
+    """Checks the arguments of a step and runs it, in float32 if the parameters have 16 bits.
 
     Args:
-      cell: a cell.
+      cell: a cell, or a stack of one direction.
       params: its parameters.
-      state: arrays (..., H), the state before, in the parameters' dtype, or in float32 beside 16-bit ones.
+      state: arrays (..., H), the state before the step, in the parameters' dtype, or in float32 if that has 16 bits.
       x: (..., I), the input.
-      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
-      state_name: what the caller calls `state`.
-      input_name: what the caller calls `x`.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
+      state_name: the name of `state` in error messages.
+      input_name: the name of `x` in error messages.
 
     Returns:
-      arrays (..., H), the state after, in the dtype of the state before.
+      The state after the step, arrays (..., H), in the dtypes of the state before.
 
     Raises:
-      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+      ValueError, TypeError: if shapes or dtypes do not match.
     """
     input_size, hidden_size, dtype = cell.infer_sizes(params)
     x = arguments.floating(input_name, x)
@@ -183,7 +232,15 @@ def streaming_step(
     state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)
     params, before, x = widen((jax.tree.map(jnp.asarray, params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
-    after = cell.step(params, before, cell.project(params, x, matmul_dtype), matmul_dtype)
+
+    def run(cell, params, x, state, reset_state=None, *, reverse=False):
+        after = cell.step(params, state, cell.project(params, x, matmul_dtype), matmul_dtype)
+        return cell.output(after), after
+
+    if isinstance(cell, Network):
+        _, after = cell.compose(run, params, x, before, None, reverse=False, key=None)
+    else:
+        _, after = run(cell, params, x, before)
     return round_like(after, state)
 
 
@@ -200,19 +257,19 @@ def check_state(
     """Checks a state.
 
     Args:
-      name: what the caller calls it.
-      cell: the cell whose structure it must have.
-      state: arrays (*batch_shape, H), in the parameters' dtype, or in float32 beside 16-bit ones.
+      name: its name in error messages.
+      cell: the cell, whose `initial_state` has the expected structure.
+      state: arrays (*batch_shape, H), in the parameters' dtype, or in float32 if that has 16 bits.
       hidden_size: H.
       batch_shape: the batch axes.
       dtype: the parameters' dtype.
-      per_step: the axes of batch and time of arrays (*per_step, H), which are then taken too.
+      per_step: the axes of batch and time; if given, arrays (*per_step, H) are accepted, too.
 
     Returns:
       The state as JAX arrays.
 
     Raises:
-      ValueError, TypeError: where it does not fit; the line names the array.
+      ValueError, TypeError: if the structure, a shape or a dtype is wrong.
     """
     expected = jax.eval_shape(lambda: cell.initial_state(hidden_size, batch_shape, dtype))
     leaves, structure = jax.tree.flatten(expected)
@@ -226,7 +283,7 @@ def check_state(
             arguments.matching(path, array, leaf.shape, "the batch axes of the input and H")
         elif array.shape not in (leaf.shape, (*per_step, hidden_size)):
             raise ValueError(
-                f"{path}: expected shape {leaf.shape}, or {(*per_step, hidden_size)} for a state per mark, "
+                f"{path}: expected shape {leaf.shape}, or {(*per_step, hidden_size)} for a state per reset, "
                 f"got {array.shape}"
             )
         if array.dtype != computing_dtype(dtype):
@@ -236,7 +293,7 @@ def check_state(
 
 
 def _outline(state: Any) -> str:
-    """The structure of a state in words: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
+    """Describes the structure of a state: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
     fields = getattr(state, "_fields", None)
     if fields:
         return f"{type(state).__name__}({', '.join(fields)})"
@@ -249,7 +306,7 @@ def _outline(state: Any) -> str:
 
 
 def check_init(key: Array, input_size: int, hidden_size: int, dtype: DType) -> Any:
-    """Checks what `init` was given; returns the dtype."""
+    """Checks the arguments of `init` and returns the dtype."""
     arguments.prng_key("init: key", key)
     arguments.positive_int("init: input_size", input_size)
     arguments.positive_int("init: hidden_size", hidden_size)

@@ -1,4 +1,4 @@
-"""The Elman network, its step and its hand-derived gradient: the traditional layer that gated ones are compared with.
+"""The Elman network, its step and its gradient, derived by hand: the baseline for gated layers.
 
 References: Elman, "Finding Structure in Time", 1990; Le et al., "A Simple Way to Initialize Recurrent Networks of
 Rectified Linear Units", 2015 (the ReLU).
@@ -16,7 +16,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step
 from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient, products
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -40,16 +40,16 @@ class ElmanParams(NamedTuple):
 @register_static
 @dataclass(frozen=True)
 class Elman:
-    """An Elman cell:
+    """An Elman cell. With input x and state h, a step is
 
         h' = f(W x + U h + b)
 
     Args:
       activation: f, "tanh" or "relu".
-      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` e.g. from
         `jax.nn.initializers`.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation) or an initializer.
+      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialization) or an initializer.
 
     Example:
       >>> cell = Elman()
@@ -67,13 +67,13 @@ class Elman:
         initializers.check("Elman", self.W_init, self.U_init, self.b_init, None, ("zeros", "uniform"))
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> ElmanParams:
-        """Draws parameters.
+        """Initializes the parameters.
 
         Args:
-          key: a PRNG key; it is consumed.
+          key: a PRNG key, which is consumed.
           input_size: I.
           hidden_size: H.
-          dtype: the floating-point dtype of the parameters, hence of the state.
+          dtype: the floating-point dtype of the parameters and of the state.
 
         Returns:
           ElmanParams.
@@ -87,7 +87,7 @@ class Elman:
         )
 
     def infer_sizes(self, params: ElmanParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other."""
+        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match."""
         return check_weights(params, ElmanParams, gates=1)
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
@@ -99,11 +99,11 @@ class Elman:
         return matmul(xs, params.W, matmul_dtype)
 
     def step(self, params: ElmanParams, state: Array, gate_inputs: Array, matmul_dtype: DType | None = None) -> Array:
-        """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
+        """Maps h (..., H) to h' (..., H), given the input's projection."""
         return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
-        """Returns the state itself."""
+        """Returns the state itself, h (..., H)."""
         return state
 
     # The gradient. With g the cotangent of h', the cotangent of the pre-activation is a = g (1 - h'²) for tanh, and g
@@ -140,7 +140,7 @@ class Elman:
         step_cotangents: Array,
         matmul_dtype: DType | None = None,
     ) -> tuple[ElmanParams, Array]:
-        """The cotangents of the parameters and of the inputs, in bulk."""
+        """Returns the gradients of the parameters and of the inputs (..., I)."""
         gradient = ElmanParams(
             W=matmul_weight_gradient(xs, step_cotangents, matmul_dtype),
             U=matmul_weight_gradient(before, step_cotangents, matmul_dtype),
@@ -152,20 +152,20 @@ class Elman:
 def elman_step(
     params: ElmanParams, h: Array, x: Array, *, activation: str = "tanh", matmul_dtype: DType | None = None
 ) -> Array:
-    """One step of an Elman network, a pure function: `h' = f(W x + U h + b)`.
+    """Runs one step of an Elman network: `h' = f(W x + U h + b)`.
 
     Args:
       params: ElmanParams.
-      h: (..., H), the state before.
+      h: (..., H), the state before the step.
       x: (..., I), the input.
       activation: f, "tanh" or "relu".
-      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:
-      (..., H), the state after.
+      (..., H), the state after the step.
 
     Raises:
-      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+      ValueError, TypeError: if shapes or dtypes do not match.
 
     Example:
       >>> params = Elman().init(jax.random.key(0), input_size=64, hidden_size=128)
@@ -173,4 +173,4 @@ def elman_step(
 
     Reference: Elman 1990.
     """
-    return streaming_step(Elman(activation), params, h, x, matmul_dtype)
+    return run_step(Elman(activation), params, h, x, matmul_dtype)

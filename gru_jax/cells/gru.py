@@ -1,7 +1,8 @@
-"""The Gated Recurrent Unit, its step and its hand-derived gradient.
+"""The Gated Recurrent Unit (GRU): its equations, its step and its gradient, derived by hand.
 
-Reference: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
-Translation", 2014.
+References:
+  Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", 2014.
+  Chung et al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling", 2014.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step
 from gru_jax.cells.gates import (
     concatenate_gates,
     few_rows,
@@ -38,7 +39,7 @@ class GRUParams(NamedTuple):
       W: (I, 3H), input weights.
       U: (H, 3H), recurrent weights.
       b: (3H,), biases.
-      b_hn: (H,), the bias inside the reset gate's reach; None for reset="before".
+      b_hn: (H,), the bias that the reset gate multiplies; None for reset="before".
     """
 
     W: Any
@@ -48,9 +49,9 @@ class GRUParams(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """What one step's backward pass multiplies with; every array (..., H)."""
+    """The elementwise factors of the backward pass of a step; arrays (..., H)."""
 
-    keep: Array  # 1 - z: what of h' comes straight from h
+    keep: Array  # 1 - z, the weight of h in h'
     c_r: Array
     c_z: Array
     c_n: Array
@@ -61,24 +62,29 @@ class Coefficients(NamedTuple):
 @register_static
 @dataclass(frozen=True)
 class GRU:
-    """A GRU cell:
+    """A GRU cell. With input x and state h, a step is
 
-        r  = sigmoid(W_xr x + U_hr h + b_r)
-        z  = sigmoid(W_xz x + U_hz h + b_z)
-        n  = tanh(W_xh x + U_hh (r * h) + b_h)              reset="before" (Cho et al. 2014)
-        n  = tanh(W_xh x + r * (U_hh h + b_hn) + b_h)       reset="after"  (cuDNN, PyTorch, Keras, Flax)
+        r  = sigmoid(W_r x + U_r h + b_r)
+        z  = sigmoid(W_z x + U_z h + b_z)
+        n  = tanh(W_n x + U_n (r * h) + b_n)                reset="before"
+        n  = tanh(W_n x + r * (U_n h + b_hn) + b_n)         reset="after"
         h' = (1 - z) * h + z * n
 
-    `z` is the weight of the *new* candidate; where another library weighs the old state with it, negate the update
-    gate's weights and biases.
+    The parameters hold the gates side by side in columns `[r | z | n]`: `W = [W_r | W_z | W_n]`, U and b alike.
+
+    reset="before" is the default: it is the GRU of the paper (Cho et al., 2014). PyTorch, Flax and Keras compute
+    reset="after", the variant of cuDNN, so weights from these libraries need it.
+
+    `z` weights the new candidate n, as in Chung et al. (2014). Cho et al., PyTorch, Flax and Keras weight the old state
+    with z. Since `1 - sigmoid(a) = sigmoid(-a)`, negating W_z, U_z and b_z converts one into the other exactly.
 
     Args:
-      reset: whether the reset gate acts "before" or "after" the recurrent product of the candidate.
-      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
-        `jax.nn.initializers`; each gate is drawn alone.
+      reset: whether the reset gate is applied "before" or "after" the product with U_n.
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
+        `jax.nn.initializers`. Each gate is initialized separately.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialisation), "chrono" or an initializer.
-      longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
+      b_init: "zeros", "uniform" (PyTorch's initialization, if all three are "uniform"), "chrono" or an initializer.
+      longest_delay: the longest delay of the task in steps; only for b_init="chrono".
 
     Example:
       >>> cell = GRU()
@@ -99,13 +105,13 @@ class GRU:
         )
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> GRUParams:
-        """Draws parameters.
+        """Initializes the parameters.
 
         Args:
-          key: a PRNG key; it is consumed.
+          key: a PRNG key, which is consumed.
           input_size: I.
           hidden_size: H.
-          dtype: the floating-point dtype of the parameters, hence of the state.
+          dtype: the floating-point dtype of the parameters and of the state.
 
         Returns:
           GRUParams.
@@ -125,7 +131,7 @@ class GRU:
         )
 
     def infer_sizes(self, params: GRUParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
+        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match the cell."""
         input_size, hidden_size, dtype = check_weights(params, GRUParams, gates=3)
         if (params.b_hn is None) != (self.reset == "before"):
             expected = 'None for reset="before"' if self.reset == "before" else 'an array (H,) for reset="after"'
@@ -152,7 +158,7 @@ class GRU:
         gate_inputs: tuple[Array, Array, Array],
         matmul_dtype: DType | None = None,
     ) -> Array:
-        """Maps h (..., H) to h' (..., H), given what `project` made of the input."""
+        """Maps h (..., H) to h' (..., H), given the input's projection."""
         if self.reset == "before" and few_rows(state):
             (product,) = products((params.U,), matmul_dtype)
             H = state.shape[-1]
@@ -162,15 +168,15 @@ class GRU:
         return self.step_with_residuals(params, each, state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
-        """Returns the state itself."""
+        """Returns the state itself, h (..., H)."""
         return state
 
     # The gradient. With g the cotangent of h', and c_n = z (1 - n²), c_z = (n - h) z (1 - z):
     #
-    #   reset="after":  the cotangents of the gates' pre-activations are g c_r, g c_z and g c_n, that of (U_hh h + b_hn)
-    #                   is g c_n r, with c_r = c_n (U_hh h + b_hn) r (1 - r)
-    #   reset="before": that of r * h is s = (g c_n) U_hhᵀ; those of the pre-activations are s c_r, g c_z and g c_n,
-    #                   with c_r = h r (1 - r)
+    #   reset="after":  the cotangents of the pre-activations are g c_r, g c_z and g c_n, with
+    #                   c_r = c_n (U_n h + b_hn) r (1 - r); the cotangent of U_n h + b_hn is g c_n r
+    #   reset="before": the cotangent of r * h is s = (g c_n) U_nᵀ; the cotangents of the pre-activations are s c_r,
+    #                   g c_z and g c_n, with c_r = h r (1 - r)
 
     def recurrent_matrices(self, params: GRUParams) -> tuple[Array, ...]:
         """Returns ([U_r U_z], U_n) for reset="before", (U,) for reset="after"."""
@@ -204,7 +210,7 @@ class GRU:
     def linearize(
         self, params: GRUParams, before: Array, after: Array, gate_inputs: tuple[Array, ...], residuals: Any
     ) -> Coefficients:
-        """The coefficients of the backward pass, in bulk."""
+        """Returns the coefficients of the backward pass."""
         h, (x_r, x_z, x_n), (b_r, b_z, b_n) = before, gate_inputs, split_bias(params.b, 3, like=before)
         if self.reset == "after":
             a_r, a_z, a_n = split_gates(residuals, 3)
@@ -245,7 +251,7 @@ class GRU:
         step_cotangents: tuple[Array, Any],
         matmul_dtype: DType | None = None,
     ) -> tuple[GRUParams, Array]:
-        """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
+        """Returns the gradients of the parameters, a part per gate, and of the inputs (..., I)."""
         _, c_r, c_z, c_n, c_hn, r = coefficients
         g, s = step_cotangents
         g_z, g_n = g * c_z, g * c_n
@@ -270,27 +276,29 @@ class GRU:
 
 
 def gru_step(
-    params: GRUParams, h: Array, x: Array, *, reset: str = "before", matmul_dtype: DType | None = None
+    params: GRUParams, h: Array, x: Array, *, reset: str | None = None, matmul_dtype: DType | None = None
 ) -> Array:
-    """One step of a GRU, a pure function: the equations are those of `GRU`.
+    """Runs one step of a GRU; see `GRU` for the equations.
 
     Args:
-      params: GRUParams, with b_hn for reset="after" and without for reset="before".
-      h: (..., H), the state before.
+      params: the parameters. If they have `b_hn`, the step is that of reset="after", otherwise of reset="before".
+      h: (..., H), the state before the step.
       x: (..., I), the input.
-      reset: "before" or "after".
-      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+      reset: "before" or "after", to check the parameters against. If None, they are not checked.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:
-      (..., H), the state after.
+      (..., H), the state after the step, which is also the output.
 
     Raises:
-      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+      ValueError, TypeError: if shapes or dtypes do not match, or `reset` contradicts the parameters.
 
     Example:
-      >>> params = GRU(reset="after").init(jax.random.key(0), input_size=64, hidden_size=128)
-      >>> h = gru_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)), reset="after")
+      >>> params = GRU().init(jax.random.key(0), input_size=64, hidden_size=128)
+      >>> h = gru_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
 
-    Reference: Cho et al. 2014.
+    Reference: Cho et al., 2014.
     """
-    return streaming_step(GRU(reset=reset), params, h, x, matmul_dtype)
+    if reset is None:
+        reset = "before" if getattr(params, "b_hn", None) is None else "after"
+    return run_step(GRU(reset=reset), params, h, x, matmul_dtype)

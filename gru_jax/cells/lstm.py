@@ -1,4 +1,4 @@
-"""The Long Short-Term Memory, its step and its hand-derived gradient.
+"""The Long Short-Term Memory, its step and its gradient, derived by hand.
 
 References: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; Gers et al., "Learning to Forget", 2000.
 """
@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, streaming_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step
 from gru_jax.cells.gates import (
     concatenate_gates,
     matmul_input_gradient,
@@ -57,36 +57,38 @@ class LSTMState(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """What one step's backward pass multiplies with; every array (..., H)."""
+    """The elementwise factors of the backward pass of a step; arrays (..., H)."""
 
     c_i: Array
     c_f: Array
     c_g: Array
     c_o: Array
-    c_c: Array  # from the cotangent of h' to that of c'
+    c_c: Array  # multiplies the cotangent of h' for the cotangent of c'
     f: Array
 
 
 @register_static
 @dataclass(frozen=True)
 class LSTM:
-    """An LSTM cell:
+    """An LSTM cell. With input x and state (h, c), a step is
 
-        i = sigmoid(W_xi x + U_hi h + b_i)
-        f = sigmoid(W_xf x + U_hf h + b_f)
-        g = tanh(W_xg x + U_hg h + b_g)
-        o = sigmoid(W_xo x + U_ho h + b_o)
+        i = sigmoid(W_i x + U_i h + b_i)
+        f = sigmoid(W_f x + U_f h + b_f)
+        g = tanh(W_g x + U_g h + b_g)
+        o = sigmoid(W_o x + U_o h + b_o)
         c' = f * c + i * g
         h' = o * tanh(c')
 
+    The parameters hold the gates in columns `[i | f | g | o]`: `W = [W_i | W_f | W_g | W_o]`, U and b alike.
+
     Args:
-      forget_bias: what `init` adds to b_f, so that the memory is kept at first (Jozefowicz et al. 2015).
-      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` such as those of
-        `jax.nn.initializers`; each gate is drawn alone.
+      forget_bias: added to b_f by `init`, so that the memory is kept at first (Jozefowicz et al., 2015).
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` e.g. from
+        `jax.nn.initializers`. Each gate is initialized separately.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (PyTorch's initialisation, with forget_bias=0.0), an initializer, or "chrono", which
+      b_init: "zeros", "uniform" (PyTorch's initialization, with forget_bias=0.0), an initializer, or "chrono", which
         sets b_f and b_i = -b_f and needs no forget_bias.
-      longest_delay: the longest delay in steps that the task holds; with b_init="chrono" only.
+      longest_delay: the longest delay of the task in steps; only for b_init="chrono".
 
     Example:
       >>> cell = LSTM()
@@ -109,13 +111,13 @@ class LSTM:
         )
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = jnp.float32) -> LSTMParams:
-        """Draws parameters.
+        """Initializes the parameters.
 
         Args:
-          key: a PRNG key; it is consumed.
+          key: a PRNG key, which is consumed.
           input_size: I.
           hidden_size: H.
-          dtype: the floating-point dtype of the parameters, hence of the state.
+          dtype: the floating-point dtype of the parameters and of the state.
 
         Returns:
           LSTMParams.
@@ -135,7 +137,7 @@ class LSTM:
         )
 
     def infer_sizes(self, params: LSTMParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises where they do not fit each other or the cell."""
+        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match the cell."""
         return check_weights(params, LSTMParams, gates=4)
 
     def initial_state(
@@ -151,11 +153,11 @@ class LSTM:
     def step(
         self, params: LSTMParams, state: LSTMState, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None
     ) -> LSTMState:
-        """Maps (h, c) to (h', c'), given what `project` made of the input."""
+        """Returns the state after a step, of the state before it and the gate inputs, arrays (..., H)."""
         return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: LSTMState) -> Array:
-        """Returns h."""
+        """Returns h (..., H)."""
         return state.h
 
     # The gradient. With g_h the cotangent of h', and g_c the cotangent of c' plus g_h c_c, the cotangents of the
@@ -178,7 +180,7 @@ class LSTM:
     def linearize(
         self, params: LSTMParams, before: LSTMState, after: LSTMState, gate_inputs: tuple[Array, ...], residuals: Array
     ) -> Coefficients:
-        """The coefficients of the backward pass, in bulk."""
+        """Returns the coefficients of the backward pass."""
         i, f, g, o = _gates(params, gate_inputs, residuals)
         t = jnp.tanh(after.c)
         return Coefficients(
@@ -214,7 +216,7 @@ class LSTM:
         step_cotangents: tuple[Array, Array],
         matmul_dtype: DType | None = None,
     ) -> tuple[LSTMParams, Array]:
-        """The cotangents of the parameters, gate by gate, and of the inputs, in bulk."""
+        """Returns the gradients of the parameters, a part per gate, and of the inputs (..., I)."""
         c_i, c_f, c_g, c_o, _, _ = coefficients
         g_h, g_c = step_cotangents
         gates = (g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o)
@@ -236,19 +238,19 @@ def _gates(params: LSTMParams, gate_inputs: tuple[Array, ...], recurrent: Array)
 
 
 def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: DType | None = None) -> LSTMState:
-    """One step of an LSTM, a pure function: the equations are those of `LSTM`.
+    """Runs one step of an LSTM; see `LSTM` for the equations.
 
     Args:
       params: LSTMParams.
-      state: LSTMState of arrays (..., H), the state before.
+      state: LSTMState of arrays (..., H), the state before the step.
       x: (..., I), the input.
-      matmul_dtype: the dtype of the matrix products' operands; None for that of the parameters.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:
-      LSTMState, the state after.
+      LSTMState, the state after the step.
 
     Raises:
-      ValueError, TypeError: where shapes or dtypes do not fit; the line names the argument.
+      ValueError, TypeError: if shapes or dtypes do not match.
 
     Example:
       >>> params = LSTM().init(jax.random.key(0), input_size=64, hidden_size=128)
@@ -256,4 +258,4 @@ def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: D
 
     Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
     """
-    return streaming_step(LSTM(), params, state, x, matmul_dtype, state_name="state")
+    return run_step(LSTM(), params, state, x, matmul_dtype, state_name="state")

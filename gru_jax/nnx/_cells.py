@@ -10,7 +10,7 @@ from gru_jax import cells
 from gru_jax._flax_conventions import carry_to_state, check_dtype, class_name, explain_keywords, promote, state_to_carry
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
-from gru_jax.cells.base import streaming_step
+from gru_jax.cells.base import run_step
 from gru_jax.nnx._variables import dtype_of, parameters_key, stream, values
 
 
@@ -73,9 +73,7 @@ class RecurrentCell(nnx.RNNCellBase):
         """
         before = carry_to_state(self.cell, carry)
         params, inputs, before = promote(self.dtype, values(self.weights), inputs, before)
-        state = streaming_step(
-            self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs"
-        )
+        state = run_step(self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
         return state_to_carry(state, carry), self.cell.output(state)
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, dropout, elman_step, gru_step, lstm_step, unroll
+from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, dropout, elman_step, gru_step, lstm_step, step, unroll
 from tests.gru_jax.minimal_gated_unit import Minimal
 
 B, T, I, H = 2, 7, 3, 4
@@ -425,7 +425,7 @@ CALLS = [
     ),
     (
         "step params of another reset",
-        lambda: gru_step(AFTER, H0, X),
+        lambda: gru_step(AFTER, H0, X, reset="before"),
         ValueError,
         "params.b_hn: expected None",
         "an array",
@@ -437,6 +437,9 @@ CALLS = [
         "matmul_dtype: expected a floating",
         "int",
     ),
+    ("step of two directions", lambda: step(STACK, STACK_PARAMS, H0, X), ValueError, "cell: expected a stack", "True"),
+    ("step of a string", lambda: step("gru", PARAMS, H0, X), TypeError, "cell: expected a cell such as", "str"),
+    ("step of no state", lambda: step(CELL, PARAMS, None, X), TypeError, "state: expected an array", "NoneType"),
     # Dropout.
     (
         "dropout rate of one",

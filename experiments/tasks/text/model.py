@@ -69,13 +69,9 @@ class LanguageModel(nnx.Module):
         Returns:
           logits (B, V) of the next symbol, and the new state.
         """
-        cell, dtype = self.recurrent.cell, self.recurrent.matmul_dtype
-        x, after = self.embedding(symbols), []
-        for (params,), (h,) in zip(self.recurrent.parameters(), state, strict=True):
-            h = cell.step(params, h, cell.project(params, x, dtype), dtype)
-            x = cell.output(h)
-            after.append((h,))
-        return self.logits(x), tuple(after)
+        recurrent, x = self.recurrent, self.embedding(symbols)
+        y, state = gru_jax.step(recurrent.stack, recurrent.parameters(), state, x, matmul_dtype=recurrent.matmul_dtype)
+        return self.logits(y), state
 
     def logits(self, ys: jax.Array) -> jax.Array:
         """Maps outputs (..., H) to logits (..., V)."""

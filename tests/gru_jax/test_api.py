@@ -1,0 +1,82 @@
+"""The public names: the lists are the API, and every name has a docstring."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import gru_jax
+
+API = {
+    "gru_jax": (
+        "Cell, Elman, ElmanParams, GRU, GRUParams, LSTM, LSTMParams, LSTMState, Stack, __version__, dropout, "
+        "elman_step, gru_step, lstm_step, step, unroll"
+    ),
+    "gru_jax.cells": (
+        "Adjoint, Cell, Elman, ElmanParams, GRU, GRUParams, LSTM, LSTMParams, LSTMState, Network, elman_step, "
+        "gru_step, lstm_step, step"
+    ),
+    "gru_jax.nnx": "Elman, ElmanCell, GRU, GRUCell, LSTM, LSTMCell, Recurrent, RecurrentCell",
+    "gru_jax.linen": "Elman, ElmanCell, GRU, GRUCell, LSTM, LSTMCell, Recurrent, RecurrentCell",
+    "gru_jax.interop": "equinox, flax, haiku, keras, onnx, torch",
+    "gru_jax.export": "load_weights, save_program, save_weights, step_program, unroll_program",
+}
+MODULES = {"cells", "export", "interop", "linen", "nnx"}
+"""The public modules of `gru_jax`."""
+
+
+@pytest.mark.parametrize("module", API)
+def test_api(module):
+    assert sorted(importlib.import_module(module).__all__) == API[module].split(", ")
+
+
+def test_no_other_name_of_the_package_is_public():
+    imported = {"TYPE_CHECKING", "ModuleType", "importlib"}
+    public = {name for name in dir(gru_jax) if not name.startswith("_")}
+    assert public - imported == (set(API["gru_jax"].split(", ")) - {"__version__"}) | MODULES
+
+
+def is_documented(value: object) -> bool:
+    """Whether it has a docstring which, for functions of inputs or states, has shapes such as (..., I)."""
+    docstring = inspect.getdoc(value) or ""
+    arrays = inspect.isfunction(value) and {"h", "x", "xs", "state"} & set(inspect.signature(value).parameters)
+    return bool(re.search(r"\((\.\.\.|[A-Z]\w*), ?|any shape", docstring) if arrays else docstring)
+
+
+@pytest.mark.parametrize("module", API)
+def test_public_names_have_docstrings_with_shapes(module):
+    found = importlib.import_module(module)
+    names = {name: getattr(found, name) for name in found.__all__ if name != "__version__"}
+    names |= {
+        f"{name}.{method}": getattr(value, method)
+        for name, value in names.items()
+        if inspect.isclass(value) and value.__module__.startswith("gru_jax")
+        for method, function in vars(value).items()
+        if inspect.isfunction(function) and not method.startswith("_")
+    }
+    assert [name for name, value in names.items() if not is_documented(value)] == []
+
+
+def test_tuples_of_parameters_document_the_shape_of_every_field():
+    for kind in (gru_jax.GRUParams, gru_jax.LSTMParams, gru_jax.ElmanParams, gru_jax.LSTMState):
+        assert [field for field in kind._fields if f"{field}: (" not in kind.__doc__] == []
+
+
+def test_modules_are_imported_on_first_access():
+    script = """if True:
+        import sys, gru_jax
+        assert "flax" not in sys.modules
+        assert gru_jax.nnx.GRU and gru_jax.nnx.GRUCell
+        assert gru_jax.linen.GRU and gru_jax.interop and gru_jax.export.save_weights
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_unknown_attributes_raise():
+    assert isinstance(gru_jax.interop, ModuleType)
+    with pytest.raises(AttributeError, match=r"module 'gru_jax' has no attribute 'keras'"):
+        gru_jax.keras  # noqa: B018

@@ -1,4 +1,4 @@
-"""Dates of a series' rows: read as a file writes them, and continued by the calendar that they follow."""
+"""Dates of the rows of a series: parsing of many notations, inference of the spacing, continuation."""
 
 import calendar
 import datetime
@@ -13,7 +13,7 @@ EPOCH = datetime.datetime(1970, 1, 1)
 DAY, HOUR = datetime.timedelta(days=1), datetime.timedelta(hours=1)
 CLOCK_CHANGES = (HOUR, HOUR / 2)
 SHORTEST_SEASON = datetime.timedelta(weeks=3)
-"""Between two changes of the clock: Morocco's last about a month."""
+"""The least time between two clock changes; in Morocco it is about a month."""
 
 EXPECTED = (
     "a date such as 2016-07-01 or 2016-07-01 14:00:00, a month such as 2016-07, a quarter such as 2016Q3, a year or a "
@@ -30,17 +30,17 @@ FORMS = (
     "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}",
 )
 COMPACT, COMPACT_YEARS = "{month:02}{day:02}", range(1900, 2100)
-"""Digits that are a date in another century are a Unix time."""
+"""Digits that would be a date in another century are a Unix time."""
 FIELDS = {"{quarter}": "(?P<quarter>[1-4])", "{year:04}": r"(?P<year>[0-9]{4})"} | {
     f"{{{name}:02}}": f"(?P<{name}>[0-9]{{2}})" for name in ("month", "day", "week", "hour", "minute", "second")
 }
 UNIX_UNITS = (1, 10**3, 10**6, 10**9)
 UNIX_RANGE = (10**8, 73 * 10**8)
-"""From 1973 to 2201, in seconds: what is outside is no Unix time, but a number of another kind."""
+"""From 1973 to 2201, in seconds. Numbers outside are not Unix times."""
 
 
 class DateError(ValueError):
-    """Dates that are malformed, or out of step; the message is one line, and `row` says where."""
+    """Malformed or unevenly spaced dates. The message is one line; `row` is the first such row."""
 
     def __init__(self, row: int, message: str):
         super().__init__(message)
@@ -48,11 +48,11 @@ class DateError(ValueError):
 
 
 class Notation(NamedTuple):
-    """A way to write dates.
+    """A notation of dates.
 
     Attributes:
-      read: raises ValueError where a text is not written so.
-      write: the opposite.
+      read: parses a text; raises ValueError for other notations.
+      write: formats a date.
     """
 
     read: Callable[[str], datetime.datetime]
@@ -65,13 +65,12 @@ class Dates:
 
     Attributes:
       first: the date of row 0.
-      step: the duration between two rows; zero where `months` or `weekdays` counts.
-      months: the calendar months between two rows.
-      day: with `months`, the day of the month; in shorter months their last one.
+      step: the duration between two rows; zero with `months` or `weekdays`.
+      months: the calendar months between two rows; 0 for none.
+      day: with `months`, the day of the month, or the last day of shorter months.
       weekdays: whether rows are the days from Monday to Friday.
-      clock: rows from which on dates are so much later than evenly spaced ones, as local days are in universal time
-        after a change of the clock; the last one lasts.
-      write: a date as text.
+      clock: (row, shift) of clock changes: from that row on, dates are later by the shift, as local days are in UTC.
+      write: formats a date.
     """
 
     first: datetime.datetime
@@ -83,7 +82,7 @@ class Dates:
     write: Callable[[datetime.datetime], str] = str
 
     def __call__(self, row: int) -> datetime.datetime:
-        """Returns the date of a row, also beyond the series' end."""
+        """Returns the date of a row, also after the end of the series."""
         shift = next((shift for start, shift in reversed(self.clock) if start <= row), datetime.timedelta())
         if self.weekdays:
             weeks, weekday = divmod(self.first.weekday() + row, 5)
@@ -95,15 +94,15 @@ class Dates:
         return self.first.replace(year=year, month=month + 1, day=day) + shift
 
     def label(self, row: int) -> str:
-        """Returns the date of a row as the series writes dates."""
+        """Returns the date of a row in the notation of the series."""
         return self.write(self(row))
 
 
 def read_dates(cells: Sequence[str]) -> Dates:
-    """Finds the notation that all cells share, and the calendar that they keep.
+    """Infers the notation and the spacing of dates.
 
     Raises:
-      DateError: a cell is no date, or is out of step; the first one of the notation and calendar that last longest.
+      DateError: a cell is not a date or not evenly spaced, by the notation and spacing that fit the most rows.
     """
     best, dates = NOTATIONS[0], []
     for notation in NOTATIONS:
@@ -131,19 +130,19 @@ def _read_while(notation: Notation, cells: Sequence[str]) -> list[datetime.datet
 
 
 def _evenly_spaced(dates: list[datetime.datetime], write: Callable[[datetime.datetime], str]) -> Dates:
-    """Finds the spacing that all rows keep, or names the first row that breaks the one that lasts longest."""
+    """Returns the spacing that fits all rows. Raises `DateError` at the first row that does not fit the best one."""
     for row, (before, date) in enumerate(pairwise(dates), 1):
         if (before.tzinfo is None) != (date.tzinfo is None):
             raise DateError(row, f"expected dates all with a time zone or all without, got {write(date)}")
         if date <= before:
-            raise DateError(row, f"expected a date after {write(before)} of the row before, got {write(date)}")
+            raise DateError(row, f"expected a date after {write(before)}, that of the previous row, got {write(date)}")
     instants = [date.astimezone(dates[0].tzinfo) for date in dates] if dates[0].tzinfo else dates
     spacings = list(_spacings(instants))
     kept = [_kept(spacing, instants) for spacing in spacings]
     longest = max(range(len(spacings)), key=kept.__getitem__)
     if kept[longest] == len(dates):
         return replace(spacings[longest], write=write)
-    # Local times whose offset changes are even by the calendar on the wall, or else but for the changes themselves.
+    # Local times with offsets can be evenly spaced as local times, or up to the clock changes.
     walls = [date.replace(tzinfo=None) for date in dates]
     for spacing in _spacings(walls) if instants != walls else ():
         if spacing.step % DAY == datetime.timedelta() and _kept(spacing, walls) == len(dates):
@@ -154,17 +153,17 @@ def _evenly_spaced(dates: list[datetime.datetime], write: Callable[[datetime.dat
             return replace(spacing, clock=clock, write=write)
     broken = kept[longest]
     expected, got = spacings[longest](broken), instants[broken]
-    advice = "fill in what is missing, or name no date column to count rows instead"
+    advice = "fill in the missing rows, or give no date column to number the rows"
     if abs(got - expected) in CLOCK_CHANGES:
-        advice += "; where the clock changed, write dates in UTC or with their offset"
+        advice += "; write dates across clock changes in UTC or with their offset"
     raise DateError(
         broken,
-        f"expected the date {write(expected)}, for the rows before are evenly spaced, got {write(got)}; {advice}",
+        f"expected the date {write(expected)}, evenly spaced as the rows before, got {write(got)}; {advice}",
     )
 
 
 def _spacings(dates: Sequence[datetime.datetime]) -> Iterator[Dates]:
-    """Yields the calendars that the first rows, the most frequent distance and the days of the week suggest."""
+    """Yields candidate spacings, from the first rows, the most frequent distance and the weekdays."""
     first, second = dates[:2]
     months = (second.year - first.year) * 12 + second.month - first.month
     for day in (first.day, 31) if months else ():
@@ -177,14 +176,14 @@ def _spacings(dates: Sequence[datetime.datetime]) -> Iterator[Dates]:
 
 
 def _kept(spacing: Dates, dates: Sequence[datetime.datetime]) -> int:
-    """Returns how many rows, from the first on, have their date by a spacing."""
+    """Returns the number of rows, from the first one, that fit a spacing."""
     return next((row for row, date in enumerate(dates) if spacing(row) != date), len(dates))
 
 
 def _clock(spacing: Dates, dates: Sequence[datetime.datetime]) -> tuple[tuple[int, datetime.timedelta], ...] | None:
-    """Returns the changes of the clock with which all rows keep a spacing, or None where no such explain them.
+    """Returns the clock changes with which all rows fit a spacing; None if there are none.
 
-    The clock is put forward and back by one amount, and a missing row cannot be mistaken for that.
+    A clock change is one fixed amount, forward and back, and shorter than a missing row.
     """
     none = datetime.timedelta()
     changes: list[tuple[int, datetime.timedelta]] = []
@@ -204,7 +203,7 @@ def _clock(spacing: Dates, dates: Sequence[datetime.datetime]) -> tuple[tuple[in
 
 
 def _form(form: str) -> Notation:
-    """Returns the notation of one of FORMS."""
+    """Returns the notation of an element of FORMS."""
     pattern = form
     for field, group in FIELDS.items():
         pattern = pattern.replace(field, group)
@@ -232,13 +231,13 @@ def _form(form: str) -> Notation:
 
 
 def _unix(unit: int) -> Notation:
-    """Returns the notation of Unix time in so many parts of a second."""
+    """Returns the notation of Unix time in units of 1 / `unit` seconds."""
 
     def read(cell: str) -> datetime.datetime:
         if not re.fullmatch(r"[0-9]{9,19}(\.[0-9]+)?", cell):
             raise ValueError(f"expected a Unix time, got {cell!r}")
         whole, _, fraction = cell.partition(".")
-        parts = int(whole) * 10**6 + int((fraction + "000000")[:6])  # in millionths of the unit
+        parts = int(whole) * 10**6 + int((fraction + "000000")[:6])  # in 1e-6 units
         if not UNIX_RANGE[0] <= int(whole) // unit < UNIX_RANGE[1]:
             raise ValueError(f"expected a Unix time, got {cell!r}")
         return EPOCH + datetime.timedelta(microseconds=parts // unit)
@@ -256,4 +255,4 @@ NOTATIONS = (
     *map(_unix, UNIX_UNITS),
     Notation(datetime.datetime.fromisoformat, str),
 )
-"""The first one that reads all cells is a file's own: digits alone are Unix time before they are anything else."""
+"""In order of precedence. Digits alone are dates before they are Unix times."""

@@ -1,10 +1,8 @@
-"""Reversible instance normalisation: a window's own level and spread are taken out, and put back into its forecast.
+"""A recurrent forecaster: reversible instance normalization, an encoder of segments, quantiles of the next K values.
 
-A recurrent forecaster: an encoder of segments of a window, and quantiles of the K values to come.
-
-The window of T values is cut into T/S segments, and the recurrent layer reads a segment a step, so that a long window
-costs few steps (Lin et al. 2023). The forecast is either read off the encoder's last output at once ("direct"), or a
-segment at a time, each segment's median being the next step's input ("stepwise").
+The window of T values is split into T/S segments, one per recurrent step, so that long windows need few steps (Lin et
+al. 2023). The forecast is read from the encoder's last output ("direct"), or one segment at a time, with the median of
+each segment as the next input ("stepwise").
 """
 
 import dataclasses
@@ -23,66 +21,66 @@ EPSILON = 1e-5
 
 
 class Level(NamedTuple):
-    """What was taken out of each window.
+    """Center and scale of windows.
 
     Attributes:
-      centre: (B, V), the mean of the window or its last value.
+      center: (B, V), the mean of the window or its last value.
       spread: (B, V), the standard deviation of the window.
     """
 
-    centre: jax.Array
+    center: jax.Array
     spread: jax.Array
 
 
-class ReversibleNormalisation(nnx.Module):
-    """x̂ = exp(g) (x - centre) / spread + b, with g and b learned for each variable; and its inverse.
+class ReversibleNormalization(nnx.Module):
+    """x̂ = exp(g) (x - center) / spread + b with learned g and b for each variable, and its inverse.
 
-    The factor is an exponential where the paper has a free parameter, so that it never changes sign and quantiles keep
+    The factor is an exponential, where the paper has a free parameter. It is always positive, so that quantiles keep
     their order.
 
     Reference: Kim et al., "Reversible Instance Normalization for Accurate Time-Series Forecasting against
     Distribution Shift", 2022.
     """
 
-    def __init__(self, variables: int, centre: Literal["mean", "last"]):
-        """Starts with g = 0 and b = 0."""
-        self.centre = centre
+    def __init__(self, variables: int, center: Literal["mean", "last"]):
+        """Initializes g = 0 and b = 0."""
+        self.center = center
         self.log_gain = nnx.Param(jnp.zeros(variables))
         self.bias = nnx.Param(jnp.zeros(variables))
 
     def __call__(self, xs: jax.Array) -> tuple[jax.Array, Level]:
-        """Normalises windows.
+        """Normalizes windows.
 
         Args:
-          xs: (B, T, V).
+          xs: (B, T, V) float.
 
         Returns:
-          (B, T, V), and what `inverse` needs.
+          (B, T, V), and the level for `inverse`.
         """
-        centre = xs.mean(axis=1) if self.centre == "mean" else xs[:, -1]
-        level = Level(centre, jnp.sqrt(xs.var(axis=1) + EPSILON))
-        normalised = (xs - level.centre[:, None]) / level.spread[:, None]
-        return normalised * jnp.exp(self.log_gain[None, None]) + self.bias[None, None], level
+        center = xs.mean(axis=1) if self.center == "mean" else xs[:, -1]
+        level = Level(center, jnp.sqrt(xs.var(axis=1) + EPSILON))
+        normalized = (xs - level.center[:, None]) / level.spread[:, None]
+        return normalized * jnp.exp(self.log_gain[None, None]) + self.bias[None, None], level
 
     def inverse(self, ys: jax.Array, level: Level) -> jax.Array:
-        """Puts the level back into forecasts (B, K, V) of the same windows."""
-        normalised = (ys - self.bias[None, None]) * jnp.exp(-self.log_gain[None, None])
-        return normalised * level.spread[:, None] + level.centre[:, None]
+        """Restores the level of forecasts (B, K, V) of the same windows."""
+        normalized = (ys - self.bias[None, None]) * jnp.exp(-self.log_gain[None, None])
+        return normalized * level.spread[:, None] + level.center[:, None]
 
 
 NEAR_ZERO = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
-"""Of the readout, so that forecasts begin near the level of their window."""
+"""Initializer of the readout, so that untrained forecasts are near the level of their window."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ForecasterConfig(RecurrentConfig):
-    """As `RecurrentConfig`; `dropout` also acts before the readout.
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
-      decoder: "direct", all K steps from the encoder's last output; "stepwise", a segment after the other.
-      segment: S, the values of a variable that are read in one recurrent step; T is a multiple of it.
-      channels: "shared", each variable is forecast from itself alone, by the same weights; "joint", from all of them.
-      normalisation: reversible, around the window's "mean" or its "last" value; or "none".
+      decoder: "direct", all K steps from the encoder's last output; "stepwise", one segment at a time.
+      segment: S, the values of a variable in one recurrent step; T is a multiple of it.
+      channels: "shared", each variable is forecast from itself, with shared weights; "joint", from all variables.
+      normalisation: reversible normalization by the window's "mean" or "last" value; or "none".
     """
 
     decoder: Literal["direct", "stepwise"] = "direct"
@@ -92,18 +90,18 @@ class ForecasterConfig(RecurrentConfig):
 
 
 class Forecaster(nnx.Module):
-    """Windows (B, T, V) -> quantiles (B, K, V, Q) of what follows; they never cross.
+    """Maps windows (B, T, V) to quantiles (B, K, V, Q) of the next values. Quantiles never cross.
 
     Reference: Lin et al., "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series Forecasting", 2023.
     """
 
     def __init__(self, config: ForecasterConfig, horizon: int, variables: int, levels: Sequence[float], rngs: nnx.Rngs):
-        """Makes fresh parameters; `levels` are the Q quantiles' levels, increasing, with 0.5 among them."""
+        """Initializes the parameters from `rngs`. `levels` are the Q quantile levels, increasing, 0.5 among them."""
         self.config, self.horizon = config, horizon
         self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
         self.channels = 1 if config.channels == "shared" else variables
-        centre = config.normalisation
-        self.normalisation = None if centre == "none" else ReversibleNormalisation(variables, centre)
+        center = config.normalisation
+        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center)
         self.recurrent = recurrent(config, config.segment * self.channels, rngs)
         steps = horizon if config.decoder == "direct" else config.segment
         self.readout = nnx.Linear(
@@ -111,11 +109,11 @@ class Forecaster(nnx.Module):
         )
 
     def __call__(self, xs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Forecasts.
+        """Forecasts the values after windows.
 
         Args:
-          xs: (B, T, V), T a multiple of the segment.
-          key: for dropout, consumed; None for none.
+          xs: (B, T, V) float, T a multiple of the segment.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
           (B, K, V, Q).
@@ -136,7 +134,7 @@ class Forecaster(nnx.Module):
         return jax.vmap(lambda ys: normalisation.inverse(ys, level), in_axes=-1, out_axes=-1)(forecasts)
 
     def _segments(self, xs: jax.Array) -> jax.Array:
-        """Lays windows (B, T, V) out as recurrent steps: (B V, T/S, S) where channels are shared, or (B, T/S, S V)."""
+        """Reshapes windows (B, T, V) to segments: (B V, T/S, S) for shared channels, else (B, T/S, S V)."""
         B, T, V = xs.shape
         S = self.config.segment
         if self.config.channels == "shared":
@@ -149,7 +147,7 @@ class Forecaster(nnx.Module):
         return ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.median)
 
     def _decode(self, y: jax.Array, state: Any, key: jax.Array | None) -> jax.Array:
-        """Goes on from the encoder's last output (R, H) and state: (R, K, channels, Q), dropout the same throughout."""
+        """Decodes stepwise from the last output (R, H) and state, with one dropout mask: (R, K, channels, Q)."""
 
         def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], jax.Array]:
             y, state = carry
@@ -163,11 +161,11 @@ class Forecaster(nnx.Module):
 
 
 def ordered(raw: jax.Array, median: int) -> jax.Array:
-    """Makes quantiles that cannot cross: the median is free, the others are softplus steps away from their neighbour.
+    """Returns quantiles that cannot cross: the median is free, the others are at softplus steps from their neighbor.
 
     Args:
       raw: (..., Q).
-      median: which of the Q is the median.
+      median: the index of the median.
 
     Returns:
       (..., Q), increasing.

@@ -1,6 +1,6 @@
-"""A time series as a table: read from CSV with errors that name file and line, and cut into windows.
+"""Time series: reading from CSV with errors that have file and line, scaling, windows.
 
-Axes: N rows (times) of the series, V variables, B windows, T rows read, K rows forecast.
+Axes: N rows (times) of the series, V variables, B windows, T input rows, K forecast rows.
 """
 
 import csv
@@ -24,11 +24,12 @@ MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """
+    """A time series.
+
     Attributes:
       values: float64 (N, V).
-      columns: the variables' names, V.
-      dates: of the rows; None where they are only counted.
+      columns: the names of the V variables.
+      dates: the dates of the rows; None for numbered rows.
     """
 
     values: np.ndarray
@@ -36,13 +37,13 @@ class Series:
     dates: Dates | None = None
 
     def label(self, row: int) -> str:
-        """Returns a row's date, or its number where there are no dates."""
+        """Returns the date of a row, or its number if there are no dates."""
         return str(row) if self.dates is None else self.dates.label(row)
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """`scaled = (values - shift) / scale`, variable by variable.
+    """`scaled = (values - shift) / scale` for each variable.
 
     Attributes:
       shift, scale: float64 (V,).
@@ -53,14 +54,14 @@ class Scaling:
 
     @classmethod
     def standard(cls, values: np.ndarray) -> "Scaling":
-        """To mean 0 and standard deviation 1 over the rows of `values` (N, V); constants only lose their mean."""
-        deviation = values.std(axis=0)  # That of a constant need not be 0, for its mean is rounded.
+        """Returns the scaling to mean 0 and standard deviation 1 over values (N, V); constants keep their scale."""
+        deviation = values.std(axis=0)  # can be nonzero for a constant, whose mean is rounded
         varying = (np.ptp(values, axis=0) > 0) & (deviation > 0)
         return cls(values.mean(axis=0), np.where(varying, deviation, 1.0))
 
     @classmethod
     def largest(cls, values: np.ndarray) -> "Scaling":
-        """To a largest magnitude of 1 over the rows of `values` (N, V); zeros stay."""
+        """Returns the scaling to a largest magnitude of 1 over values (N, V); zeros stay zero."""
         largest = np.abs(values).max(axis=0)
         return cls(np.zeros_like(largest), np.where(largest > 0, largest, 1.0))
 
@@ -69,16 +70,16 @@ class Scaling:
         return (values - self.shift) / self.scale
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """Undoes `forward`."""
+        """Restores the units of scaled values (..., V)."""
         return scaled * self.scale + self.shift
 
 
 def windows(values: Any, origins: np.ndarray, window: int, horizon: int) -> tuple[Any, Any]:
-    """Cuts what is read and what is to be forecast out of a series.
+    """Returns the inputs and targets of windows.
 
     Args:
-      values: (N, V), of NumPy or JAX.
-      origins: integers (B,): the first row to forecast; the last row read is the one before.
+      values: (N, V), a NumPy or JAX array.
+      origins: (B,) int, the first forecast row of each window.
       window: T.
       horizon: K.
 
@@ -92,14 +93,14 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
     """Reads a series from a CSV file with a header.
 
     Args:
-      path: UTF-8, cells separated by commas.
-      columns: those to read, in this order; none named means all but the dates. Others may hold anything.
-      date_column: its cells are evenly spaced dates: ISO (2016-07-01, 2016-07-01 14:00:00), months (2016-07), quarters
-        (2016Q3), years or Unix times, the days of local clocks that change and weekdays among them; empty for rows that
-        are only counted. Where there is no column "date", a first one without a name holds the dates, or counts rows.
+      path: UTF-8 text, cells separated by commas.
+      columns: the columns to read, in this order; empty for all but the dates. Other columns are ignored.
+      date_column: a column of evenly spaced dates: ISO (2016-07-01, 2016-07-01 14:00:00), months (2016-07), quarters
+        (2016Q3), years or Unix times; also weekdays, and local times with clock changes. Empty for numbered rows. If
+        there is no column "date", an unnamed first column has the dates or row numbers.
 
     Raises:
-      UserError: no such file or column, a missing or malformed value, a date that is wrong or out of step.
+      UserError: the file or a column is missing, or a value or date is missing, malformed or unevenly spaced.
     """
     rows = _rows(path)
     try:
@@ -117,7 +118,7 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
             raise UserError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
     columns = tuple(columns) or tuple(name for place, name in enumerate(header) if name and place != date_place)
     if not columns:
-        raise UserError(f"{path}:{line}: expected a column of numbers, got {', '.join(map(repr, header))} alone")
+        raise UserError(f"{path}:{line}: expected a column of numbers, got only {', '.join(map(repr, header))}")
     places = [header.index(name) for name in columns]
     lines, dates, values = [], [], []
     for line, cells in rows:
@@ -139,7 +140,7 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
 
 
 def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> Series:
-    """Reads a gzipped table of numbers separated by commas, without header or dates; `columns` names them."""
+    """Reads a gzipped table of numbers separated by commas, without header and dates, with names `columns`."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         values = np.loadtxt(file, delimiter=",", ndmin=2)
     if values.shape[1] != len(columns):
@@ -163,14 +164,14 @@ def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _date_place(header: Sequence[str], name: str) -> int | None:
-    """Returns which column holds the dates: the one of that name, or for "date" a first one without a name."""
+    """Returns the index of the date column: the one with that name or, for "date", an unnamed first one."""
     if name and name in header:
         return list(header).index(name)
     return 0 if name == "date" and header[0] == "" else None
 
 
 def _counts(cells: Sequence[str]) -> bool:
-    """Whether an index counts the rows, from 0 or 1 on."""
+    """Returns whether cells are row numbers from 0 or 1."""
     return any(list(cells) == [str(start + row) for row in range(len(cells))] for start in (0, 1))
 
 
@@ -181,7 +182,7 @@ def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
 
 def _number(cell: str, where: str, column: str) -> float:
     if cell.lower() in MISSING:
-        raise UserError(f"{where}: missing value in column {column!r} (got {cell!r}); fill it in")
+        raise UserError(f"{where}: expected a number in column {column!r}, got the missing value {cell!r}; fill it in")
     try:
         value = float(cell)
     except ValueError:

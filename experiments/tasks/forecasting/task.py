@@ -1,16 +1,16 @@
-"""Forecasting of time series: ETTh1 and ETTh2, the exchange rates, or a CSV file of one's own.
+"""Forecasting of time series: ETTh1 and ETTh2, exchange rates, or your own CSV file.
 
-A forecast is a set of quantiles of each of the next K values of each variable, from the last T values; its median is
-what MSE, MAE, RSE and CORR score, its outermost quantiles what coverage does. Splits are in time order:
+A forecast has quantiles of the next K values of each variable, given the last T values. MSE, MAE, RSE and CORR score
+its median, coverage its outermost quantiles. Splits are in time order:
 
-    ETTh1, ETTh2      12 / 4 / 4 months of 30 days, standardised by the training rows; MSE and MAE over all K steps, on
-                      that scale (Zhou et al. 2021). Without a column all seven variables are forecast, else that one.
-    exchange rates    60 / 20 / 20 %, divided by each variable's largest training value; RSE and CORR of the K-th step
-                      alone, in the rates themselves (Lai et al. 2018), on which the scale has no influence.
-    CSV               60 / 20 / 20 %, standardised by the training rows; MSE and MAE over all K steps.
+    ETTh1, ETTh2      12 / 4 / 4 months of 30 days, standardized by the training rows. MSE and MAE over all K steps on
+                      that scale (Zhou et al. 2021), for all seven variables or for `column`.
+    exchange rates    60 / 20 / 20 %, divided by the largest training value of each variable. RSE and CORR of step K
+                      in the original units (Lai et al. 2018).
+    CSV               60 / 20 / 20 %, standardized by the training rows. MSE and MAE over all K steps.
 
-A validation or test window may read rows before its split, never forecasts from them what is scored: windows
-are told apart by their origin, the first row that they forecast.
+Windows of the validation and test splits may read rows before their split, but all scored rows are in it. A window is
+identified by its origin, the first forecast row.
 
 References: Zhou et al., "Informer: Beyond Efficient Transformer for Long Sequence Time-Series Forecasting", 2021; Lai
 et al., "Modeling Long- and Short-Term Temporal Patterns with Deep Neural Networks", 2018.
@@ -56,15 +56,16 @@ EVAL_BATCH_SIZE = 250
 
 @dataclasses.dataclass(frozen=True)
 class ForecastingConfig(Checked):
-    """
+    """The forecasting task.
+
     Attributes:
       dataset: "etth1", "etth2", "exchange_rate", or "csv" for `csv_file`.
-      csv_file: a CSV file of one's own, with a header.
-      date_column: that file's column of evenly spaced dates; empty for none.
-      column: the one variable to read and forecast; empty for all.
-      window: T, the rows that a forecast is made from.
-      horizon: K, the rows forecast.
-      quantiles: their levels, increasing: 0.5 and, at equal distances around it, others.
+      csv_file: your own CSV file, with a header.
+      date_column: its column of evenly spaced dates; empty for none.
+      column: the variable to forecast; empty for all.
+      window: T, the input rows.
+      horizon: K, the forecast rows.
+      quantiles: the Q levels, increasing, 0.5 among them and symmetric around it.
       batch_size: windows in a training batch.
     """
 
@@ -101,7 +102,7 @@ class Forecasting(Task):
         return Scoring("loss", "min", (*reported, "coverage"))
 
     def learn(self) -> dict[str, Any]:
-        """Returns the variables, the rows that each split ends before, and the scaling, of the training rows."""
+        """Returns the artifacts: the variables, the ends of the splits, and the scaling by the training rows."""
         config, values = self.config, self.series.values
         rows = len(values)
         ends = ETT_ROWS if config.dataset.startswith("ett") else (int(0.6 * rows), int(0.8 * rows), rows)
@@ -123,7 +124,7 @@ class Forecasting(Task):
         }
 
     def fingerprint(self) -> Fingerprint:
-        """Returns that of the rows up to the end of the last split, so that rows added later make no difference."""
+        """Returns the fingerprint of the rows up to the end of the last split. Newer rows do not change it."""
         name = pathlib.Path(self.config.csv_file).name or self.config.dataset
         return fingerprint_of(self.series, self.ends[-1], name)
 
@@ -137,13 +138,13 @@ class Forecasting(Task):
 
     @property
     def ends(self) -> tuple[int, int, int]:
-        """The rows that the training, validation and test splits end before."""
+        """The ends of the training, validation and test splits, exclusive."""
         train, validation, test = self.artifacts["split_ends"]
         return train, validation, test
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The variables' names, V."""
+        """The names of the V variables."""
         return tuple(self.artifacts["columns"])
 
     @property
@@ -152,12 +153,12 @@ class Forecasting(Task):
 
     @property
     def scored(self) -> slice:
-        """Which of the K steps are scored."""
+        """The scored steps of K."""
         return slice(-1, None) if self.config.dataset == "exchange_rate" else slice(None)
 
     @functools.cached_property
     def series(self) -> Series:
-        """The series as it is now, with the rows that came after the run began."""
+        """The series as it is now, with newer rows."""
         series = load_series(self.config, self.data_dir)
         known = self.artifacts.get("columns", series.columns)
         if not set(known) <= set(series.columns):
@@ -173,11 +174,11 @@ class Forecasting(Task):
 
     @functools.cached_property
     def origins(self) -> dict[Split, np.ndarray]:
-        """The first rows forecast of each split's windows."""
+        """The origins of each split's windows."""
         return {split: self._origins(split, self.ends) for split in SPLITS}
 
     def newer_rows(self, series: Series) -> int | None:
-        """Returns how many rows of a series follow those that the run has learned from; None where it lacks those."""
+        """Returns the number of rows after the training data; None if the series does not contain the training data."""
         known = self.ends[-1]
         recorded = self.recorded or self.fingerprint()
         if len(series.values) < known or fingerprint_of(series, known, "").sha256 != recorded.sha256:
@@ -204,7 +205,7 @@ class Forecasting(Task):
         return self.windows(self.batch_indices(seed, step)) | {"weights": weights}
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:
-        """Returns the origins of a step's windows: rows of the series."""
+        """Returns the origins (B,) of a step's windows."""
         origins = self.origins["train"]
         return origins[epoch_batch(len(origins), self.batch_size, seed, step)]
 
@@ -213,12 +214,12 @@ class Forecasting(Task):
             yield self.windows(batch["origins"]) | {"weights": batch["weights"]}
 
     def windows(self, origins: np.ndarray) -> Batch:
-        """Returns the scaled windows of these origins (B,): xs (B, T, V) and targets (B, K, V)."""
+        """Returns the scaled windows of origins (B,): xs (B, T, V) and targets (B, K, V)."""
         xs, targets = windows(self.values, origins, self.config.window, self.config.horizon)
         return {"xs": xs, "targets": targets}
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        """`model` is anything that maps windows (B, T, V) to quantiles (B, K, V, Q)."""
+        """Returns the pinball loss, MSE, MAE and coverage. `model` maps windows (B, T, V) to quantiles (B, K, V, Q)."""
         forecasts, targets, weights = model(batch["xs"], key=key), batch["targets"], batch["weights"]
         levels = self.config.quantiles
         losses = {
@@ -240,11 +241,11 @@ class Forecasting(Task):
         return self.last_step_scores(lambda xs: predict(graphdef, params, xs), split)
 
     def last_step_scores(self, model: Callable[[np.ndarray], Any], split: Split) -> dict[str, float]:
-        """Returns RSE and CORR of the exchange rates' K-th step, in the rates themselves; of other series nothing.
+        """Returns RSE and CORR of step K of the exchange rates in original units; nothing for other series.
 
         Args:
-          model: windows (B, T, V) to quantiles (B, K, V, Q).
-          split: to score.
+          model: maps windows (B, T, V) to quantiles (B, K, V, Q).
+          split: the split to score.
         """
         if self.config.dataset != "exchange_rate":
             return {}
@@ -257,9 +258,9 @@ class Forecasting(Task):
         return {"rse": root_relative_squared_error(*in_rates), "corr": correlation(*in_rates)}
 
     def _origins(self, split: Split, ends: Sequence[int]) -> np.ndarray:
-        """Returns the first forecast row of every window of a split, in order, where the splits end before `ends`.
+        """Returns the origins of all windows of a split, given the ends of the splits.
 
-        All rows forecast lie in the split; where only the K-th is scored, that one.
+        All scored rows of a window are in the split.
         """
         T, K = self.config.window, self.config.horizon
         train, validation, test = ends
@@ -270,7 +271,7 @@ class Forecasting(Task):
 
 
 def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
-    """Reads what a configuration names, all of its variables or the one."""
+    """Returns the series of a configuration, with all variables or only `config.column`."""
     columns = (config.column,) if config.column else ()
     if config.dataset == "csv":
         return read_csv(config.csv_file, columns, config.date_column)
@@ -303,12 +304,12 @@ def predict(graphdef: Any, params: Any, xs: jax.Array) -> jax.Array:
 
 
 def root_relative_squared_error(forecasts: np.ndarray, targets: np.ndarray) -> float:
-    """RSE = √(Σ(y - ŷ)² / Σ(y - ȳ)²), sums and mean over times and variables: forecasts and targets (N, V)."""
+    """Returns RSE = √(Σ(y - ŷ)² / Σ(y - ȳ)²) over times and variables of forecasts and targets (N, V)."""
     return float(np.sqrt(np.square(targets - forecasts).sum() / np.square(targets - targets.mean()).sum()))
 
 
 def correlation(forecasts: np.ndarray, targets: np.ndarray) -> float:
-    """CORR: Pearson's correlation over times (N, V), the mean of the variables that vary; a constant has none."""
+    """Returns CORR, the mean over varying variables of the correlation of forecasts and targets (N, V)."""
     p, y = forecasts - forecasts.mean(axis=0), targets - targets.mean(axis=0)
     varying = np.square(y).sum(axis=0) > 0
     norms = np.sqrt(np.square(p).sum(axis=0) * np.square(y).sum(axis=0))
@@ -316,12 +317,12 @@ def correlation(forecasts: np.ndarray, targets: np.ndarray) -> float:
 
 
 def pinball(forecasts: jax.Array, targets: jax.Array, levels: Sequence[float]) -> jax.Array:
-    """The quantile loss: max(τ (y - q), (τ - 1)(y - q)), whose mean is least where q is the τ-quantile of y.
+    """Returns the quantile loss max(τ (y - q), (τ - 1)(y - q)). Its mean is minimal at the τ-quantile of y.
 
     Args:
-      forecasts: (..., Q), q of each level.
-      targets: (...).
-      levels: τ, Q of them.
+      forecasts: (..., Q), the q of each level.
+      targets: (...), y.
+      levels: the Q levels τ.
 
     Returns:
       (..., Q).

@@ -108,7 +108,7 @@ def test_local_months_and_hours_across_clock_changes():
 @pytest.mark.parametrize(
     ("cells", "row", "message"),
     [
-        ("2021-01 2021-02 2021-04", 2, "expected the date 2021-03, for the rows before are evenly spaced, got 2021-04"),
+        ("2021-01 2021-02 2021-04", 2, "expected the date 2021-03, evenly spaced as the rows before, got 2021-04"),
         ("2021Q1 2021Q2 2021Q4", 2, "expected the date 2021Q3, "),
         ("2021-05-06 2021-05-07 2021-05-10 2021-05-12", 3, "expected the date 2021-05-11, "),
         ("2021-01-01 2021-01-02 2021-01-04 2021-01-05", 2, "expected the date 2021-01-03, "),
@@ -118,7 +118,7 @@ def test_local_months_and_hours_across_clock_changes():
         ("0 3600 7200", 0, "expected a date such as"),
         ("20211301 20211302", 0, "expected a date such as"),
         ("2021Q5 2021Q6", 0, "expected a date such as"),
-        ("1614470400 1614470400", 1, "expected a date after 1614470400 of the row before, got 1614470400"),
+        ("1614470400 1614470400", 1, "expected a date after 1614470400, that of the previous row, got 1614470400"),
     ],
 )
 def test_the_first_invalid_or_unevenly_spaced_date_is_reported(cells, row, message):
@@ -136,7 +136,7 @@ def test_uneven_spacing_without_a_clock_change_raises():
         with pytest.raises(DateError, match=r"expected the date 2021-03-06 23:00:00"):
             read_dates(cells)
     hours = ["2021-03-28 00:00:00", "2021-03-28 01:00:00", "2021-03-28 03:00:00", "2021-03-28 04:00:00"]
-    with pytest.raises(DateError, match=r"where the clock changed, write dates in UTC or with their offset"):
+    with pytest.raises(DateError, match=r"write dates across clock changes in UTC or with their offset"):
         read_dates(hours)
     with pytest.raises(DateError, match=r"expected the date 2021-03-28 04:00:00"):
         read_dates(["2021-03-28 00:00:00", "2021-03-28 02:00:00", "2021-03-28 05:00:00", "2021-03-28 09:00:00"])

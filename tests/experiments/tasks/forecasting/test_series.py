@@ -119,8 +119,16 @@ def test_scaling_a_constant_subtracts_its_mean():
         ),
         (GOOD, ("note",), "mine.csv:2: expected a number in column 'note', got 'a'"),
         (GOOD.replace("31,", "31"), ("OT",), "mine.csv:3: expected 4 cells as in the header, got 3"),
-        (GOOD.replace(",31,", ",,"), ("OT",), "mine.csv:3: missing value in column 'OT' (got ''); fill it in"),
-        (GOOD.replace("31", "NaN"), ("OT",), "mine.csv:3: missing value in column 'OT' (got 'NaN')"),
+        (
+            GOOD.replace(",31,", ",,"),
+            ("OT",),
+            "mine.csv:3: expected a number in column 'OT', got the missing value ''; fill it in",
+        ),
+        (
+            GOOD.replace("31", "NaN"),
+            ("OT",),
+            "mine.csv:3: expected a number in column 'OT', got the missing value 'NaN'",
+        ),
         (GOOD.replace("31", "inf"), ("OT",), "mine.csv:3: expected a finite number in column 'OT', got 'inf'"),
         (
             GOOD.replace("2016-07-01 01", "01.07.2016 01"),
@@ -135,12 +143,12 @@ def test_scaling_a_constant_subtracts_its_mean():
         (
             GOOD.replace(" 02:", " 01:"),
             ("OT",),
-            "mine.csv:4: column 'date': expected a date after 2016-07-01 01:00:00 of the row before",
+            "mine.csv:4: column 'date': expected a date after 2016-07-01 01:00:00, that of the previous row",
         ),
         (
             GOOD.replace(" 02:00:00", " 03:00:00"),
             ("OT",),
-            "mine.csv:4: column 'date': expected the date 2016-07-01 02:00:00, for",
+            "mine.csv:4: column 'date': expected the date 2016-07-01 02:00:00, evenly",
         ),
         (
             GOOD.replace(" 02:00:00", " 02:00:00+00:00"),
@@ -150,7 +158,7 @@ def test_scaling_a_constant_subtracts_its_mean():
         (
             "date,x\n2020-01-01,1\n2020-02-01,1\n\n2020-04-01,1\n",
             (),
-            "mine.csv:5: column 'date': expected the date 2020-03-01, for",
+            "mine.csv:5: column 'date': expected the date 2020-03-01, evenly",
         ),
     ],
 )

@@ -188,11 +188,11 @@ class NNX(JaxPeer):
         self.nnx = importlib.import_module("flax.nnx")
         self.interop = importlib.import_module("gru_jax.interop.flax")
         layer = self.nnx.RNN(self.interop.to_nnx(problem.cell, problem.params), time_major=True)
-        self.graph, self.weights, self.rest = self.nnx.split(layer, self.nnx.Param, ...)
+        self.graphdef, self.weights, self.rest = self.nnx.split(layer, self.nnx.Param, ...)
         self.h0 = jnp.zeros((problem.sizes.B, problem.sizes.H))
 
     def apply(self, weights, xs):
-        return self.nnx.merge(self.graph, weights, self.rest)(xs, initial_carry=self.h0)
+        return self.nnx.merge(self.graphdef, weights, self.rest)(xs, initial_carry=self.h0)
 
     def ours(self, gradient):
         return self.interop.from_nnx(gradient)[1]

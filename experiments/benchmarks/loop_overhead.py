@@ -40,22 +40,22 @@ def run(settings: Settings) -> list[Measurement]:
     for sizes in settings.shapes or SHAPES:
         settings.say(f"loop_overhead {sizes}: {BURST} steps of the training loop and of a bare loop")
         with tempfile.TemporaryDirectory() as folder:
-            training = make_training(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
-            programs = training_loop(training), bare_loop(training)
+            trainer = make_trainer(sizes, largest_divisor(sizes.B, settings.devices), pathlib.Path(folder))
+            programs = training_loop(trainer), bare_loop(trainer)
             expected = programs[1].outcome()
             found = [Candidate(program, expected, loss=LOSS) for program in programs]
             rows += measure(sizes, LOOP, "after", found, settings.seconds, settings.min_rounds)
-            training.metrics_file.close()
+            trainer.metrics_file.close()
     return rows
 
 
-def make_training(sizes: Sizes, devices: int, folder: pathlib.Path) -> Trainer:
+def make_trainer(sizes: Sizes, devices: int, folder: pathlib.Path) -> Trainer:
     """Returns a new run without a last step."""
     task, config = experiment(sizes, "float32")
     config = dataclasses.replace(config, train=SETTINGS)
     mesh = make_mesh(sizes.B, devices)
-    graph, state = initial_state(task, config, make_optimizer(config.optimizer, SETTINGS.steps))
-    start = Run(graph, shard_state(state, mesh), (), Progress())
+    graphdef, state = initial_state(task, config, make_optimizer(config.optimizer, SETTINGS.steps))
+    start = Run(graphdef, shard_state(state, mesh), (), Progress())
     return Trainer(config, task, RunFolder(folder), start, mesh, Display(SETTINGS.steps, 0, io.StringIO()), (), never)
 
 
@@ -63,43 +63,43 @@ def never() -> bool:
     return False
 
 
-def training_loop(training: Trainer) -> Program:
+def training_loop(trainer: Trainer) -> Program:
     """Steps of the training loop."""
 
     def call() -> None:
         for _ in range(BURST):
-            training.train_one_step()
-        jax.block_until_ready(training.state)
+            trainer.train_one_step()
+        jax.block_until_ready(trainer.state)
 
     def outcome() -> Outcome:
         losses = []
         for _ in range(CHECKED_STEPS):
-            training.train_one_step()
-            total, weight = training.pending["loss"]
+            trainer.train_one_step()
+            total, weight = trainer.pending["loss"]
             losses.append(float(total) / float(weight))
         return {"loss": np.array(losses)}
 
-    return Program(OURS, "float32", call, outcome, training.mesh.size, calls=BURST)
+    return Program(OURS, "float32", call, outcome, trainer.mesh.size, calls=BURST)
 
 
-def bare_loop(training: Trainer) -> Program:
+def bare_loop(trainer: Trainer) -> Program:
     """The compiled step of the training loop, on one batch that is already on the devices."""
-    task, mesh, seed = training.task, training.mesh, training.config.seed
+    task, mesh, seed = trainer.task, trainer.mesh, trainer.config.seed
     # A step donates its state, so each loop starts from a copy.
-    start: Any = jax.tree.map(np.array, training.state)
+    start: Any = jax.tree.map(np.array, trainer.state)
     state = shard_state(start, mesh)
     batch = shard_batch(task.train_batch(seed, 0), mesh)
 
     def call() -> None:
         nonlocal state
         for _ in range(BURST):
-            state, _ = training.train_step(state, batch)
+            state, _ = trainer.train_step(state, batch)
         jax.block_until_ready(state)
 
     def outcome() -> Outcome:
         losses, now = [], shard_state(start, mesh)
         for step in range(CHECKED_STEPS):
-            now, sums = training.train_step(now, shard_batch(task.train_batch(seed, step), mesh))
+            now, sums = trainer.train_step(now, shard_batch(task.train_batch(seed, step), mesh))
             losses.append(float(sums["loss"][0]) / float(sums["loss"][1]))
         return {"loss": np.array(losses)}
 

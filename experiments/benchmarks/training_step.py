@@ -86,12 +86,12 @@ def our_program(sizes: Sizes, precision: Precision, devices: int) -> Program:
     """Compiles our training step; each call repeats it on one batch."""
     task, config = experiment(sizes, precision)
     optimizer = make_optimizer(config.optimizer, config.train.steps)
-    graph, start = initial_state(task, config, optimizer)
+    graphdef, start = initial_state(task, config, optimizer)
     # A step donates its state, so the first one is kept in NumPy.
     start = jax.tree.map(np.asarray, start)
     mesh = make_mesh(sizes.B, devices)
     schedule = learning_rate(config.optimizer, config.train.steps)
-    step: Any = make_train_step(task, graph, optimizer, schedule, mesh, config.seed)
+    step: Any = make_train_step(task, graphdef, optimizer, schedule, mesh, config.seed)
     batch = shard_batch(task.train_batch(0, 0), mesh)
 
     def fresh() -> TrainState:

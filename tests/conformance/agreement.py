@@ -15,16 +15,16 @@ CELLS = {
     "elman": gru_jax.Elman(),
     "elman_relu": gru_jax.Elman(activation="relu"),
 }
-# Outputs and gradients, as the project promises them.
+# Of outputs and of gradients.
 TOLERANCES = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-10)}
 
 
 class Task(NamedTuple):
-    """What networks are asked: inputs, and the weights of the loss, a sum over all outputs and final states.
+    """Inputs, and the weights of a loss that is a weighted sum of all outputs and final states.
 
     Attributes:
       xs: (B, T, I).
-      h0: the initial state, as `gru_jax.unroll` takes it; None for zeros.
+      h0: the initial state, as in `gru_jax.unroll`. If None, zeros are used.
       lengths: (B,) or None.
       ys_weights: (B, T, D H).
       last_weights: with the structure of the state.
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What `gru_jax` makes of a task; gradients of the sum of weighted outputs and final states."""
+    """Outputs, final states and the gradients of the loss of a task."""
 
     ys: Any
     h_last: Any
@@ -48,14 +48,14 @@ class Result(NamedTuple):
 
 
 def draw_params(cell, I: int, H: int, dtype="float32", seed=0) -> Any:
-    """Random parameters, biases included."""
+    """Returns random parameters with nonzero biases."""
     rng = np.random.default_rng(seed)
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), I, H))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.5, dtype), params)
 
 
 def draw_task(cell, I: int, H: int, dtype="float32", *, B=3, T=7, h0=True, lengths=True, seed=1) -> Task:
-    """A random task; lengths run from 1 to T."""
+    """Returns a random task with lengths from 1 to T."""
     rng = np.random.default_rng(seed)
 
     def normal(shape):
@@ -73,7 +73,7 @@ def draw_task(cell, I: int, H: int, dtype="float32", *, B=3, T=7, h0=True, lengt
 
 
 def solve(cell, params, task: Task, backend: str, reverse: bool = False) -> Result:
-    """Puts a task to `gru_jax`."""
+    """Runs a task with `gru_jax.unroll`."""
     h0 = task.h0
     if h0 is None:
         H = cell.infer_sizes(params)[1]
@@ -92,13 +92,13 @@ def solve(cell, params, task: Task, backend: str, reverse: bool = False) -> Resu
 
 
 def assert_close(ours, theirs, dtype, what: str, gradient: bool = False) -> None:
-    """Compares arrays to the promised tolerance, absolute and relative."""
+    """Compares arrays with `TOLERANCES`, absolute and relative."""
     tolerance = TOLERANCES[str(np.dtype(dtype))][gradient]
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=tolerance, atol=tolerance, err_msg=what)
 
 
 def assert_same_bits(one, other) -> None:
-    """Compares trees of arrays bit by bit, the signs of zeros among them."""
+    """Compares trees of arrays bit by bit, including the signs of zeros."""
     one_leaves, one_structure = jax.tree.flatten(one)
     other_leaves, other_structure = jax.tree.flatten(other)
     assert one_structure == other_structure

@@ -31,7 +31,7 @@ LIBRARIES = {
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):
-    """The names of a program of the reader's own, and a folder with its file."""
+    """Returns the variables that the examples use, in a folder with the file that they read."""
     monkeypatch.chdir(tmp_path)
     key = jax.random.key(0)
     cell = gru_jax.GRU(reset="after")

@@ -17,7 +17,7 @@ KINDS = {"gru_after": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}
 
 
 def scan(module, xs, h0):
-    """One sequence: xs (T, I)."""
+    """Runs a cell over one sequence, xs (T, I)."""
 
     def step(state, x):
         state = module(x, state)

@@ -23,7 +23,7 @@ LINEN = {
     "elman": (nn.SimpleCell,),
     "elman_relu": (partial(nn.SimpleCell, activation_fn=nn.relu),),
 }
-# What parameters do not say.
+# Arguments that parameters do not tell.
 TOLD = {name: {"module": LINEN[name][0](H)} for name in ("elman", "elman_relu")}
 MERGES = {
     "concat": lambda a, b: jnp.concatenate([a, b], -1),
@@ -51,7 +51,7 @@ def label(case):
 
 
 def carries_to_flax(states):
-    """Ours as a carry for each layer: (c, h) of an LSTM, a pair of carries for two directions."""
+    """Converts states to a carry for each layer: (c, h) for an LSTM, two carries for two directions."""
 
     def carry(layer):
         carries = tuple((s.c, s.h) if isinstance(s, gru_jax.LSTMState) else s for s in layer)
@@ -72,7 +72,7 @@ def linen_layer(name, directions):
 
 
 def put_to_flax(layers_of, params, task):
-    """`layers_of(params)` are Flax's layers, `layer(xs, **options)`. What they put out past an end is masked."""
+    """Runs the layers `layers_of(params)` of Flax. Outputs after the end of a sequence are masked."""
     h0 = None if task.h0 is None else carries_to_flax(task.h0)
     T = task.xs.shape[1]
     live = 1.0 if task.lengths is None else (jnp.arange(T) < task.lengths[:, None])[..., None].astype(task.xs.dtype)
@@ -193,7 +193,7 @@ def test_round_trip_is_exact(name, layers):
 
 @pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.SimpleCell])
 def test_round_trip_of_linen_parameters_is_exact(make):
-    """Flax's own weights come back bit for bit."""
+    """Weights of Flax are unchanged bit for bit."""
     rnn = nn.RNN(make(H))
     params = rnn.init(jax.random.key(0), jnp.ones((2, 6, I)))["params"]
     assert_same_bits({"cell": to_linen(*from_linen(params, module=rnn))}, params)

@@ -22,7 +22,7 @@ def label(case):
 
 
 def states_to_haiku(states):
-    """Ours, a tuple of layers of one direction, as the tuple of a DeepRNN."""
+    """Converts states to the tuple of a DeepRNN."""
     return tuple(hk.LSTMState(*state) if isinstance(state, gru_jax.LSTMState) else state for (state,) in states)
 
 
@@ -56,11 +56,11 @@ def test_outputs_states_and_gradients(case, backend):
     assert_close(ours.xs_gradient, xs_gradient, "float32", "gradient of the inputs", gradient=True)
     if case["h0"]:
         compare(states_to_haiku(ours.h0_gradient), h0_gradient)
-    # The way to Haiku adds a constant to a bias; without it, it maps gradients too.
+    # to_params adds a constant to a bias. Without it, it converts gradients, too.
     constant = to_params(stack, jax.tree.map(jnp.zeros_like, params))
     expected = jax.tree.map(jnp.subtract, to_params(stack, ours.params_gradient), constant)
     for module, arrays in expected.items():
-        if module.endswith("/linear_1"):  # the part of a bias that we do not keep
+        if module.endswith("/linear_1"):  # Haiku has two biases, gru_jax one.
             arrays["b"] = expected[module.removesuffix("_1")]["b"]
     compare(expected, params_gradient)
 
@@ -75,7 +75,7 @@ def test_round_trip_is_exact(name, num_layers):
     cell = CELLS[name] if num_layers == 1 else gru_jax.Stack(CELLS[name], num_layers)
     params = draw_params(cell, I, H)
     if name == "lstm":
-        # Haiku keeps b_f - 1, which is exact for b_f from 0.5 to 2, as after an initial forget bias of one.
+        # Haiku stores b_f - 1, which is exact for b_f from 0.5 to 2.
         def exact(p):
             return p._replace(b=p.b.at[H : 2 * H].set(jnp.linspace(0.5, 2.0, H)))
 
@@ -87,7 +87,7 @@ def test_round_trip_is_exact(name, num_layers):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_haiku_parameters(name):
-    """Haiku's own weights come back bit for bit but for the forget gate's bias, which is rounded once."""
+    """Weights of Haiku are unchanged bit for bit, except for the bias of the forget gate, which is rounded once."""
     theirs = network(name, 2).init(jax.random.key(0), jnp.ones((4, 2, I)), None)
     again = to_params(*from_params(theirs))
     jax.tree.map(np.testing.assert_array_equal, again, {module: dict(leaves) for module, leaves in theirs.items()})

@@ -14,7 +14,7 @@ from tests.gru_jax.covering import pairwise
 
 keras = pytest.importorskip("keras", reason="needs Keras: make test-peers")
 
-# Keras copies its variables in a way that NumPy 2 deprecates.
+# NumPy 2 deprecates how Keras copies variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 I, H = 3, 5
@@ -25,7 +25,7 @@ KINDS = {
     "elman": (keras.layers.SimpleRNN, {}),
     "elman_relu": (keras.layers.SimpleRNN, {"activation": "relu"}),
 }
-# What a list of weights does not say.
+# Arguments that a list of weights does not tell.
 TOLD = {"elman": {"activation": "tanh"}, "elman_relu": {"activation": "relu"}}
 CASES = pairwise(
     {
@@ -61,14 +61,14 @@ def make_layer(name, directions="one", width=I, **options):
 
 
 def states_to_keras(states):
-    """Ours as a flat list for each layer: h, or h and c, of each direction."""
+    """Converts states to a list for each layer: h, or h and c, of each direction."""
     return [
         [array for state in layer for array in (state if isinstance(state, tuple) else (state,))] for layer in states
     ]
 
 
 def put_to_keras(layers, task):
-    """Outputs, final states and the gradients of weights, inputs and initial states."""
+    """Returns outputs, final states and the gradients of weights, inputs and initial states."""
     T = task.xs.shape[1]
     mask = None if task.lengths is None else jnp.arange(T)[None] < task.lengths[:, None]
     h0 = None if task.h0 is None else states_to_keras(task.h0)
@@ -117,7 +117,7 @@ def test_outputs_states_and_gradients(case, backend):
     if not case["use_bias"]:
         ours_gradients = [array for number, array in enumerate(ours_gradients) if number % 3 != 2]
     for array in ours_gradients:
-        if array.shape == (2, 3 * H):  # the part of a bias that we do not keep
+        if array.shape == (2, 3 * H):  # Keras has two biases, gru_jax one and b_hn.
             array[1, : 2 * H] = array[0, : 2 * H]
     pairs += zip(ours_gradients, jax.tree.leaves(gradients), strict=True)
     for a, b in pairs:
@@ -151,7 +151,7 @@ def test_round_trip_is_exact(name, bidirectional):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_keras_weights(name):
-    """Keras's own weights come back bit for bit, but for the sum of a bias in two parts, which is rounded once."""
+    """Weights of Keras are unchanged bit for bit, except for two biases, whose sum is rounded once."""
     layer = make_layer(name)
     weights = layer.get_weights()
     told = TOLD.get(name, {})
@@ -265,7 +265,7 @@ def test_layer_without_weights_raises_one_line():
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["gru_after", "lstm"])
 def test_weights_of_cudnn_layers_are_read(name, bidirectional):
-    """Keras kept cuDNN's own matrices, (H, I) a gate, under the shape (I, H); PyTorch's are cuDNN's as they are."""
+    """Keras stored the matrices of cuDNN, (H, I) for each gate, with shape (I, H). PyTorch has those of cuDNN."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     torch.manual_seed(0)
     kind, order = (torch.nn.GRU, (1, 0, 2)) if name == "gru_after" else (torch.nn.LSTM, (0, 1, 2, 3))

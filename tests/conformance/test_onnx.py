@@ -21,7 +21,7 @@ I, H = 3, 5
 
 
 def node_cases():
-    """Every case that the wheel registers for the three operators; the cases of others take seconds to make."""
+    """Returns the node test cases of the three operators in the onnx package."""
     from onnx.backend.test.case import node
     from onnx.backend.test.case.node import gru, lstm, rnn
 
@@ -39,7 +39,7 @@ def run_model(model, inputs):
 
 @pytest.mark.parametrize("case", node_cases(), ids=lambda case: case.name)
 def test_node_test_cases_of_onnx(case, backend):
-    """The importer reads each as a file, its weights constants of the model and not, as in the case, inputs."""
+    """The weights are made constants of the model; in the case they are inputs."""
     ((inputs, outputs),) = case.data_sets
     model = onnx.ModelProto.FromString(case.model.SerializeToString())
     graph = model.graph
@@ -79,7 +79,7 @@ def node_label(case):
 
 
 def node_model(case, B=3, T=7, seed=0):
-    """A model of one node with random weights, made by hand, and inputs for it."""
+    """Returns a model of one node with random weights, and its inputs."""
     rng = np.random.default_rng(seed)
     operator = case["operator"].partition("-")[0]
     D, G = 2 if case["direction"] == "bidirectional" else 1, {"GRU": 3, "LSTM": 4, "RNN": 1}[operator]
@@ -136,7 +136,7 @@ def export_label(case):
 
 
 def states_to_onnx(states):
-    """Ours, layers of directions of h or (h, c), as [h] or [h, c], each (L D, B, H)."""
+    """Converts states to [h] or [h, c], each (L D, B, H)."""
     cells = [state for layer in states for state in layer]
     parts = zip(*cells, strict=True) if isinstance(cells[0], gru_jax.LSTMState) else [cells]
     return [np.stack(part) for part in parts]
@@ -144,7 +144,7 @@ def states_to_onnx(states):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=export_label)
 def test_written_models_in_onnxruntime(case):
-    """One model, three batch sizes and lengths; and what is read back is what was written, bit by bit."""
+    """One model runs with three batch sizes and numbers of steps, and is read back bit for bit."""
     name, time_major = case["name"], case["time_major"]
     merge = "concat" if case["directions"] == "one" else case["directions"]
     stack = gru_jax.Stack(CELLS[name], case["num_layers"], case["directions"] != "one", merge)
@@ -168,7 +168,7 @@ def test_written_models_in_onnxruntime(case):
 
 @pytest.mark.parametrize("operator", ["GRU", "GRU-linear", "LSTM", "RNN"])
 def test_round_trip_of_onnx_weights(operator):
-    """Another's model, read and written again, is the same function: bit by bit where one part of the bias is zero."""
+    """A model that is read and written has the same outputs, bit for bit if one of the two biases is zero."""
     options = {"sequence_lens": False, "initial": False, "bias": True}
     model, inputs = node_model({"operator": operator, "direction": "forward", **options})
     for exact in (False, True):
@@ -195,7 +195,7 @@ def test_files_are_read_back(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_float64_and_float16_models(dtype):
-    """onnxruntime's kernels are float32 ones; the operators' reference implementation takes any."""
+    """With the reference implementation of ONNX, since onnxruntime has float32 kernels only."""
     with jax.enable_x64(True):
         cell = CELLS["gru_after"]
         params = draw_params(cell, I, H, dtype)
@@ -222,7 +222,7 @@ def test_models_exported_by_pytorch(kind, bidirectional, told):
     buffer = io.BytesIO()
     axes = {"xs": {0: "B", 1: "T"}, "ys": {0: "B", 1: "T"}}
     with warnings.catch_warnings():
-        # The exporter that needs no further package is the one that PyTorch advises against.
+        # PyTorch warns about this exporter, but the other one needs another package.
         warnings.simplefilter("ignore")
         options = {"input_names": ["xs"], "output_names": ["ys"], "dynamic_axes": axes, "dynamo": False}
         torch.onnx.export(layer, (torch.zeros(2, 6, I),), buffer, **options)
@@ -234,7 +234,7 @@ def test_models_exported_by_pytorch(kind, bidirectional, told):
 
 @pytest.mark.parametrize("operator", ["GRU", "GRU-linear", "LSTM", "RNN"])
 def test_clip_without_effect_is_accepted(operator):
-    """Weights so large that a lesser clip is felt: in onnxruntime too, one that is accepted changes no bit."""
+    """An accepted clip changes no bit in onnxruntime, even with weights so large that a smaller clip does."""
     options = {"sequence_lens": False, "initial": False, "bias": True}
     model, inputs = node_model({"operator": operator, "direction": "bidirectional", **options})
     for tensor in model.graph.initializer:

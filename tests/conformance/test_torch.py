@@ -16,7 +16,7 @@ from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, d
 from tests.gru_jax.covering import pairwise
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-torch.set_num_threads(1)  # Its threads wait for each other where tests run side by side.
+torch.set_num_threads(1)  # Its threads wait for each other if tests run in parallel.
 
 I, H = 3, 5
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
     "elman": torch.nn.RNN,
     "elman_relu": partial(torch.nn.RNN, nonlinearity="relu"),
 }
-# What a state dict does not say.
+# Arguments that a state dict does not tell.
 TOLD = {"elman": {"nonlinearity": "tanh"}, "elman_relu": {"nonlinearity": "relu"}}
 CASES = pairwise(
     {
@@ -56,7 +56,7 @@ def as_torch(array):
 
 
 def states_to_torch(states):
-    """Ours, layers of directions of h or (h, c), as PyTorch's (L D, B, H) or a pair of them."""
+    """Converts states to (L D, B, H), or to two such arrays for an LSTM."""
     cells = [state for layer in states for state in layer]
     if isinstance(cells[0], gru_jax.LSTMState):
         return tuple(as_torch(np.stack(part)) for part in zip(*cells, strict=True))
@@ -64,7 +64,7 @@ def states_to_torch(states):
 
 
 def put_to_torch(layer, task, batch_first):
-    """Outputs, final states and the gradients of parameters, inputs and initial states."""
+    """Returns outputs, final states and the gradients of parameters, inputs and initial states."""
     xs = as_torch(task.xs).requires_grad_()
     given = xs if batch_first else xs.transpose(0, 1)
     h0 = None if task.h0 is None else jax.tree.map(lambda a: a.requires_grad_(), states_to_torch(task.h0))
@@ -93,7 +93,7 @@ def put_to_torch(layer, task, batch_first):
 
 
 def as_stack(cell, params):
-    """A bare cell as a stack of one, so that states have one form."""
+    """Returns a cell as a stack of one layer, so that all states have the same structure."""
     return (cell, params) if isinstance(cell, gru_jax.Stack) else (gru_jax.Stack(cell), ((params,),))
 
 
@@ -125,7 +125,7 @@ def test_outputs_states_and_gradients(case, backend):
 
 
 def compare_gradients(ours, theirs, dtype):
-    """A part of a bias that we do not keep has the gradient of the part that we do."""
+    """Both biases of PyTorch have the gradient of our one."""
     for name, gradient in theirs.items():
         expected = ours[name]
         if name.startswith("bias_hh"):
@@ -151,7 +151,7 @@ def test_round_trip_is_exact(name, bidirectional):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_state_dicts_adds_biases_once(name):
-    """A random PyTorch bias is a sum of two; after its first trip nothing changes any more, in no bit of the output."""
+    """Adding two biases rounds once; a second round trip changes no bit of the outputs."""
     layer, again, once_more = (make_layer(name, seed=seed, num_layers=2) for seed in range(3))
     for source, target in ((layer, again), (again, once_more)):
         state_dict = to_state_dict(*from_state_dict(source.state_dict(), **TOLD.get(name, {})))
@@ -167,10 +167,10 @@ def test_round_trip_of_state_dicts_adds_biases_once(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_state_dicts_keeps_the_outputs(name):
-    """Where one part of each bias is zero there is nothing to round: every output is the same, bit by bit."""
+    """If one of two biases is zero, nothing is rounded, and outputs are equal bit for bit."""
     layer, again = (make_layer(name, seed=seed, num_layers=2, bidirectional=True) for seed in range(2))
     for key, parameter in layer.named_parameters():
-        if key.startswith("bias_hh"):  # a GRU's n keeps both parts
+        if key.startswith("bias_hh"):  # The n of a GRU keeps both biases.
             parameter.data[: 2 * H if name == "gru_after" else None] = 0
     state_dict = to_state_dict(*from_state_dict(layer.state_dict(), **TOLD.get(name, {})))
     again.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
@@ -236,7 +236,7 @@ def test_from_module_reads_nonlinearity_and_dropout(name):
     outputs_agree(layer, stack, params)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # what torch.compile itself calls
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # Raised inside torch.compile.
 def test_wrapped_modules_are_read():
     layer = make_layer("elman_relu")
     for wrapped in (torch.nn.DataParallel(layer), torch.compile(layer), torch.nn.DataParallel(torch.compile(layer))):
@@ -254,7 +254,7 @@ def test_wrapped_modules_are_read():
 
 
 def shaken(layer):
-    """Weights that are no longer those that a parametrization began with."""
+    """Changes the weights after a parametrization."""
     for parameter in layer.parameters():
         parameter.data += torch.randn_like(parameter) / 2
     return layer
@@ -281,7 +281,7 @@ def test_weight_norm_of_cells_and_biases_is_read():
     for weight in ("weight_hh", "bias_ih"):
         torch.nn.utils.weight_norm(module, weight)
     _, params = from_module(shaken(module))
-    module(torch.zeros(1, I))  # works the weights out
+    module(torch.zeros(1, I))  # Computes the weights.
     np.testing.assert_allclose(params.U[:, :H], module.weight_hh[:H].detach().T, rtol=1e-6)
     np.testing.assert_allclose(params.b[2 * H :], module.bias_ih[2 * H :].detach(), rtol=1e-6)
 
@@ -298,7 +298,7 @@ def test_pruned_weights_are_read():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_safetensors_of_state_dicts_are_read(dtype, tmp_path):
-    """As PyTorch's programs write them: a whole model, with metadata of its own or none."""
+    """Files of a layer and of a larger model, with and without metadata."""
     save_file = pytest.importorskip("safetensors.torch").save_file
     model = torch.nn.ModuleDict(
         {"rnn": make_layer("elman_relu", dtype, bidirectional=True), "head": torch.nn.Linear(4, 2)}

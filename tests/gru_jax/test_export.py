@@ -34,7 +34,7 @@ CELLS = {
 
 @pytest.fixture
 def saved(tmp_path):
-    """A file with the weights of a GRU, its cell and parameters."""
+    """Returns a weights file of a GRU, its cell and its parameters."""
     cell = CELLS["gru_after"]
     params = cell.init(jax.random.key(0), I, H)
     save_weights(tmp_path / "gru.safetensors", cell, params)
@@ -82,7 +82,7 @@ def test_a_shard_of_a_checkpoint_names_the_other_shards(tmp_path):
 
 
 def test_names_in_the_file_are_fixed(tmp_path):
-    """They are part of the format: what is written today is read by others tomorrow."""
+    """They are part of the file format."""
     stack = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
     save_weights(tmp_path / "w.safetensors", stack, stack.init(jax.random.key(0), I, H))
     shapes = {name: array.shape for name, array in load_file(tmp_path / "w.safetensors").items()}
@@ -206,7 +206,7 @@ def test_other_cells_cannot_be_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# A process with JAX alone: it reads the program and the inputs, and writes what comes out.
+# A process without gru_jax: it reads a program and inputs, and writes the outputs.
 ALONE = """
 import sys
 import numpy as np, jax
@@ -224,7 +224,7 @@ assert not {"gru_jax", "flax"} & set(sys.modules), "a program needs JAX alone"
 
 
 def run_alone(tmp_path, program, cases):
-    """Runs a program on several lists of arguments in a process that has only JAX; gives lists of leaves."""
+    """Runs a program on lists of arguments in a process without gru_jax; returns lists of leaves."""
     save_program(tmp_path / "program", program)
     inputs = {
         f"{case}/{number:03}": leaf
@@ -249,7 +249,7 @@ def assert_all_close(ours, theirs):
 
 @pytest.mark.parametrize("name", ["gru", "stack"])
 def test_unroll_program_runs_without_gru_jax(name, tmp_path):
-    """One program for any number of sequences and steps, with lengths and initial states."""
+    """One program runs with several batch sizes and numbers of steps, with lengths and initial states."""
     cell = CELLS[name]
     params = cell.init(jax.random.key(0), I, H)
     rng = np.random.default_rng(0)
@@ -266,7 +266,7 @@ def test_unroll_program_runs_without_gru_jax(name, tmp_path):
 
 
 def test_step_program_runs_without_gru_jax(tmp_path):
-    """Stepping through a sequence gives what unrolling it gives."""
+    """Steps equal unroll."""
     stack = gru_jax.Stack(gru_jax.LSTM(), 2)
     params = stack.init(jax.random.key(0), I, H)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, I)), jnp.float32)
@@ -314,7 +314,7 @@ def test_step_program_needs_one_direction():
 
 
 def test_initializers_that_are_functions_are_not_saved(tmp_path):
-    """What it drew is in the file; a function is never written or read."""
+    """A file has no functions; the weights that they drew are saved."""
     cell = gru_jax.LSTM(0.5, W_init=jax.nn.initializers.lecun_normal(), b_init=jax.nn.initializers.constant(0.1))
     params = cell.init(jax.random.key(0), 3, 4)
     save_weights(tmp_path / "lstm.safetensors", cell, params)
@@ -342,7 +342,7 @@ np.savez(sys.argv[2], h=state.h, c=state.c)
 
 
 def test_programs_of_named_tuples_are_serialized(tmp_path):
-    """Parameters in, a state out, into another process."""
+    """A program with parameters as arguments and a state as result runs in another process."""
     cells = [CELLS[name] for name in ("gru_after", "lstm", "elman", "peephole_lstm")]
 
     def state(*arguments):

@@ -129,7 +129,7 @@ def test_dropout_follows_deterministic_and_rngs_as_in_flax(rates):
     close(run(1), run(1))
     assert not np.allclose(run(1), still)
     assert not np.allclose(run(1), run(2))
-    for module in (layer, nn.Dropout(0.5, deterministic=False)):  # as Flax does
+    for module in (layer, nn.Dropout(0.5, deterministic=False)):  # As in Flax.
         with pytest.raises(errors.InvalidRngError, match=r'needs PRNG for "dropout"'):
             module.apply(variables if module is layer else {}, XS)
     with pytest.raises(TypeError, match=r"^gru_jax\.linen\.GRU: deterministic: expected True or False, got None"):
@@ -137,7 +137,7 @@ def test_dropout_follows_deterministic_and_rngs_as_in_flax(rates):
 
 
 def test_dropout_key_equals_that_of_flax():
-    """What is dropped is what `unroll` drops with the key that Linen hands out."""
+    """The dropout mask is that of `unroll` with the key of `make_rng`."""
 
     class Key(nn.Module):
         @nn.compact
@@ -169,7 +169,7 @@ PARAMS = ("W", "U", "b", "b_hn")
 
 
 def nn_params_key(layer, xs):
-    """The key that Linen draws the first parameter of a module with."""
+    """Returns the key of the first parameter of a module."""
 
     class First(nn.Module):
         @nn.compact
@@ -180,7 +180,7 @@ def nn_params_key(layer, xs):
 
 
 def test_weight_decay_mask_by_name():
-    """One step of decay alone takes a tenth of every matrix and nothing of a bias."""
+    """One step with decay 0.1 and zero gradients scales matrices by 0.9 and keeps biases."""
     layer = modules.LSTM(H, num_layers=2, bidirectional=True)
     params = layer.init(jax.random.key(0), XS)["params"]
     decayed = traverse_util.path_aware_map(lambda path, _: path[-1] in ("W", "U"), params)
@@ -193,7 +193,7 @@ def test_weight_decay_mask_by_name():
 
 @pytest.mark.parametrize("module", [modules.GRU(H, bidirectional=True, reset="after"), modules.LSTMCell(H)])
 def test_parameters_restored_without_a_target_are_accepted(module, tmp_path):
-    """Plain dictionaries of NumPy arrays, as msgpack and orbax return them."""
+    """As plain dicts of NumPy arrays from msgpack and orbax."""
     given = (XS,) if isinstance(module, modules.GRU) else (module.initialize_carry(jax.random.key(0), (B, I)), XS[:, 0])
     variables = module.init(jax.random.key(0), *given)
     expected = module.apply(variables, *given)
@@ -322,7 +322,7 @@ def test_dtypes_are_promoted_as_in_flax(dtype, inputs, computed):
 
 
 def test_plain_carry_of_an_lstm_has_the_order_of_flax():
-    """Flax's own LSTMCell with the same weights takes and returns the same (c, h)."""
+    """The LSTMCell of Flax with the same weights has the same carries (c, h)."""
     ours, theirs = modules.LSTMCell(H), nn.LSTMCell(H)
     carry = (jnp.full((B, H), 0.5), jnp.full((B, H), -0.3))
     params = gru_jax.LSTM().init(jax.random.key(0), I, H)

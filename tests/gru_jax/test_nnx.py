@@ -91,7 +91,7 @@ def test_dtypes_are_promoted_as_in_flax(dtype, inputs, computed):
 
 
 def test_float32_state_is_kept_with_16_bit_parameters():
-    """As the carry of Flax's own cells does."""
+    """As in the cells of Flax."""
     layer = modules.LSTM(I, H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     h0 = jax.tree.map(lambda a: a.astype(jnp.float32) + 0.3, layer.initial_state((B,)))
     ys, state = layer(XS, h0)
@@ -108,7 +108,7 @@ def test_float32_state_is_kept_with_16_bit_parameters():
 
 
 def test_chunks_with_a_carried_state_equal_one_pass():
-    """A mark begins an episode from zeros or `reset_state`, whatever was carried."""
+    """An episode begins from zeros or `reset_state`, not from the carried state."""
     layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
     resets = jnp.arange(T)[None] == jnp.array([[1], [4], [3]])
     for reset_state in (None, jax.tree.map(lambda a: a + 0.4, layer.initial_state((B,)))):
@@ -145,7 +145,7 @@ def test_initial_state_has_the_dtype_of_the_parameters():
 
 
 def test_initializers_of_jax_draw_each_gate():
-    """Each gate's matrix is drawn as Flax's own GRUCell draws its kernels: variance 1 / I, orthogonal, constant."""
+    """The matrix of each gate is drawn by itself, as in the GRUCell of Flax."""
     init = nnx.initializers
     options = {"W_init": init.lecun_normal(), "U_init": init.orthogonal(2.0), "b_init": init.constant(0.25)}
     for layer in (
@@ -250,11 +250,11 @@ def test_vmap_makes_an_ensemble():
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.5}, {"weight_dropout": 0.5}])
 def test_dropout_follows_mode_and_streams_as_in_flax(rates):
-    """The mode and the stream are those of a `flax.nnx.Dropout` made at the same place."""
+    """The mode and the stream are those of a `flax.nnx.Dropout` with the same rngs."""
     layer = modules.LSTM(I, H, num_layers=2, **rates, rngs=nnx.Rngs(0, dropout=7))
     flax = nnx.Dropout(0.5, rngs=nnx.Rngs(0, dropout=7))
     still = unroll(gru_jax.Stack(gru_jax.LSTM(), 2), layer.parameters(), XS)
-    for _ in range(2):  # The stream moves on with every call.
+    for _ in range(2):  # Every call uses a new key.
         close(layer(XS), unroll(layer.stack, layer.parameters(), XS, key=flax.rngs()))
     assert not np.allclose(layer(XS)[0], still[0])
     assert layer.rngs.count[...] == flax.rngs.count[...] + 1
@@ -262,7 +262,7 @@ def test_dropout_follows_mode_and_streams_as_in_flax(rates):
         lambda: layer(XS, deterministic=True),
         lambda: nnx.view(layer, deterministic=True)(XS),
         lambda: (layer.eval(), layer(XS))[1],
-        lambda: layer(XS, rngs=nnx.Rngs(3)),  # as Flax's Dropout in evaluation
+        lambda: layer(XS, rngs=nnx.Rngs(3)),  # As in `nnx.Dropout` after eval().
     ):
         close(quiet(), still)
     assert not np.allclose(layer(XS, deterministic=False)[0], still[0])
@@ -357,7 +357,7 @@ def test_pure_dict_of_state_restores_the_layer():
 
 
 def test_state_restored_without_a_target_updates_the_layer(tmp_path):
-    """`nnx.update` takes the plain dictionaries that orbax returns, as for Flax's own cells."""
+    """`nnx.update` accepts the plain dicts that orbax returns."""
     layer, other = (modules.LSTM(I, H, num_layers=2, bidirectional=True, rngs=nnx.Rngs(seed)) for seed in range(2))
     with ocp.StandardCheckpointer() as files:
         files.save(tmp_path / "state", nnx.to_pure_dict(nnx.state(layer)))
@@ -368,7 +368,7 @@ def test_state_restored_without_a_target_updates_the_layer(tmp_path):
 
 
 def test_variables_have_the_paths_of_checkpoints():
-    """Runs that were trained with an earlier version are restored by these names."""
+    """Checkpoints of earlier versions have these names."""
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", rngs=nnx.Rngs(0))
     paths = {path for path, _ in nnx.to_flat_state(nnx.state(layer))}
     fields = ("W", "U", "b", "b_hn")
@@ -378,7 +378,7 @@ def test_variables_have_the_paths_of_checkpoints():
 
 
 def test_weight_decay_mask_by_name():
-    """One step of decay alone takes a tenth of every matrix and nothing of a bias."""
+    """One step with decay 0.1 and zero gradients scales matrices by 0.9 and keeps biases."""
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", b_init="uniform", rngs=nnx.Rngs(0))
     before = layer.parameters()
 
@@ -396,7 +396,7 @@ def test_tabulate_shows_sizes_and_shapes():
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, dropout=0.1, rngs=nnx.Rngs(0))
     sizes = sum(leaf.size for leaf in jax.tree.leaves(layer.parameters()))
     assert f"{sizes} " in nnx.tabulate(layer, XS, console_kwargs={"width": 200})
-    # Flax's table fails on named tuples within tuples, such as an LSTM's state.
+    # nnx.tabulate fails on named tuples in tuples, such as the state of an LSTM.
     lstm = modules.LSTM(I, H, rngs=nnx.Rngs(0))
     assert "[3,6,4]" in nnx.tabulate(lstm, XS, return_state=False, console_kwargs={"width": 200})
 
@@ -412,7 +412,7 @@ def test_sequential_of_layers_without_states():
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "Elman", "Recurrent"])
 def test_arguments_have_the_order_of_stack(name):
-    """In NNX and Linen, by position, after the sizes."""
+    """In NNX and in Linen, by position after the sizes."""
     cell = getattr(gru_jax, name, gru_jax.GRU)()
     first = (cell,) if name == "Recurrent" else ()
     expected = gru_jax.Stack(cell, 2, True, "sum", 0.1, 0.2)
@@ -422,7 +422,7 @@ def test_arguments_have_the_order_of_stack(name):
 
 @pytest.mark.parametrize("name", modules.__all__)
 def test_nnx_and_linen_have_the_same_arguments(name):
-    """Flax itself has in_features, hidden_features and rngs in NNX, features in Linen."""
+    """Except for the sizes and rngs, which differ in Flax, too."""
     ours, theirs = (inspect.signature(getattr(module, name).__init__).parameters for module in (modules, linen))
     own = {"in_features", "hidden_features", "rngs", "features", "parent", "name"}
     assert {key: p.default for key, p in ours.items() if key not in own} == {

@@ -99,7 +99,7 @@ def test_carry_init_draws_the_carry():
 
 
 def test_plain_carry_of_an_lstm_has_the_order_of_flax():
-    """Flax's own cell with the same weights takes and returns the same (c, h)."""
+    """The LSTM cell of Flax with the same weights has the same carries (c, h)."""
     ours = modules.LSTMCell(I, H, rngs=nnx.Rngs(0))
     theirs = to_nnx(gru_jax.LSTM(), ours.parameters())
     carry = (jnp.full((B, H), 0.5), jnp.full((B, H), -0.3))

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def mutants(contents: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Yields `count` damaged contents; each has one to three of the changes below, at random places."""
+    """Yields `count` damaged contents, each with one to three random changes."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         mutant = contents
@@ -18,7 +18,7 @@ def mutants(contents: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def message_mutants(message: Any, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Yields `count` serialized copies of a protocol buffer, each well-formed, with one or two fields changed."""
+    """Yields `count` serialized, well-formed copies of a protocol buffer with one or two fields changed."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         mutant = type(message).FromString(message.SerializeToString())
@@ -28,7 +28,7 @@ def message_mutants(message: Any, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def json_mutants(tree: Any, count: int, seed: int = 0) -> Iterator[Any]:
-    """Yields `count` copies of a JSON value, each with one or two of the values in it taken away or replaced."""
+    """Yields `count` copies of a JSON value with one or two inner values removed or replaced."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         mutant = json.loads(json.dumps(tree))
@@ -46,7 +46,7 @@ def json_mutants(tree: Any, count: int, seed: int = 0) -> Iterator[Any]:
 
 
 def tree_mutants(tree: Any, count: int, seed: int = 0) -> Iterator[Any]:
-    """Yields `count` copies of nested dicts and lists of arrays: some taken away, misnamed, of another form."""
+    """Yields `count` copies of nested dicts and lists of arrays, with arrays removed, renamed or changed."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         mutant = _copied(tree)
@@ -97,7 +97,7 @@ def cut_off(contents: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _fields(message: Any) -> Iterator[tuple[Any, Any]]:
-    """Every field that is set, in the message and in those inside it, with the message that it is a field of."""
+    """Yields every field that is set in a message and its inner messages, with its message."""
     for field, value in message.ListFields():
         yield message, field
         if field.type == field.TYPE_MESSAGE:
@@ -106,7 +106,7 @@ def _fields(message: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _change_a_field(message: Any, rng: np.random.Generator) -> None:
-    """Takes a random field away, repeats an entry of it, or gives it another value."""
+    """Removes a random field, repeats an entry of it, or changes its value."""
     fields = list(_fields(message))
     owner, field = fields[rng.integers(len(fields))]
     value, change = getattr(owner, field.name), rng.integers(6)
@@ -127,7 +127,7 @@ def _change_a_field(message: Any, rng: np.random.Generator) -> None:
 
 
 def _other(value: Any, rng: np.random.Generator) -> Any:
-    """Another value of the same type."""
+    """Returns another value of the same type."""
     if isinstance(value, bytes):
         return CHANGES[rng.integers(len(CHANGES))](value, rng)
     if isinstance(value, str):
@@ -138,7 +138,7 @@ def _other(value: Any, rng: np.random.Generator) -> Any:
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in nested dicts and lists: the dict or list, and the key."""
+    """Yields the dict or list and the key of every entry of nested dicts and lists."""
     keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in keys:
         yield tree, key

@@ -23,7 +23,7 @@ CELLS = {
     "Elman": gru_jax.Elman(),
     "Elman (relu)": gru_jax.Elman(activation="relu"),
 }
-# W, U and b of a gate are this number; b_hn is 9.
+# W, U and b of a gate have the value of its position, from 1; b_hn is 9.
 MARKS = {"before": "rzn", "after": "rzn", "LSTM": "ifgo", "Elman": "h", "Elman (relu)": "h"}
 B_HN = 9
 ELMAN = ("Elman", "Elman (relu)")

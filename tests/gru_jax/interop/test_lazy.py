@@ -46,7 +46,7 @@ def test_converter_is_imported_on_first_access(library):
 
 
 def test_dir_lists_modules_without_importing_them():
-    """`dir` lists what is lazy, and loads none of it."""
+    """Modules that are imported lazily are listed, but not imported."""
     program = """
 import sys, gru_jax
 print(*[name for name in dir(gru_jax) if name in ("export", "interop", "linen", "nnx", "unroll", "GRU")])

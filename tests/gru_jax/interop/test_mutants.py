@@ -16,8 +16,8 @@ from tests.conformance.agreement import draw_params
 from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants, tree_mutants
 
 COUNT = 150
-"""Damaged files of each kind."""
-I, H = 1, 2  # Small weights, so that most damage is done to what describes them.
+"""The number of damaged files of each kind."""
+I, H = 1, 2  # Small weights, so that most changes are in the headers.
 STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
 
 
@@ -39,7 +39,7 @@ def torch_zip(path):
 
 
 def torch_pickle(path):
-    """The form before the zip file: pickles one after the other."""
+    """Writes the old format: pickles without a zip file."""
     module = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     arrays = torch.to_state_dict(STACK, draw_params(STACK, I, H))
     tensors = {name: module.from_numpy(array) for name, array in arrays.items()}
@@ -48,7 +48,7 @@ def torch_pickle(path):
 
 
 def try_to_read(load, path):
-    """Returns whether a file was read; it may also be refused in one line, or its weights be no numbers."""
+    """Returns whether a file is read; otherwise it raises one line. NaN warnings are allowed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".* weights are NaN or infinite$", UserWarning)
         try:
@@ -104,7 +104,7 @@ def test_onnx_models_with_wrong_fields(tmp_path):
 
 
 def test_safetensors_headers_with_wrong_values(tmp_path):
-    """Both the header of a safetensors file and the cell in it are JSON."""
+    """The header of a safetensors file and the cell in its metadata are JSON."""
     path = tmp_path / "weights.safetensors"
     load = safetensors(path)
     whole = path.read_bytes()
@@ -124,7 +124,7 @@ def test_safetensors_headers_with_wrong_values(tmp_path):
 
 AFTER, LSTM, ELMAN = gru_jax.GRU(reset="after"), gru_jax.LSTM(), gru_jax.Elman()
 RELU = gru_jax.Elman(activation="relu")
-# What is read and written, which cells, and what is told of an Elman network that its weights do not say.
+# Functions, cells, and the arguments that the weights of an Elman network do not tell.
 TREES = {
     "torch": (torch.from_state_dict, torch.to_state_dict, (AFTER, LSTM, ELMAN, STACK), {"nonlinearity": "tanh"}),
     "keras": (keras.from_weights, keras.to_weights, (AFTER, gru_jax.GRU(), LSTM, ELMAN), {"activation": "tanh"}),

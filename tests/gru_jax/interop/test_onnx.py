@@ -28,7 +28,7 @@ def node_of(model, number=0):
 
 
 def set_attributes(model, **attributes):
-    """Gives the first recurrent node attributes, in the place of its own of the same names."""
+    """Sets attributes of the first recurrent node."""
     node = node_of(model)
     kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
     del node.attribute[:]
@@ -37,7 +37,7 @@ def set_attributes(model, **attributes):
 
 
 def set_constant(model, name, array):
-    """Puts a constant in the place of another, or of an input."""
+    """Replaces a constant or an input by a constant."""
     for group in (model.graph.initializer, model.graph.input):
         for found in [entry for entry in group if entry.name == name]:
             group.remove(found)
@@ -52,7 +52,7 @@ def without_constant(model, name):
 
 
 def between(model, *nodes):
-    """Puts nodes between the layers; the first reads ys_0, the last gives ys_0_done."""
+    """Inserts nodes between the layers, from ys_0 to ys_0_done."""
     after = node_of(model, 1)
     after.input[0] = "ys_0_done"
     at = list(model.graph.node).index(after)

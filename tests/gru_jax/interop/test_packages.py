@@ -14,7 +14,7 @@ PEERS = ("equinox", "haiku", "keras", "onnx", "onnxruntime", "safetensors", "tor
 ALONE = """
 import importlib, pkgutil, sys
 peers = sys.argv[1].split(",")
-sys.modules.update(dict.fromkeys(peers))  # None stands for a module that cannot be imported.
+sys.modules.update(dict.fromkeys(peers))  # None: the module cannot be imported.
 
 import gru_jax
 for module in pkgutil.walk_packages(gru_jax.__path__, "gru_jax."):

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
 
 
 class Malicious:
-    """Leaves a file where it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark

@@ -24,7 +24,7 @@ def numbers(*shape, dtype=np.float32):
 
 
 def torch(change, cell=AFTER):
-    """Reads a state dict with some entries changed; None takes one away."""
+    """Reads a state dict with some entries changed; None removes one."""
     changed = to_state_dict(cell, draw_params(cell, I, H)) | change
     kept = {key: array for key, array in changed.items() if array is not None}
     return lambda: from_state_dict(kept, nonlinearity="tanh" if cell in (ELMAN, BOTH_WAYS) else None)
@@ -52,7 +52,7 @@ def linen(change, cell=AFTER):
 
 
 def haiku(change, cell=BEFORE):
-    """Reads dicts of dicts with some modules changed; None takes one away."""
+    """Reads dicts of dicts with some modules changed; None removes one."""
     tree = to_params(cell, draw_params(cell, I, H))
     for module, arrays in change.items():
         tree[module] = {k: a for k, a in (tree.get(module, {}) | arrays).items() if a is not None}

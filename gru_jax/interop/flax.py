@@ -252,7 +252,7 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
     W, U, b, b_hn = layout_of(cell, LAYOUTS).write(params)
     if b_hn is not None and b_hn.any():
         raise ValueError(
-            f"params.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to {abs(b_hn).max()}"
+            f"params.b_hn: expected zeros, since the GRUCell of nnx has no such bias, got up to {abs(b_hn).max()}"
         )
     kind = {GRU: nnx.GRUCell, LSTM: nnx.OptimizedLSTMCell, Elman: nnx.SimpleCell}[type(cell)]
     options = {"activation_fn": ACTIVATIONS[cell.activation]} if isinstance(cell, Elman) else {}

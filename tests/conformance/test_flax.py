@@ -235,7 +235,7 @@ def test_cells_that_flax_lacks_raise_one_line():
             convert(cell, draw_params(cell, I, H))
     cell = gru_jax.GRU(reset="after")
     with pytest.raises(
-        ValueError, match=r"^params\.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to"
+        ValueError, match=r"^params\.b_hn: expected zeros, since the GRUCell of nnx has no such bias, got up to"
     ):
         to_nnx(cell, draw_params(cell, I, H))
 

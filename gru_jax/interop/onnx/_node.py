@@ -14,7 +14,7 @@ import numpy as np
 
 from gru_jax import _arguments as arguments
 from gru_jax._stack import Stack
-from gru_jax._types import Array, Params
+from gru_jax._types import Array, DType, Params
 from gru_jax._unroll.unroll import unroll
 from gru_jax.cells import GRU, LSTM, Elman, LSTMState
 from gru_jax.interop._arrays import NamedArrays
@@ -68,7 +68,10 @@ class RecurrentNode:
         sequence_lens: Array | None = None,
         initial_h: Array | None = None,
         initial_c: Array | None = None,
-        **options: Any,
+        *,
+        backend: str = "auto",
+        matmul_dtype: DType | None = None,
+        memory: str = "auto",
     ) -> tuple[Array, ...]:
         """Runs the layer on inputs in the layout of the operator.
 
@@ -77,7 +80,9 @@ class RecurrentNode:
           sequence_lens: (B,) integers. If None, every sequence has T steps.
           initial_h: (D, B, H); (B, D, H) for layout 1. If None, zeros are used.
           initial_c: the same, for an LSTM.
-          **options: `backend`, `matmul_dtype` and `memory` of `gru_jax.unroll`.
+          backend: see `gru_jax.unroll`.
+          matmul_dtype: see `gru_jax.unroll`.
+          memory: see `gru_jax.unroll`.
 
         Returns:
           Y (T, D, B, H), Y_h (D, B, H) and for an LSTM Y_c; (B, T, D, H) and (B, D, H) for layout 1.
@@ -92,7 +97,9 @@ class RecurrentNode:
             lengths=sequence_lens,
             reverse=self.reverse,
             time_major=self.time_major,
-            **options,
+            backend=backend,
+            matmul_dtype=matmul_dtype,
+            memory=memory,
         )
         ys = ys.reshape((*ys.shape[:-1], D, ys.shape[-1] // D))
         states = h_last[0] if D == 2 else (h_last,)

@@ -180,7 +180,7 @@ def check_biases(text, name, order, expected, biases):
 
 def test_nnx_needs_a_b_hn_of_zeros():
     with pytest.raises(
-        ValueError, match=r"^params\.b_hn: expected zeros, for nnx's GRUCell has no such bias, got up to 9"
+        ValueError, match=r"^params\.b_hn: expected zeros, since the GRUCell of nnx has no such bias, got up to 9"
     ):
         write("nnx", "after")
 

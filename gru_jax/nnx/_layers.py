@@ -224,10 +224,11 @@ class GRU(Recurrent):
     The equations are those of `gru_jax.GRU`, the arguments not listed here those of `Recurrent`.
 
     Args:
-      reset: "before" (Cho et al. 2014) or "after" (PyTorch, Keras, Flax), where the reset gate multiplies.
+      reset: whether the reset gate multiplies "before" the product with U (Cho et al. 2014) or "after" it (PyTorch,
+        Keras, Flax).
       W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
       U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
-      b_init: "zeros", "uniform" or "chrono", or an initializer, for each gate of b.
+      b_init: "zeros", "uniform", "chrono", or an initializer, for each gate of b.
       longest_delay: the longest delay in steps for b_init="chrono".
 
     Example:
@@ -289,7 +290,7 @@ class LSTM(Recurrent):
       forget_bias: added to the initial bias of the forget gate.
       W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
       U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
-      b_init: "zeros", "uniform" or "chrono", or an initializer, for each gate of b.
+      b_init: "zeros", "uniform", "chrono", or an initializer, for each gate of b.
       longest_delay: the longest delay in steps for b_init="chrono".
 
     Example:
@@ -351,7 +352,7 @@ class Elman(Recurrent):
       activation: "tanh" or "relu".
       W_init: "glorot", "orthogonal", "uniform", or an initializer `(key, shape, dtype) -> array`, for each gate of W.
       U_init: "orthogonal", "glorot", "uniform", or an initializer, for each gate of U.
-      b_init: "zeros" or "uniform", or an initializer, for each gate of b.
+      b_init: "zeros", "uniform", or an initializer, for each gate of b.
 
     Example:
       >>> layer = Elman(64, 128, activation="relu", return_state=False, rngs=nnx.Rngs(0))

@@ -4,6 +4,7 @@ A config file is a Python file with `get_config`, or the config.json of a run. `
 `with_overrides` parses the values of a sweep's grid in the same way.
 """
 
+import ast
 import dataclasses
 import errno
 import io
@@ -188,7 +189,27 @@ class _ConfigFileParser(flags.ArgumentParser):
         if file.endswith(".json") and variant:
             raise UserError(f"--config: expected no variant of a .json file, got {variant!r}")
         config = self.python.parse(path) if file.endswith(".py") else _read_json(file)
-        return _with_all_sections(config) if isinstance(config, ConfigDict) else config
+        if isinstance(config, ConfigDict):
+            return _with_all_sections(config)
+        found: Any = type(config).__name__
+        try:
+            hasattr(config, "task")  # ml_collections delays an OSError of the file until the first access
+        except OSError as error:
+            found = error.__cause__
+        raise UserError(f"--config: expected get_config of {file} to return a ConfigDict, got {found}")
+
+
+class _LiteralParser(flags.ArgumentParser):
+    """Parses the override of a value that is None, whose type is therefore unknown."""
+
+    def parse(self, argument: str) -> Any:
+        try:
+            return ast.literal_eval(argument)
+        except (SyntaxError, ValueError):
+            return argument
+
+
+config_flags.register_flag_parser_for_type(type(None), _LiteralParser())
 
 
 def _with_all_sections(config: ConfigDict) -> ConfigDict:
@@ -211,6 +232,7 @@ def _read_json(path: str) -> ConfigDict:
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags. An invalid flag exits with status 2, --help with 0."""
+    logging.set_verbosity(logging.FATAL)  # libraries also raise what they log
     try:
         return flags.FLAGS(list(arguments))
     except SystemExit:
@@ -220,7 +242,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     except UserError as error:
         _exit_with_usage_error(error)
     except KeyError as error:
-        _exit_with_usage_error(_unknown_section(arguments) or f"{error}: unknown section of the configuration")
+        _exit_with_usage_error(_unknown_section(arguments) or f"--config: unknown section {error.args[0]}")
     except (AttributeError, ImportError, NameError, SyntaxError) as error:
         _exit_with_usage_error(f"--config: expected a config file that runs, got {type(error).__name__}: {error}")
     except (flags.Error, OSError, TypeError, ValueError) as error:

@@ -160,6 +160,10 @@ def test_unreadable_config_file_is_named(run, tmp_path):
     written = {
         "syntax.py": ("def get_config(:", "error: --config: expected a config file that runs, got SyntaxError: "),
         "package.py": ("import nothing_there", "error: --config: expected a config file that runs, got ModuleNotFound"),
+        "none.py": (
+            "def get_config(): pass",
+            f"error: --config: expected get_config of {tmp_path}/none.py to return a ",
+        ),
         "list.json": (
             "[]",
             f"error: {tmp_path}/list.json: expected the configuration of a run, a JSON obj",

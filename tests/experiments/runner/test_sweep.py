@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from experiments.runner import sweep
+from experiments.runner.config import resolve
 from experiments.runner.sweep import Row, expand_grid, parse_axis
 from experiments.schema import UserError
 from experiments.tasks.synthetic.adding import Adding, AddingConfig
@@ -52,7 +53,7 @@ def test_without_grid_one_configuration_has_all_seeds():
     ],
 )
 def test_grid_values_are_parsed_as_overrides(key, text, value):
-    (point,) = expand_grid(VALUES, [f"{key}={text}"], 1, FOLDER)
+    (point,) = expand_grid(resolve(VALUES).to_dict(), [f"{key}={text}"], 1, FOLDER)
     section, name = key.split(".")
     found = getattr(getattr(point.trials[0].config, section), name)
     assert found == value

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DOMAINS = {"music", "speech", "translation"}
+EXTRAS = DOMAINS | {"aot", "experiments", "export", "peers", "tensorboard", "test"}
 
 
 @pytest.fixture(scope="module")
@@ -42,4 +44,4 @@ def test_wheel_asks_for_jax_flax_and_numpy_alone(wheel):
     assert sorted(line.partition(">=")[0] for line in required) == ["flax", "jax", "numpy"]
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"aot", "experiments", "export", "peers", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS

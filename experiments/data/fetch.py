@@ -1,8 +1,8 @@
-"""`fetch` returns the path of a data file whose bytes are the recorded ones; pooch downloads it where it is missing.
+"""Look-up, verification and download of data files.
 
-pooch does the HTTP work, hashes bytes and finds the user's cache. Here are the rules it does not have: a compressed
-file may be known by its contents, a file appears whole or not at all, only transient faults are retried, and nothing
-in a folder that the user named is overwritten.
+pooch does the HTTP requests, the hashing and the choice of the cache folder. This module adds what pooch lacks:
+compressed files can be verified by their contents, files are written atomically, only transient errors are retried, and
+nothing in a folder that the user named is overwritten.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ class RetryPolicy:
     """Time limits and retries of a download.
 
     Attributes:
-      attempts: tries per address before the next address; only transient faults are retried.
+      attempts: tries per URL; only transient errors are retried.
       timeout_s: for the connection, and for every read from it.
       backoff_s: wait before the first retry; doubled before each further one.
-      min_bytes_per_s: a transfer slower than this is given up once `timeout_s` has passed.
+      min_bytes_per_s: a slower transfer is aborted after `timeout_s`.
     """
 
     attempts: int = 3
@@ -87,7 +87,7 @@ def fetch(
     folder = (Path(named).expanduser() if named else user_cache()).resolve()
     path = folder / dataset / file
     if not path.resolve().is_relative_to(folder / dataset):
-        raise UserError(f"data file {path} is refused: it is a link to {path.resolve()}, outside its folder")
+        raise UserError(f"{path}: expected a file inside the data folder, got a link to {path.resolve()}")
     if path.exists():
         try:
             if is_intact(path, entry):
@@ -95,21 +95,21 @@ def fetch(
             found = pooch.file_hash(path)
         except OSError as fault:
             raise UserError(f"cannot read {path}: {fault.strerror or fault}") from None
-        what = f"{path} is not the recorded file: sha256 {entry.stored.sha256} expected, got {found}"
+        what = f"{path}: expected the recorded file with sha256 {entry.stored.sha256}, got {found}"
         if named:
-            raise UserError(f"{what}; delete it to have it downloaded again")
+            raise UserError(f"{what}; delete it to download it again")
         warnings.warn(f"{what}; downloading it again", stacklevel=2)
     _download(dataset, entry, path, retry)
     return path
 
 
 def user_cache() -> Path:
-    """Returns the folder of the user's cache for data sets; it need not exist."""
+    """Returns the cache folder for data sets. It need not exist."""
     return Path(pooch.os_cache("gru_jax"))
 
 
 def is_intact(path: Path, entry: File) -> bool:
-    """Whether an existing file holds what the registry records. An unchanged file is read once per process."""
+    """Returns whether a file has the recorded contents. An unchanged file is read once per process."""
     state = path.stat()
     return _is_intact(path, entry, (state.st_ino, state.st_size, state.st_mtime_ns))
 
@@ -127,18 +127,17 @@ def _matches(path: Path, entry: File) -> bool:
 
 
 def _digest_of_contents(path: Path, name: str, size: int) -> Digest | None:
-    """The digest of the data in a gzip file, or None if it does not decompress.
+    """Returns the digest of the data in a gzip file, or None if it does not decompress.
 
-    Two compressed files of the same data rarely agree byte for byte: the compressor's version, level and clock are
-    part of them. A `.gz` is therefore known by its decompressed bytes. A `.tar.gz` is known by the files directly in
-    a folder `recordings`, in the order of their names: the digest is that of the lines `<sha256>  <name>`, as
-    sha256sum prints them, and the size is the sum of theirs.
+    Compressed files of the same data differ with the compressor's version, level and clock. A `.gz` is therefore
+    verified by its decompressed bytes. A `.tar.gz` is verified by the files directly in a folder `recordings`, sorted
+    by name: the digest is that of the lines `<sha256>  <name>`, as sha256sum prints them, and the size is their sum.
 
     Args:
       path: the file.
-      name: tells a `.tar.gz` from a `.gz`.
-      size: in bytes, as recorded. A file that decompresses to more is given up, since a small file could fill the
-        memory; an archive may hold as much again beside its recordings.
+      name: its name, which ends with `.tar.gz` for archives.
+      size: the recorded size in bytes. Decompression stops beyond it, or beyond twice the size for archives, since a
+        small file could fill the memory.
     """
     try:
         if name.endswith(".tar.gz"):
@@ -185,30 +184,30 @@ def _look_up(dataset: str, file: str, registry: Mapping[str, Dataset]) -> File:
     for argument, name in (("dataset", dataset), ("file", file)):
         steps = PurePosixPath(name).parts
         if not steps or steps[0] == "/" or ".." in steps or any(mark in name for mark in "\\:\0"):
-            raise UserError(f"{argument} must be a plain name inside the data folder, got {name!r}")
+            raise UserError(f"{argument}: expected a plain name inside the data folder, got {name!r}")
     if dataset not in registry:
-        raise UserError(f"dataset must be one of {', '.join(sorted(registry))}, got {dataset!r}")
+        raise UserError(f"dataset: expected one of {', '.join(sorted(registry))}, got {dataset!r}")
     files = registry[dataset].files
     if file not in files:
-        raise UserError(f"file must be one of {', '.join(sorted(files))} in {dataset}, got {file!r}")
+        raise UserError(f"file: expected one of {', '.join(sorted(files))} in {dataset}, got {file!r}")
     return files[file]
 
 
 def _download(dataset: str, entry: File, path: Path, retry: RetryPolicy) -> None:
-    """Downloads to a temporary file beside `path`, verifies it and renames it; concurrent processes may do the same."""
+    """Downloads to a temporary file, verifies it and renames it to `path`. Safe in concurrent processes."""
     label = f"{dataset}/{entry.name}"
     advice = (
         f"put the file at {path} ({entry.stored.size:,} bytes, sha256 {entry.stored.sha256}), "
-        "or name the folder that holds it as <dataset>/<file> with --data_dir or $GRU_JAX_DATA"
+        "or give the folder that has it as <dataset>/<file> with --data_dir or $GRU_JAX_DATA"
     )
     if entry.by_hand:
         advice = f"{entry.by_hand}; {advice}"
     if not entry.urls:
-        raise UserError(f"{label} is not at {path}, and no public address serves it: {advice}")
+        raise UserError(f"{label} is not at {path} and has no public URL: {advice}")
     _remove_stale(path)
     faults: list[UserError] = []
     for url in entry.urls:
-        fault = _try_address(url, entry, path, label, retry)
+        fault = _try_url(url, entry, path, label, retry)
         if fault is None:
             return
         faults.append(fault)
@@ -216,9 +215,9 @@ def _download(dataset: str, entry: File, path: Path, retry: RetryPolicy) -> None
     raise type(faults[-1])(f"{label} could not be downloaded: {reasons}; {advice}")
 
 
-def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) -> UserError | None:
-    """Downloads from one address, with retries; returns what went wrong, or None once the file is at `path`."""
-    import requests  # slow to import, and seldom needed
+def _try_url(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) -> UserError | None:
+    """Downloads from one URL, with retries. Returns the error, or None if the file is at `path`."""
+    import requests  # slow to import, rarely needed
 
     fault: UserError | None = None
     for attempt in range(retry.attempts):
@@ -228,7 +227,7 @@ def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPoli
             with _temporary_beside(path) as part:
                 _transfer(url, part, entry, label, retry)
                 if not _matches(part, entry):
-                    return UserError(f"other bytes than recorded (sha256 {pooch.file_hash(part)})")
+                    return UserError(f"expected the recorded bytes, got others (sha256 {pooch.file_hash(part)})")
                 part.replace(path)
             return None
         except UserError as error:
@@ -238,14 +237,14 @@ def _try_address(url: str, entry: File, path: Path, label: str, retry: RetryPoli
             status = None if error.response is None else error.response.status_code
             if status is not None and status < 500 and status not in (408, 429):
                 return fault
-        except OSError as error:  # requests has wrapped those of the network
+        except OSError as error:  # network errors are wrapped by requests
             return UserError(f"cannot write {error.filename or path}: {error.strerror or error}")
     return fault
 
 
 def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy) -> None:
-    """Writes the body of one answer to `part` and flushes it to the disk."""
-    # The same contents may come in another compression, and with a little beside them.
+    """Writes the body of one response to `part` and flushes it to the disk."""
+    # The same contents may be compressed otherwise, and archives may have other members.
     limit = entry.stored.size if entry.contents is None else 2 * (entry.stored.size + entry.contents.size)
     with part.open("wb") as file:
         with contextlib.ExitStack() as stack:
@@ -259,9 +258,9 @@ def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy)
                 answer.raw.headers.pop("Content-Encoding", None)  # a .gz file is stored as it is
                 announced = answer.headers.get("Content-Length", "0")
                 if not announced.isdecimal():
-                    del answer.headers["Content-Length"]  # pooch would fail to parse it
+                    del answer.headers["Content-Length"]  # pooch cannot parse it
                 elif answer.ok and int(announced) > limit:
-                    raise UserError(f"the answer has {int(announced):,} bytes, at most {limit:,} were expected")
+                    raise UserError(f"expected at most {limit:,} bytes, got {int(announced):,}")
 
             request: dict[str, Any] = {
                 "timeout": retry.timeout_s,
@@ -275,7 +274,7 @@ def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy)
 
 
 class _GuardedFile:
-    """The file that pooch writes to: it raises where the answer is too long or comes too slowly."""
+    """A file for pooch to write to. Raises if the response is too long or too slow."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile, limit: int, retry: RetryPolicy):
         self.file, self.limit, self.retry = file, limit, retry
@@ -286,18 +285,18 @@ class _GuardedFile:
 
         self.received += len(block)
         if self.received > self.limit:
-            raise UserError(f"the answer has more than the expected {self.limit:,} bytes")
+            raise UserError(f"expected at most {self.limit:,} bytes, got more")
         self.file.write(block)
         elapsed = time.monotonic() - self.started
         if elapsed > self.retry.timeout_s and self.received < self.retry.min_bytes_per_s * elapsed:
             raise requests.Timeout(f"too slow: {self.received:,} bytes in {elapsed:.0f} s")
 
     def flush(self) -> None:
-        """Does nothing: pooch flushes after every block, which would spoil the compression."""
+        """Does nothing, since pooch flushes after every block, which would spoil the compression."""
 
 
 def _reason(fault: "requests.RequestException") -> str:
-    """Says in one line why an address does not answer: the innermost of the errors that requests has wrapped."""
+    """Returns the reason of a failed request in one line: the innermost wrapped error."""
     if fault.response is not None:
         return f"the server answered {fault.response.status_code} {fault.response.reason}"
     cause: Any = fault
@@ -308,7 +307,7 @@ def _reason(fault: "requests.RequestException") -> str:
 
 @contextlib.contextmanager
 def _temporary_beside(target: Path) -> Iterator[Path]:
-    """Yields an unused path in the target's folder; removes afterwards that file, and folders made in vain."""
+    """Yields an unused path in the target's folder. Removes the file and empty new folders afterwards."""
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
@@ -323,7 +322,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
 
 def _remove_stale(target: Path) -> None:
-    """Removes what a download of this file, killed more than a day ago, left behind."""
+    """Removes leftovers of downloads of this file that were killed more than a day ago."""
     for part in target.parent.glob(f".{target.name}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > _STALE_AFTER_S:

@@ -1,9 +1,8 @@
-"""Every data set the experiments can use: its files, their fingerprints, addresses, licence and citation.
+"""The data sets of the experiments: files, digests, URLs, license and citation of each.
 
-No data set is part of the project. An address is given at a fixed commit where the host allows it, and what it
-serves is used only if the fingerprint agrees. `stored` tables list sha256, size in bytes and file name of the files
-as they are usually kept; `contents` tables list the same of the decompressed data, for files whose compressed form
-differs from place to place and which are therefore known by what they hold.
+The project contains no data set. URLs refer to a fixed commit if the host allows it, and a download is used only if
+its digest matches. `stored` tables have sha256, size in bytes and name of each file. `contents` tables have the same of
+the decompressed data, for files whose compressed form differs between sources.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Digest:
-    """A length in bytes and a sha256 in hexadecimal."""
+    """A size in bytes and a sha256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -25,11 +24,11 @@ class File:
 
     Attributes:
       name: path inside the data set's folder.
-      stored: fingerprint of the bytes.
-      contents: fingerprint of the decompressed data; where given, other bytes that hold the same are accepted.
-      urls: public addresses, tried in turn; empty where nothing public serves the file as it is.
-      compress: the addresses serve the decompressed data, which is gzipped when it is stored.
-      by_hand: where the file comes from and how to get it, for the reader of an error message.
+      stored: digest of the file.
+      contents: digest of the decompressed data. If given, other files with these data are accepted.
+      urls: public URLs, tried in order; empty for none.
+      compress: whether the URLs serve the decompressed data, to be compressed by gzip.
+      by_hand: how to get the file, for error messages.
     """
 
     name: str
@@ -42,11 +41,11 @@ class File:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its files by name, and what whoever uses it has to know and to cite."""
+    """A data set: its files by name, its license and citation."""
 
     name: str
     files: Mapping[str, File]
-    licence: str
+    license: str
     citation: str
 
 
@@ -59,7 +58,7 @@ def _rows(table: str) -> dict[str, Digest]:
 def _dataset(
     name: str,
     *,
-    licence: str,
+    license: str,
     citation: str,
     stored: str,
     contents: str = "",
@@ -71,14 +70,14 @@ def _dataset(
 
     Args:
       name: also the name of its folder.
-      licence: of the data.
+      license: of the data.
       citation: one line.
       stored: table of the stored files.
       contents: table of the decompressed data of some of them.
-      urls: patterns of addresses, where `{}` stands for the file's name there.
-      served: from the stored name to that name, None where no address serves the file. A `.gz` served without that
-        ending is compressed when it is stored.
-      by_hand: where else the files come from.
+      urls: patterns of URLs, where `{}` is the file's name on the server.
+      served: maps the stored name to the name on the server, or None without a URL. A `.gz` that is served without
+        that suffix is compressed when it is stored.
+      by_hand: other sources of the files.
     """
     held = _rows(contents)
     files = {}
@@ -92,12 +91,12 @@ def _dataset(
             compress=there is not None and there == file.removesuffix(".gz") != file,
             by_hand=by_hand,
         )
-    return Dataset(name, MappingProxyType(files), licence, citation)
+    return Dataset(name, MappingProxyType(files), license, citation)
 
 
 _TINY_SHAKESPEARE = _dataset(
     "tiny_shakespeare",
-    licence="public domain (as collected in karpathy/char-rnn, MIT)",
+    license="public domain (as collected in karpathy/char-rnn, MIT)",
     citation='Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks", 2015',
     stored="""
 86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed   1115394  input.txt
@@ -109,7 +108,7 @@ _TINY_SHAKESPEARE = _dataset(
 
 _PTB = _dataset(
     "ptb",
-    licence="LDC Penn Treebank (Wall Street Journal), no open licence; preprocessed copy for research",
+    license="LDC Penn Treebank (Wall Street Journal), no open license; preprocessed copy for research",
     citation='Marcus et al., "Building a Large Annotated Corpus of English", 1993; preprocessing: Mikolov et al., 2010',
     stored="""
 7ce1aa72634feb735a79f3abdb7c84388817e634063ff2212da49b2460cb90e1    178135  ptb.char.test.txt.gz
@@ -134,7 +133,7 @@ e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9  10034964  ptb.
 
 _MNIST = _dataset(
     "mnist",
-    licence="CC BY-SA 3.0",
+    license="CC BY-SA 3.0",
     citation='LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998',
     stored="""
 1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be   1616508  t10k-images-idx3-ubyte.gz
@@ -153,7 +152,7 @@ ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  47040016  trai
 
 _MULTI30K = _dataset(
     "multi30k",
-    licence="derived from Flickr30K: non-commercial research and educational use",
+    license="derived from Flickr30K: non-commercial research and educational use",
     citation='Elliott, Frank, Sima\'an and Specia, "Multi30K: Multilingual English-German Image Descriptions", 2016',
     stored="""
 9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8     22890  raw/test_2016_flickr.de.gz
@@ -219,7 +218,7 @@ b303e301aa21fe7822a846b2b3fb2d5a1121ec807cd5b1d006fb7b2b5507168a     78242  tok/
 
 _POLY_MUSIC = _dataset(
     "poly_music",
-    licence="none stated for the rolls (research use); repository MIT",
+    license="none stated for the rolls (research use); repository MIT",
     citation='Boulanger-Lewandowski et al., "Modeling Temporal Dependencies in High-Dimensional Sequences", 2012',
     stored="""
 ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4     96095  JSB_Chorales.mat
@@ -240,7 +239,7 @@ d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea    371688  Nott
 
 _ETT = _dataset(
     "ett",
-    licence="CC BY-ND 4.0",
+    license="CC BY-ND 4.0",
     citation='Zhou et al., "Informer: Beyond Efficient Transformer for Long Sequence Time-Series Forecasting", 2021',
     stored="""
 f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066   2589657  ETTh1.csv
@@ -253,7 +252,7 @@ a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b   2417960  ETTh
 
 _EXCHANGE_RATE = _dataset(
     "exchange_rate",
-    licence="none stated",
+    license="none stated",
     citation='Lai et al., "Modeling Long- and Short-Term Temporal Patterns with Deep Neural Networks", 2018',
     stored="""
 6a4fbb561dcdee43f071a83badbeec9223a335552278348656738b556f1c2e9d    177142  exchange_rate.txt.gz
@@ -265,7 +264,7 @@ _EXCHANGE_RATE = _dataset(
 
 _FSDD = _dataset(
     "fsdd",
-    licence="CC BY-SA 4.0",
+    license="CC BY-SA 4.0",
     citation='Jackson, Souza, Flaks, Pan, Nicolas and Thite, "Free Spoken Digit Dataset", Zenodo, 2018',
     stored="""
 75d11e134216e8ec2b5111a551a80f193161f9ccaa44060293087bddb03ab2b2  15599404  fsdd.tar.gz
@@ -279,7 +278,7 @@ _FSDD = _dataset(
 
 _AN4_MFCC = _dataset(
     "an4_mfcc",
-    licence="AN4 licence: free for any purpose, with its notice",
+    license="AN4 license: free for any purpose, with its notice",
     citation='Acero, "Acoustical and Environmental Robustness in Automatic Speech Recognition" (CMU AN4), 1990',
     stored="""
 065196b947a2a8b9b351e4d06d9f582955150e4c628ef0b48ea10488a28d8e57      1914  LICENSE
@@ -294,7 +293,7 @@ _AN4_MFCC = _dataset(
 
 _UCR_UEA = _dataset(
     "ucr_uea",
-    licence="UCR and UEA archives (research use); as packaged by aeon, BSD-3-Clause",
+    license="UCR and UEA archives (research use); as packaged by aeon, BSD-3-Clause",
     citation='Bagnall et al., "The UEA Multivariate Archive", 2018; Dau et al., "The UCR Time Series Archive", 2019',
     stored="""
 28af0eb869db6d9fbd31d5af03993a0cbf36c0857c3eb046a068c094b60da851      1744  Airline/Airline.csv
@@ -313,7 +312,7 @@ bb83bb1aa6bfb17faae269f6829b7cac71de36fdd3264ee34137fe90270d5895   1053833  Japa
 aa531751f1570541924e78c53fa9ef56422c9593a89faeb01513bba7b2015c77      1073  Lynx/Lynx.csv
 """,
     urls=("https://raw.githubusercontent.com/aeon-toolkit/aeon/v1.6.0/aeon/datasets/data/{}",),
-    by_hand="the files lie in the wheel of aeon 1.6.0 (pip download --no-deps aeon==1.6.0), folder aeon/datasets/data",
+    by_hand="the files are in the wheel of aeon 1.6.0 (pip download --no-deps aeon==1.6.0), folder aeon/datasets/data",
 )
 
 REGISTRY: Mapping[str, Dataset] = MappingProxyType(

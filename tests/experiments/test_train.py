@@ -200,7 +200,7 @@ def test_invalid_data_is_reported_with_its_position(run, tmp_path):
     place = f"byte 6 of the line, offset {4 * len(SONG) + 5} of all"
     error = f"error: task.text_file: {tmp_path}/text:9: expected UTF-8 text, got byte 0xff ({place})\n"
     assert run.finish(malformed, 1) == error
-    assert run.finish(corrupted, 1).startswith(f"error: {named} is not the recorded file: sha256 ")
+    assert run.finish(corrupted, 1).startswith(f"error: {named}: expected the recorded file with sha256 ")
     assert not (tmp_path / "run").exists()
 
 

@@ -37,7 +37,7 @@ def digest_of(body: bytes) -> Digest:
 def registry_of(*urls: str, name: str = "play.txt", stored: bytes = BODY, **entry) -> dict[str, Dataset]:
     fields = {"contents": None, "compress": False, "by_hand": ""} | entry
     file = File(name=name, stored=digest_of(stored), urls=urls, **fields)
-    return {"plays": Dataset("plays", {name: file}, licence="", citation="")}
+    return {"plays": Dataset("plays", {name: file}, license="", citation="")}
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -138,7 +138,7 @@ class TestDownload:
 
         url = server.serve("bad", archive("project-main", b=b"22", a=b"9"))
         registry = registry_of(url, name="y.tar.gz", stored=archive("project", a=b"1", b=b"22"), contents=contents)
-        with pytest.raises(UserError, match="other bytes"):
+        with pytest.raises(UserError, match="expected the recorded bytes"):
             fetch("plays", "y.tar.gz", registry=registry)
 
 
@@ -159,7 +159,7 @@ class TestFailure:
 
     def test_wrong_checksum(self, server, cache):
         url = server.serve("play.txt", b"x" * len(BODY))
-        self.refused(registry_of(url), cache, url, "other bytes", digest_of(BODY).sha256)
+        self.refused(registry_of(url), cache, url, "expected the recorded bytes", digest_of(BODY).sha256)
         assert server.asked["play.txt"] == 1
 
     def test_cut_connection(self, server, cache):
@@ -202,9 +202,9 @@ class TestFailure:
 
     def test_answer_longer_than_recorded(self, server, cache):
         url = server.serve("play.txt", BODY * 2)
-        self.refused(registry_of(url), cache, "40,000 bytes, at most 20,000")
+        self.refused(registry_of(url), cache, "expected at most 20,000 bytes, got 40,000")
         url = server.serve("unannounced", BODY * 2, length=0)
-        self.refused(registry_of(url), cache, "more than the expected 20,000 bytes")
+        self.refused(registry_of(url), cache, "expected at most 20,000 bytes, got more")
 
     def test_every_url_is_reported(self, server, cache):
         urls = server.url("first"), server.serve("second", b"short")
@@ -217,7 +217,7 @@ class TestFailure:
     def test_gzip_bomb(self, server, cache):
         url = server.serve("play.txt", gzip.compress(bytes(10_000_000)))
         registry = registry_of(url, stored=bytes(20_000), contents=digest_of(BODY))
-        with pytest.raises(UserError, match="other bytes"):
+        with pytest.raises(UserError, match="expected the recorded bytes"):
             fetch("plays", "play.txt", registry=registry, retry=QUICK)
         assert everything_in(cache) == []
 
@@ -252,7 +252,7 @@ class TestCorruption:
         registry = registry_of(server.serve("play.txt", BODY))
         path = fetch("plays", "play.txt", registry=registry)
         path.write_bytes(BODY[:-1] + b"?")
-        with pytest.warns(UserWarning, match=r"plays/play\.txt is not the recorded file"):
+        with pytest.warns(UserWarning, match=r"plays/play\.txt: expected the recorded file"):
             assert fetch("plays", "play.txt", registry=registry) == path
         assert path.read_bytes() == BODY
         assert server.asked["play.txt"] == 2
@@ -274,7 +274,7 @@ class TestCorruption:
         path = tmp_path / "mine" / "plays" / "play.txt"
         path.parent.mkdir(parents=True)
         path.write_bytes(b"half")
-        with pytest.raises(UserError, match="is not the recorded file") as caught:
+        with pytest.raises(UserError, match="expected the recorded file") as caught:
             fetch("plays", "play.txt", tmp_path / "mine", registry=registry)
         assert str(path) in str(caught.value)
         assert path.read_bytes() == b"half"
@@ -287,7 +287,7 @@ class TestCorruption:
         os.utime(path, ns=(0, 0))
         assert fetch("plays", "play.txt", tmp_path, registry=registry) == path
         path.write_bytes(BODY.lower())
-        with pytest.raises(UserError, match="is not the recorded file"):
+        with pytest.raises(UserError, match="expected the recorded file"):
             fetch("plays", "play.txt", tmp_path, registry=registry)
 
     def test_folder_in_place_of_the_file(self, tmp_path):
@@ -300,15 +300,15 @@ class TestNames:
     @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "C:\\x", "a\\x", "a\0"])
     def test_names_outside_the_folder_raise(self, name, tmp_path):
         # Refused even where a registry lists it.
-        with pytest.raises(UserError, match="must be a plain name"):
+        with pytest.raises(UserError, match="expected a plain name"):
             fetch("plays", name, tmp_path, registry=registry_of(name=name))
-        with pytest.raises(UserError, match="must be a plain name"):
+        with pytest.raises(UserError, match="expected a plain name"):
             fetch(name, "play.txt", tmp_path, registry={name: registry_of()["plays"]})
 
     def test_unknown_names_list_the_known_ones(self, tmp_path):
-        with pytest.raises(UserError, match=r"dataset must be one of plays, got 'songs'"):
+        with pytest.raises(UserError, match=r"dataset: expected one of plays, got 'songs'"):
             fetch("songs", "play.txt", tmp_path, registry=registry_of())
-        with pytest.raises(UserError, match=r"file must be one of play\.txt in plays, got 'song'"):
+        with pytest.raises(UserError, match=r"file: expected one of play\.txt in plays, got 'song'"):
             fetch("plays", "song", tmp_path, registry=registry_of())
 
     @pytest.mark.parametrize("link", ["plays", "plays/play.txt"])
@@ -319,7 +319,7 @@ class TestNames:
         inside = tmp_path / "inside"
         (inside / link).parent.mkdir(parents=True)
         (inside / link).symlink_to(outside if link == "plays" else outside / "play.txt")
-        with pytest.raises(UserError, match="outside its folder"):
+        with pytest.raises(UserError, match="expected a file inside the data folder, got a link"):
             fetch("plays", "play.txt", inside, registry=registry_of())
 
     def test_the_data_folder_can_be_a_link(self, tmp_path):

@@ -42,7 +42,7 @@ def test_urls_and_digests_are_well_formed():
             assert re.fullmatch(r"https://[a-z0-9.-]+/[\w./-]+", url), url
         assert entry.urls or entry.by_hand
         assert not entry.compress or entry.contents
-    assert all(dataset.licence and dataset.citation for dataset in REGISTRY.values())
+    assert all(dataset.license and dataset.citation for dataset in REGISTRY.values())
 
 
 def test_digests_are_unique():

@@ -91,14 +91,14 @@ def build(config_type: type[ConfigType], values: Any, path: str) -> ConfigType:
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: expected a mapping of keys to values, got {values!r}")
     known = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
-    refuse_unknown(values, known, path)
+    check_keys(values, known, path)
     try:
         return config_type(**values)
     except UserError as error:
         raise UserError(f"{path}.{error}") from None
 
 
-def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
+def check_keys(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
     """Raises a `UserError` for the first unknown key, with the nearest known one."""
     known = list(known)
     for key in values:

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.runner.config import ExperimentConfig, resolve
 from experiments.runner.interruption import Interrupted, die_of_signals
-from experiments.schema import UserError, refuse_unknown
+from experiments.schema import UserError, check_keys
 
 flags.disclaim_key_flags()  # so that --help shows --config as a flag of the command that defines it
 
@@ -255,7 +255,7 @@ def _unknown_section(arguments: Sequence[str]) -> str | None:
     """Returns the message for the first `--config.<section>.<key>` whose section is unknown, or None."""
     words = [argument.partition("=")[0].lstrip("-").split(".") for argument in arguments]
     try:
-        refuse_unknown({word[1]: None for word in words if word[0] == "config" and len(word) > 2}, SECTIONS, "")
+        check_keys({word[1]: None for word in words if word[0] == "config" and len(word) > 2}, SECTIONS, "")
     except UserError as error:
         return str(error)
     return None

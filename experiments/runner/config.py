@@ -116,7 +116,7 @@ def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
       UserError: an unknown key (the nearest known one is suggested), a wrong type, or an invalid value.
     """
     values = _plain(values)
-    schema.refuse_unknown(values, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
+    schema.check_keys(values, [field.name for field in dataclasses.fields(ExperimentConfig)], "")
     task = values.get("task")
     if not isinstance(task, Mapping) or "name" not in task:
         raise UserError(f"task.name: expected one of {', '.join(tasks.TASKS)}, got nothing")

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from experiments.runner import environment
+from experiments.schema import UserError
 
 
 @pytest.fixture
@@ -35,8 +36,11 @@ def test_commit_is_dirty_if_files_other_than_results_differ(checkout):
         (checkout / name).write_text("second\n")
     (checkout / "untracked").write_text("second\n")
     assert environment.commit() == clean
+    environment.require_clean_commit("--record", environment.commit())
     (checkout / "experiments" / "train.py").write_text("second\n")
     assert environment.commit() == f"{clean}-dirty"
+    with pytest.raises(UserError, match=f"^--record: expected a clean commit, got {clean}-dirty$"):
+        environment.require_clean_commit("--record", environment.commit())
 
 
 def test_commit_is_unknown_outside_git(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from gru_jax import _arguments as arguments
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
+from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, step
 from gru_jax.interop._arrays import (
     NamedArrays,
     name_other_shards,
@@ -168,7 +168,7 @@ def unroll_program(
 def step_program(
     cell: Any, params: Params, *, matmul_dtype: DType | None = None, platforms: Sequence[str] | None = None
 ) -> export.Exported:
-    """Exports one step as a program `state, x (B, I) -> state, y (B, H)` for any B, for streaming.
+    """Exports `gru_jax.step` as a program `state, x (B, I) -> state, y (B, H)` for any B, for streaming.
 
     Args:
       cell: a cell, or a unidirectional `Stack`.
@@ -187,14 +187,12 @@ def step_program(
       >>> h, y = program.call(jnp.zeros((B, H)), x)
     """
     input_size, hidden_size, dtype = cell.infer_sizes(params)
-    if isinstance(cell, Stack) and cell.bidirectional:
-        raise ValueError("cell: expected one direction, got bidirectional=True")
     (B,) = export.symbolic_shape("B")
 
     def run(state: Any, x: Array) -> tuple[Any, Array]:
         state = _shaped(cell, hidden_size, state)
-        ys, state = unroll(cell, params, x[None], state, time_major=True, backend="scan", matmul_dtype=matmul_dtype)
-        return _plain(state), ys[0]
+        y, state = step(cell, params, state, x, matmul_dtype=matmul_dtype)
+        return _plain(state), y
 
     state = _plain(_zero_state(cell, hidden_size, B, dtype))
     return export.export(jax.jit(run), platforms=platforms)(state, jax.ShapeDtypeStruct((B, input_size), dtype))

@@ -309,7 +309,7 @@ def test_programs_use_matmul_dtype():
 
 def test_step_program_needs_one_direction():
     stack = gru_jax.Stack(gru_jax.GRU(), bidirectional=True)
-    with pytest.raises(ValueError, match=r"^cell: expected one direction, got"):
+    with pytest.raises(ValueError, match=r"^cell: expected a stack of one direction, got"):
         step_program(stack, stack.init(jax.random.key(0), I, H))
 
 

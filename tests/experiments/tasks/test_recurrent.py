@@ -28,7 +28,7 @@ def test_options_reach_the_layers():
         hidden_size=3, num_layers=2, dropout=0.1, weight_dropout=0.2, backend="scan", matmul_dtype="bfloat16"
     )
     layers = recurrent(config, 5, nnx.Rngs(0), bidirectional=True)
-    assert layers.cell == gru_jax.Stack(gru_jax.GRU(), 2, bidirectional=True, dropout=0.1, weight_dropout=0.2)
+    assert layers.stack == gru_jax.Stack(gru_jax.GRU(), 2, bidirectional=True, dropout=0.1, weight_dropout=0.2)
     assert (layers.in_features, layers.hidden_features) == (5, 3)
     assert (layers.backend, layers.matmul_dtype) == ("scan", jnp.bfloat16)
     assert recurrent(RecurrentConfig(), 5, nnx.Rngs(0)).matmul_dtype is None

@@ -151,8 +151,9 @@ class RunFolder:
 
     def load_config(self) -> ExperimentConfig:
         """Returns the run's configuration. Keys that are newer than the run have their defaults."""
+        values = self.read_config()
         try:
-            return resolve(self.read_config())
+            return resolve(values)
         except UserError as error:
             raise UserError(f"{self.config} was written by another version: {error}") from None
 

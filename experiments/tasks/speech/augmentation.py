@@ -71,13 +71,13 @@ def hide_spans(frames: np.ndarray, rng: np.random.Generator, count: int, most: i
     return frames
 
 
-def impulse_response(rng: np.random.Generator, colour: float) -> np.ndarray:
+def impulse_response(rng: np.random.Generator, color: float) -> np.ndarray:
     """Returns a random impulse response of a microphone and its surroundings: 17 samples of energy 1.
 
-    The direct sound is 1. The echo k samples later is normal with standard deviation colour · 0.85^(k - 1). At 8 kHz
+    The direct sound is 1. The echo k samples later is normal with standard deviation color · 0.85^(k - 1). At 8 kHz
     the spectrum has peaks and valleys a few hundred hertz wide.
     """
-    echoes = colour * 0.85 ** np.arange(16) * rng.standard_normal(16)
+    echoes = color * 0.85 ** np.arange(16) * rng.standard_normal(16)
     response = np.concatenate([[1.0], echoes])
     return response / np.sqrt(np.sum(np.square(response)))
 
@@ -90,7 +90,7 @@ def augmented(
     gain_db: float,
     noise_db: float,
     silence: int = 0,
-    colour: float = 0.0,
+    color: float = 0.0,
 ) -> np.ndarray:
     """Returns a random variation of a waveform.
 
@@ -102,7 +102,7 @@ def augmented(
       gain_db: the largest change of the gain.
       noise_db: the highest level of white noise, relative to the waveform. The noise is up to 30 dB softer.
       silence: the most samples of noise alone before the waveform and after it, each with probability ½.
-      colour: the strength of a random `impulse_response`; 0 for none.
+      color: the strength of a random `impulse_response`; 0 for none.
 
     Returns:
       (round(N / s) + before + after,) float32 for the random speed s and silences.
@@ -116,6 +116,6 @@ def augmented(
     waveform = waveform + noise
     before = np.concatenate([waveform[:1], waveform[:-1]])
     waveform = waveform + tilt * tilted * before
-    if colour:
-        waveform = np.convolve(waveform, impulse_response(rng, colour))[: len(waveform)]
+    if color:
+        waveform = np.convolve(waveform, impulse_response(rng, color))[: len(waveform)]
     return (waveform * 10 ** (gain_db * louder / 20)).astype(np.float32)

@@ -75,7 +75,7 @@ class TestEndlessWindows:
 
 
 class TestParallelStreams:
-    def test_by_hand(self):
+    def test_windows_of_nine_symbols(self):
         stream = ParallelStreams(np.arange(10, 19), batch_size=2, num_steps=3)
         assert len(stream) == 2
         first, (inputs, targets, counts) = stream
@@ -107,7 +107,7 @@ class TestParallelStreams:
 
 
 class TestPadding:
-    def test_by_hand(self):
+    def test_sequences_are_padded_with_zeros(self):
         padded, lengths = pad([np.array([[1, 2]]), np.zeros((0, 2), int), np.array([[3, 4], [5, 6]])])
         assert padded.tolist() == [[[1, 2], [0, 0]], [[0, 0], [0, 0]], [[3, 4], [5, 6]]]
         assert lengths.tolist() == [1, 0, 2]

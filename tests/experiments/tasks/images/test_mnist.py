@@ -50,7 +50,7 @@ def written(tmp_path, content):
     return path
 
 
-def test_by_hand(tmp_path):
+def test_an_idx_file_is_read(tmp_path):
     path = written(tmp_path, [0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255])
     np.testing.assert_array_equal(mnist.read(path), [[1, 2, 3], [4, 5, 255]])
 

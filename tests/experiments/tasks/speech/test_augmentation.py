@@ -129,7 +129,7 @@ def test_impulse_responses_have_decaying_echoes_and_energy_one():
 def test_color_convolves_with_an_impulse_response_of_the_same_length():
     click = np.zeros(40, np.float32)
     click[3] = 1.0
-    heard = augmented(click, np.random.default_rng(9), 0, 0, 0, -300, colour=0.5)
+    heard = augmented(click, np.random.default_rng(9), 0, 0, 0, -300, color=0.5)
     assert heard.shape == click.shape
     assert heard.dtype == np.float32
     np.testing.assert_allclose(heard[:3], 0, atol=1e-6)

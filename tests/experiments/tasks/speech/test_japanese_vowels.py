@@ -57,7 +57,7 @@ def written(tmp_path, lines):
     return path
 
 
-def test_by_hand(tmp_path):
+def test_a_ts_file_is_read(tmp_path):
     sequences, labels = japanese_vowels.read(written(tmp_path, "1,2,3:4,5,6:a\n7.5:-8:b\n"))
     np.testing.assert_array_equal(sequences[0], [[1, 4], [2, 5], [3, 6]])
     np.testing.assert_array_equal(sequences[1], [[7.5, -8]])

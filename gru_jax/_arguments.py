@@ -1,4 +1,4 @@
-"""Arguments are checked at the door: one line that names the argument, what was expected and what came."""
+"""Checks of arguments. Every error message is `name: expected X, got Y`."""
 
 import numbers
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from gru_jax._types import Array, DType
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Returns `value` as a JAX array; refuses what is none (lists, strings, None)."""
+    """Returns `value` as a JAX array; raises TypeError if it is not an array."""
     if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == np.bool_):
-        raise TypeError(f"{name}: expected an array of numbers, got one of {value.dtype}")
+        raise TypeError(f"{name}: expected an array of numbers, got an array of {value.dtype}")
     return jnp.asarray(value)
 
 
@@ -34,7 +34,7 @@ def from_lists(name: str, value: Any, dtype: DType) -> Any:
 
 
 def floating(name: str, value: Any) -> Array:
-    """Returns `value` as an array of floating-point numbers."""
+    """Returns `value` as a floating-point array; raises TypeError otherwise."""
     array = as_array(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
@@ -43,11 +43,11 @@ def floating(name: str, value: Any) -> Array:
 
 def same_dtype(name: str, array: Array, dtype: DType, owner: str) -> None:
     if array.dtype != dtype:
-        raise TypeError(f"{name}: expected dtype {jnp.dtype(dtype)}, that of {owner}, got {array.dtype}")
+        raise TypeError(f"{name}: expected dtype {jnp.dtype(dtype)}, as {owner}, got {array.dtype}")
 
 
 def shape(name: str, array: Array, expected: tuple[int | str, ...]) -> None:
-    """Checks the shape; a string in `expected` is an axis of any size, shown by its letter."""
+    """Checks a shape. A string in `expected` is an axis of any size."""
     ok = array.ndim == len(expected)
     ok = ok and all(isinstance(e, str) or e == a for e, a in zip(expected, array.shape, strict=True))
     if not ok:
@@ -55,7 +55,7 @@ def shape(name: str, array: Array, expected: tuple[int | str, ...]) -> None:
 
 
 def matching(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
-    """Checks the shape where it follows from another argument, said in `why`."""
+    """Checks a shape that follows from another argument, which `why` names."""
     if array.shape != expected:
         raise ValueError(f"{name}: expected shape ({_comma(expected)}), {why}, got ({_comma(array.shape)})")
 
@@ -95,7 +95,7 @@ def fraction(name: str, value: Any) -> None:
 
 
 def float_dtype(name: str, value: Any) -> jnp.dtype:
-    """Returns the floating-point dtype that `value` names."""
+    """Returns a floating-point dtype; raises TypeError or ValueError otherwise."""
     try:
         dtype = None if value is None else jnp.dtype(value)
     except TypeError:
@@ -119,11 +119,11 @@ def prng_key(name: str, value: Any) -> None:
     if value.ndim != (0 if typed else 1):
         raise ValueError(f"{name}: expected one PRNG key, got keys of shape ({_comma(value.shape)})")
     expected = value.shape if typed else jax.eval_shape(jax.random.PRNGKey, 0).shape
-    matching(name, value, expected, "that of a raw PRNG key")
+    matching(name, value, expected, "as raw PRNG keys have")
 
 
 def instance(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> None:
-    """Checks that `value` is of one of `kinds`, not a class itself, and can be hashed, as `jit` needs it."""
+    """Checks that `value` is an instance of one of `kinds` and hashable, as `jit` requires."""
     if isinstance(value, type) or not isinstance(value, kinds):
         got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise TypeError(f"{name}: expected {expected}, got {got}")
@@ -140,10 +140,10 @@ def named_tuple(name: str, value: Any, expected: type) -> None:
 
 
 def in_range(name: str, array: Any, low: int, high: int) -> None:
-    """Checks integer values where they are known: not those of a tracer, nor those that lie with another process."""
+    """Checks the values of an integer array, unless it is a tracer or on devices of another process."""
     if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True) or array.size == 0:
         return
-    known = np.asarray(array)  # Under `jit` a method of JAX's array would give a tracer.
+    known = np.asarray(array)  # Under `jit`, methods of JAX arrays return tracers.
     smallest, largest = int(known.min()), int(known.max())
     if smallest < low or largest > high:
         raise ValueError(f"{name}: expected values from {low} to {high}, got values from {smallest} to {largest}")

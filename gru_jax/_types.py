@@ -1,7 +1,7 @@
-"""The axis legend and the array types that every file here speaks in.
+"""Axis names and array types.
 
 Axes: `B` batch, `T` time, `I` input features, `H` hidden, `V` vocabulary, `L` layers.
-`...` before them stands for any number of batch axes, none included.
+`...` stands for any number of batch axes, including none.
 """
 
 from typing import Any, Protocol, TypeAlias
@@ -10,7 +10,7 @@ import jax
 
 Array: TypeAlias = jax.Array
 DType: TypeAlias = Any
-"""Anything that `jnp.dtype` takes: `jnp.float32`, `"bfloat16"`, ..."""
+"""Anything that `jnp.dtype` accepts: `jnp.float32`, `"bfloat16"`, ..."""
 
 PyTree: TypeAlias = Any
 Params: TypeAlias = PyTree
@@ -21,6 +21,6 @@ State: TypeAlias = PyTree
 
 
 class Initializer(Protocol):
-    """Draws a matrix or a bias: `(key, shape, dtype) -> array`, as those of `jax.nn.initializers`."""
+    """A function `(key, shape, dtype) -> array`, e.g. from `jax.nn.initializers`."""
 
     def __call__(self, key: Array, shape: Any, dtype: Any, /) -> Array: ...

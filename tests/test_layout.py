@@ -1,4 +1,4 @@
-"""The order of the project: imports point one way, files are named for what they hold."""
+"""The structure of the project: which module may import which, and how files are named."""
 
 import ast
 import graphlib
@@ -12,23 +12,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A module may import what stands in its own row or above, never what stands below.
-ROWS = (
-    ("gru_jax._types", "gru_jax._arguments", "gru_jax._precision"),
-    ("gru_jax.cells",),
-    ("gru_jax._unroll",),
-    ("gru_jax._stack", "gru_jax._flax_conventions"),
-    ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
-    ("gru_jax",),
-    ("experiments.schema", "experiments.files", "experiments.extras", "experiments.figures"),
-    ("experiments.data",),
-    ("experiments.tasks",),
-    ("experiments.runner",),
-    ("experiments",),
-)
-# What experiments may import, as any program outside the library.
+# The floors of the house, from the ground up. A module may import from its own floor and from those listed before it.
+FLOORS = {
+    "types and checks": ("gru_jax._types", "gru_jax._arguments", "gru_jax._precision"),
+    "cells": ("gru_jax.cells",),
+    "the loop over time": ("gru_jax._unroll",),
+    "stacks": ("gru_jax._stack", "gru_jax._flax_conventions"),
+    "modules and converters": ("gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export"),
+    "the library": ("gru_jax",),
+    "files and figures": ("experiments.schema", "experiments.files", "experiments.extras", "experiments.figures"),
+    "data": ("experiments.data",),
+    "tasks": ("experiments.tasks",),
+    "runner": ("experiments.runner",),
+    "commands, studies, benchmarks, reporting": ("experiments",),
+}
+# What experiments may import from the library: its public modules.
 PUBLIC = ("gru_jax", "gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export")
-# Where the library may import more than JAX and NumPy, at the top of a file or inside a function.
+# Where the library may import other packages than JAX and NumPy, at the top of a file or inside a function.
 AT_TOP = {"gru_jax.nnx": {"flax"}, "gru_jax.linen": {"flax"}}
 IN_FUNCTIONS = {
     "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "safetensors", "torch"},
@@ -89,36 +89,35 @@ def within(module: str, packages: str | tuple[str, ...] | set[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def row_of(module: str) -> int:
-    """The row that names the module or the nearest package around it."""
-    named = {package: row for row, packages in enumerate(ROWS) for package in packages}
-    while module not in named:
+def floor_of(module: str) -> int:
+    """Returns the floor of a module, or of the nearest package around it."""
+    floors = {package: floor for floor, packages in enumerate(FLOORS.values()) for package in packages}
+    while module not in floors:
         module = module.rpartition(".")[0]
-    return named[module]
+    return floors[module]
 
 
-def test_there_is_something_to_look_at():
+def test_the_modules_and_imports_are_found():
     assert {"gru_jax", "gru_jax.cells.gru", "gru_jax._unroll.unroll", "experiments.data.fetch"} <= MODULES
     assert len(IMPORTS) > 100
 
 
-def test_imports_point_one_way():
+def test_modules_import_from_their_own_floor_or_below():
     inside = [found for found in IMPORTS if within(found.what, ("gru_jax", "experiments"))]
     wrong = {
         f"{found.where}: {found.of} must not import {found.what}"
         for found in inside
-        if row_of(found.what) > row_of(found.of)
+        if floor_of(found.what) > floor_of(found.of)
     }
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_every_part_of_the_library_has_a_row():
-    """A new file at the top of the library is given its place; it does not slip in as part of the face."""
-    named = {package for packages in ROWS for package in packages}
+def test_every_module_of_the_library_has_a_floor():
+    named = {package for packages in FLOORS.values() for package in packages}
     assert {".".join(module.split(".")[:2]) for module in MODULES if within(module, "gru_jax")} <= named
 
 
-def test_no_imports_in_circles():
+def test_imports_have_no_cycles():
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for found in IMPORTS:
         if found.what in MODULES and found.what != found.of:
@@ -126,7 +125,7 @@ def test_no_imports_in_circles():
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_the_library_does_not_import_its_own_face():
+def test_the_library_does_not_import_its_top_module():
     wrong = [found for found in IMPORTS if within(found.of, "gru_jax") and found.what == "gru_jax"]
     assert not wrong, wrong
 
@@ -148,7 +147,7 @@ def test_the_library_needs_only_jax_numpy_and_flax():
     assert not wrong, "\n".join(wrong)
 
 
-def test_experiments_use_the_library_as_an_outsider_would():
+def test_experiments_import_public_modules_only():
     wrong = [
         f"{found.where}: {found.what} is not public"
         for found in IMPORTS
@@ -167,7 +166,7 @@ def test_files_are_named_for_what_they_hold():
 
 
 def locale_bound(tree: ast.AST) -> Iterator[int]:
-    """The lines of calls that read or write text in the encoding of the locale."""
+    """Yields the lines of calls that read or write text in the encoding of the locale."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -177,7 +176,7 @@ def locale_bound(tree: ast.AST) -> Iterator[int]:
         modes = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
         modes += [keywords["mode"].value] if isinstance(keywords.get("mode"), ast.Constant) else []
         if name == "open" and owner in ("os", "tarfile", "wave"):
-            opens = False  # These give no text.
+            opens = False  # These do not open text.
         elif name in ("open", "fdopen"):
             mode = next((mode for mode in modes if isinstance(mode, str) and set(mode) <= set("rwxabt+")), "r")
             opens = "t" in mode if owner == "gzip" else "b" not in mode
@@ -191,7 +190,7 @@ def locale_bound(tree: ast.AST) -> Iterator[int]:
             yield node.lineno
 
 
-def test_no_text_is_read_or_written_in_the_encoding_of_the_locale():
+def test_text_is_read_and_written_as_utf8():
     program = "open(p)\nopen(p, 'rb')\nopen(p, 'w', encoding='utf-8')\nq.open('w')\nq.read_text()\nos.open(p, 'r')\n"
     program += "subprocess.run(c, text=True)\nsubprocess.run(c)\ngzip.open(p, 'rt')\ngzip.open(p, 'rb')"
     assert list(locale_bound(ast.parse(program))) == [1, 4, 5, 7, 9]

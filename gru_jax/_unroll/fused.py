@@ -1,18 +1,17 @@
-"""The fast backend: `lax.scan` with a gradient of its own, in blocks of time.
+"""The fast backend: `lax.scan` over blocks of time, with a gradient derived by hand.
 
-Differentiating a plain scan adds a weight gradient at every step and keeps every intermediate. Here the reverse
-loop carries the state's cotangent alone; the coefficients that it needs come in bulk before it, the gradients of
-weights and inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing Performance of Recurrent Neural
-Networks on GPUs", 2016). What is kept between the passes is a choice:
+Differentiating a plain scan accumulates a weight gradient at every step and stores every intermediate. Here the reverse
+loop carries the state's cotangent alone. Its coefficients are computed in bulk before it, the gradients of weights and
+inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing Performance of Recurrent Neural Networks on GPUs",
+2016). `memory` sets what is stored between the passes:
 
-    memory          kept for the backward pass, in numbers per sequence and step (G gates)      worked out again
-    "save"          states and recurrent products: (G + 1) H (the LSTM: G + 2)                  the projection, in bulk
-    "recompute"     states: H (the LSTM's two: 2H)                                              both, in bulk
-    "checkpoint"    states at block boundaries: H / block_length                                the whole block
+    memory          stored, in elements per sequence and step (G gates)                recomputed
+    "save"          states and recurrent products: (G + 1) H (LSTM: (G + 2) H)         the projection, in bulk
+    "recompute"     states: H (LSTM: 2H)                                               both, in bulk
+    "checkpoint"    states at block boundaries: H / block_length                       the whole block
 
-Where one block holds all of T, its projection is at hand too, and "save" keeps it: G H more.
-
-The outputs, (T, B, H), are the caller's, and shared with the states that the GRU keeps.
+If one block holds all of T, "save" stores its projection too: G H more. The outputs (T, B, H) belong to the caller, and
+are the stored states of a GRU.
 """
 
 from dataclasses import dataclass
@@ -90,19 +89,19 @@ def fused(
     block_length: int | None,
     platform: str,
 ) -> tuple[Array, State]:
-    """Runs `cell` through time.
+    """Runs a cell over time.
 
     Args:
-      cell: a cell; the gradient is its own if it is an `Adjoint`, else a derived one.
+      cell: a cell. Its gradient is the one of its `Adjoint` methods, or derived from its step.
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
-      h0: arrays (B, H).
-      mask: (T, B) booleans, false past a sequence's length; None where all are true.
-      resets: in the direction of the run; None for none.
-      reset_state: arrays (B, H), the state after a reset without one of its own; None for zeros.
+      h0: arrays (B, H), the initial state.
+      mask: (T, B) booleans, false past a sequence's length; None if all are true.
+      resets: where episodes begin, in the direction of the run; None for none.
+      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
       reverse: whether to run from the last step to the first.
       matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
-      memory: what is kept for the backward pass, see above.
+      memory: what is stored for the backward pass, see above.
       block_length: the number of steps in a block; None to choose it by size.
       platform: "cpu", "gpu" or "tpu".
 
@@ -124,7 +123,7 @@ def fused(
 
 @dataclass(frozen=True)
 class Unrolled:
-    """`fused`, planned, as a function of its arrays: see `linearization.Function`."""
+    """`fused` as a function of its arrays, for `linearization.call`."""
 
     plan: Plan
 
@@ -188,7 +187,7 @@ def _recompute_residuals(plan: Plan, params: Params, before: State, gate_inputs:
 
 
 def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str):
-    """Returns ys, h_last and what the backward pass needs: Blocks of (state on entry, states, gate_inputs, record)."""
+    """Returns ys, h_last and Blocks of what the backward pass needs: (first state, states, gate inputs, residuals)."""
     params = plan.cast(params)
     packed = plan.pack(params, h0)
     length = plan.inference_length if kept == "nothing" else plan.block_length
@@ -197,7 +196,7 @@ def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str
         end, states, gate_inputs, residuals = _block_forward(
             plan, params, packed, reset_state, state, *block, save=kept == "save"
         )
-        if length < xs.shape[0]:  # To collect the blocks' projections costs more than to project again.
+        if length < xs.shape[0]:  # Storing the projections of all blocks costs more than projecting again.
             gate_inputs = None
         ys = plan.cell.output(states)
         keeping = {
@@ -216,9 +215,9 @@ def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str
 
 @partial(jax.jit, static_argnums=(0,), inline=True)
 def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
-    """The cotangents of params, xs, h0, the marks' own states and `reset_state`.
+    """Returns the cotangents of params, xs, h0, the states of the resets, and `reset_state`.
 
-    Compiled once per shape, so that `grad` outside `jit` is fast too.
+    It is compiled once per shape, so that `grad` outside `jit` is fast.
     """
     adjoint, given, params = plan.adjoint, params, plan.cast(params)
     packed, packed_transposes = plan.pack(params, h0), plan.pack(params, h0, transpose=True)
@@ -284,13 +283,13 @@ def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...]) ->
 def _before(
     plan: Plan, states: State, entry: State, mask: Array | None, resets: Resets | None, reset_state: State | None
 ) -> State:
-    """The state that each step of a block started from, of the states after its steps and the one on entry."""
+    """Returns the state before each step of a block, given the states after its steps and the one before the block."""
 
     def shift(first, rest):
         parts = (rest[1:], first[None]) if plan.reverse else (first[None], rest[:-1])
         return jnp.concatenate(parts)
 
     before = jax.tree.map(shift, entry, states)
-    if mask is not None:  # A sequence that runs in reverse from its own last step enters it with the state on entry.
+    if mask is not None:  # In reverse, a sequence starts at its last real step from the state before the block.
         before = select(shift(jnp.ones_like(mask[0]), mask), before, entry)
     return apply_reset(resets, reset_state, before)

@@ -44,48 +44,49 @@ def unroll(
     block_length: int | None = None,
     key: Array | None = None,
 ) -> tuple[Array, State]:
-    """Runs `cell` through time: `h_t = step(h_{t-1}, x_t)`.
+    """Runs a cell over time: `h_t = step(h_{t-1}, x_t)`.
 
     Args:
-      cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack` of them. `jax.jit(unroll)` takes it as it is; a class
-        of your own needs `jax.tree_util.register_static` for that, or `static_argnums=0`.
-      params: what `cell.init` returned.
+      cell: a cell (`GRU`, `LSTM`, `Elman`, your own) or a `Stack`. `jax.jit(unroll)` accepts it as an argument; your
+        own class needs `jax.tree_util.register_static` or `static_argnums=0` for that.
+      params: its parameters, from `cell.init`.
       xs: (..., T, I), inputs in the parameters' dtype, with any number of batch axes; (T, ..., I) if time_major.
-      h0: the initial state, arrays (..., H) in the parameters' dtype, or in float32 beside 16-bit parameters; None for
-        zeros.
-      lengths: (...,) integers from 0 to T, or a list of them. Past its length a sequence's outputs are zero and its
-        state is held, so that h_last is the state at its last real step. What xs holds there has no effect, not even
-        on gradients.
-      resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode:
-        nothing passes between it and the step before. The state before that step is `reset_state`, whatever h0 was; h0
-        is the state before the first step, where that is not marked. With reverse=True a mark at t cuts between the
-        same two steps: going down, the state is `reset_state` before step t - 1, and a mark at step 0 has no effect.
-        Nor has one at or past a sequence's length. So episodes packed into one sequence give what each gives alone.
-      reset_state: the state that an episode starts from; None for zeros. It has the structure of h0, with arrays
-        (..., H), or (..., T, H) for a state per mark, read where resets is true; (T, ..., H) if time_major.
+      h0: the initial state, arrays (..., H) in the parameters' dtype, or in float32 if that has 16 bits. If None, zeros
+        are used.
+      lengths: (...,) integers from 0 to T, or a list of them. Past its length, a sequence's outputs are zero and its
+        state is held, so h_last is the state at its last real step. Values of xs past the length change neither outputs
+        nor gradients.
+      resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode: the
+        state before it is `reset_state`, also at step 0, where it replaces h0. With reverse=True, a mark at t separates
+        the same two steps: the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Marks at
+        or past a sequence's length have no effect. So episodes packed into one sequence have the same outputs as each
+        alone.
+      reset_state: the state that an episode starts from, with the structure of h0: arrays (..., H), or (..., T, H) for
+        a state per reset, read where resets is true; (T, ..., H) if time_major. If None, zeros are used.
       reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
         aligned with their inputs.
       time_major: whether time is the first axis of xs, resets, reset_state and ys, which saves two transpositions.
-      backend: "scan", plain `lax.scan`; "fused", which is faster in reverse mode: its gradient is derived by hand;
-        "auto", which is "fused", but in a program exported with B or T left open. Each is differentiable in every mode.
-      matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16; None for the parameters' dtype. Sums,
-        gates and states keep the parameters' dtype, or float32 where that has 16 bits; outputs are rounded at the end.
-      memory: what the fused backend keeps for its backward pass, per sequence and step, in numbers of the states'
-        dtype (G gates): "save" the states and their products with U, (G + 1) H; "recompute" the states only, H (an
-        LSTM has two: H more in both); "checkpoint" the states at block boundaries only, H / block_length, and runs
-        the recurrence twice. "auto" is "recompute" with narrower products, and on a CPU in several blocks with H up to
-        128: there it is faster; else "save".
-      block_length: the number of steps that the fused backend works on at once; None to choose it by size.
-      key: a PRNG key for a `Stack`'s dropout; None for no dropout, or for a cell alone. It is consumed.
+      backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; or "auto", which is
+        "scan" for exported programs with symbolic B or T, otherwise "fused". All support every mode of differentiation.
+      matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16. If None, the parameters' dtype is
+        used. Sums, gates and states have the parameters' dtype, or float32 if that has 16 bits; outputs are rounded.
+      memory: what the fused backend stores for its backward pass, in elements per sequence and step for G gates:
+        "save" stores the states and their products with U, (G + 1) H; "recompute" the states only, H (for an LSTM both
+        are H more); "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice.
+        "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given, and on a CPU for several
+        blocks with H up to 128; otherwise "save".
+      block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
+      key: a PRNG key for a `Stack`'s dropout, which is consumed. If None, nothing is dropped. A cell accepts no key.
 
     Returns:
-      ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. For a `Stack` that concatenates
-        two directions 2H.
+      ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. The last axis is 2H for a
+        `Stack` that concatenates two directions.
       h_last: the final state, with the structure and dtype of h0.
-      On a mesh with explicit axes ys is sharded as xs is along its batch and time, h_last as h0 was, or as xs.
+      On a mesh with explicit axes, ys has the sharding of xs along batch and time, h_last that of h0 or, if h0 is
+      None, of xs.
 
     Raises:
-      ValueError, TypeError: where an argument does not fit; the line names it, what was expected and what came.
+      ValueError, TypeError: if an argument is invalid; the message is `name: expected X, got Y`.
 
     Example:
       >>> cell = GRU()
@@ -114,9 +115,7 @@ def unroll(
         raise ValueError(f"xs: expected shape {layout}, got {xs.shape}")
     if not all(isinstance(size, int) for size in xs.shape):
         if backend == "fused":
-            raise ValueError(
-                f'backend: expected "auto" or "scan" where sizes are left open, got "fused" for {xs.shape}'
-            )
+            raise ValueError(f'backend: expected "auto" or "scan" for symbolic sizes, got "fused" for {xs.shape}')
         backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
@@ -130,8 +129,8 @@ def unroll(
         arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
         arguments.in_range("lengths", given, 0, T)
         if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
-            lengths = jnp.clip(lengths, 0, T)  # What int32 does not hold would wrap.
-        lengths = lengths.astype(jnp.int32)  # A narrower dtype might not count to T.
+            lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
+        lengths = lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
     if resets is not None:
         resets = arguments.as_array("resets", arguments.from_lists("resets", resets, jnp.bool_))
         if resets.dtype != jnp.bool_:
@@ -150,15 +149,15 @@ def unroll(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key):
-    """`unroll`, its arguments checked. Compiled once per shape, so that a call outside `jit`, or its gradient, is fast.
+    """`unroll` with checked arguments, compiled once per shape, so that calls and gradients outside `jit` are fast.
 
-    Not inlined: the backward pass of a gradient outside `jit` would be compiled anew at every call.
+    It is not inlined: the backward pass of a gradient outside `jit` would be compiled again at every call.
     """
     given, run = (params, xs, h0, lengths, resets, reset_state, key), partial(_run, cell, options)
     mesh = explicit_mesh(given)
     if mesh is None:
         return run(*given)
-    # ys and the state are sharded as xs is along its batch; a state that was given, as it was.
+    # ys and the final state have the sharding of xs along the batch; if h0 is given, the state has that of h0.
     _, time_major, *_ = options
     along = spec(xs)[:-1]
     batch = along[1:] if time_major else along[:-1]
@@ -167,7 +166,7 @@ def _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key):
 
 
 def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
-    """`unroll`, its arguments checked, where no mesh has explicit axes."""
+    """`unroll` with checked arguments, without explicit axes of a mesh."""
     reverse, time_major, backend, matmul_dtype, memory, block_length, platform = options
     T, batch_shape = (xs.shape[0], xs.shape[1:-1]) if time_major else (xs.shape[-2], xs.shape[:-2])
     _, hidden_size, dtype = cell.infer_sizes(params)
@@ -189,7 +188,7 @@ def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
     if lengths is not None:
         mask = lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
         mask = _flatten(mask, 1, axes)
-        # A NaN in the padding would otherwise reach the weights' gradients as 0 * NaN.
+        # Otherwise a NaN in the padding would reach the gradients of the weights as 0 * NaN.
         xs = jnp.where(mask[..., None], xs, 0)
         marks = None if marks is None else marks & mask
 
@@ -221,7 +220,7 @@ def _platform() -> str:
 
 
 def _episodes(marks: Array | None, reset_state: State | None) -> tuple[Resets | None, State | None]:
-    """The marks of a forward run, (T, B), and the state for all of them; None where each has its own."""
+    """Returns the resets of a forward run, and the state that all episodes start from; None if each has its own."""
     if marks is None:
         return None, None
     if all(a.ndim == 2 for a in jax.tree.leaves(reset_state)):
@@ -230,7 +229,7 @@ def _episodes(marks: Array | None, reset_state: State | None) -> tuple[Resets | 
 
 
 def _flatten(array: Array, first: int, count: int) -> Array:
-    """Makes one batch axis of the `count` axes that begin at `first`."""
+    """Merges `count` axes, from axis `first` on, into one."""
     if count == 1:
         return array
     size = 1

@@ -1,4 +1,4 @@
-"""The cells: equations only. How they run through time is `gru_jax.unroll`'s business."""
+"""The cells: equations of a step, their gradients and initializers. `gru_jax.unroll` runs a cell over time."""
 
 from gru_jax.cells.base import Adjoint, Cell, Network, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step

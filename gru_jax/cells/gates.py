@@ -1,4 +1,8 @@
-"""What the gated cells share: the sigmoid and the way several gates lie in one array."""
+"""The arithmetic of cells: matrix products with operands in their own dtype, the sigmoid, several gates in one array.
+
+With `matmul_dtype`, operands are cast to it and products are summed in the dtype of the activations, so bfloat16
+products combine with a float32 state.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,30 +14,30 @@ from jax import lax
 from gru_jax._types import Array, DType
 
 FEW_ROWS = 32
-"""Up to so many rows one product with the weights of all gates is faster than one for each: to cut weights is to copy
-them (on a CPU, a streaming step of B=1, H=1024 took 2.1 times as long, one of B=32, H=512 1.6 times)."""
+"""Up to so many rows, one product with the weights of all gates is faster than one per gate, as splitting the weights
+copies them: on a CPU, a single step of B=1, H=1024 took 2.1 times as long, one of B=32, H=512 1.6 times."""
 
 
 def few_rows(x: Array) -> bool:
-    """Whether x (..., K) is known to have few enough rows for weights to be left whole; exported sizes may be open."""
+    """Whether x (..., K) has at most `FEW_ROWS` rows. Symbolic sizes of exported programs have not."""
     rows = math.prod(x.shape[:-1])
     return isinstance(rows, int) and rows <= FEW_ROWS
 
 
 def project_gates(xs: Array, W: Array, gates: int, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
-    """`W x` of every gate: xs (..., I), W (I, gates * H) -> `gates` arrays (..., H)."""
+    """Returns `W x` for each gate: xs (..., I), W (I, gates * H) -> `gates` arrays (..., H)."""
     if few_rows(xs):
         return split_gates(matmul(xs, W, matmul_dtype), gates)
     return tuple(matmul(xs, w, matmul_dtype) for w in split_gates(W, gates))
 
 
 def sigmoid(x: Array) -> Array:
-    """`1 / (1 + exp(-x))`, written with tanh, which vectorises better and cannot overflow."""
+    """`1 / (1 + exp(-x))`, written with tanh, which vectorizes better and cannot overflow."""
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 def split_gates(array: Array, gates: int) -> tuple[Array, ...]:
-    """Cuts the last axis, (..., gates * H), into `gates` arrays (..., H)."""
+    """Splits the last axis, (..., gates * H), into `gates` arrays (..., H)."""
     size = array.shape[-1] // gates
     return tuple(array[..., k * size : (k + 1) * size] for k in range(gates))
 
@@ -44,24 +48,24 @@ def concatenate_gates(arrays: Sequence[Array]) -> Array:
 
 
 def split_bias(b: Array, gates: int, like: Array) -> tuple[Array, ...]:
-    """Cuts b (gates * H,) into `gates` biases, each of the shape of `like` (..., H)."""
+    """Splits b (gates * H,) into `gates` biases, each of the shape of `like` (..., H)."""
     return tuple(jnp.broadcast_to(gate, like.shape) for gate in split_gates(b, gates))
 
 
 def matmul(x: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
-    """`x w`: x (..., K), w (K, N) -> (..., N), in x's dtype."""
+    """Returns `x w`: x (..., K), w (K, N) -> (..., N), in x's dtype."""
     return _dot(x, w, (((x.ndim - 1,), (0,)), ((), ())), matmul_dtype)
 
 
 def matmul_input_gradient(g: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
-    """`g wᵀ`: g (..., N), w (K, N) -> (..., K), the cotangent of x in `x w`."""
+    """Returns `g wᵀ`: g (..., N), w (K, N) -> (..., K), the cotangent of x in `x w`."""
     return _dot(g, w, (((g.ndim - 1,), (1,)), ((), ())), matmul_dtype)
 
 
 def matmul_weight_gradient(x: Array, g: Array, matmul_dtype: DType | None = None) -> Array:
-    """`xᵀ g` summed over all leading axes: x (..., K), g (..., N) -> (K, N), the cotangent of w in `x w`.
+    """Returns `xᵀ g` summed over all leading axes: x (..., K), g (..., N) -> (K, N), the cotangent of w in `x w`.
 
-    The leading axes are contracted as they are: a reshape to rows first costs a transposed copy on CPU.
+    The leading axes are contracted without a reshape to rows, which would cost a transposed copy on a CPU.
     """
     leading = tuple(range(x.ndim - 1))
     return _dot(x, g, ((leading, leading), ((), ())), matmul_dtype)

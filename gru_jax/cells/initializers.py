@@ -1,7 +1,7 @@
-"""Initial weights, by name or by a function such as those of `jax.nn.initializers`, drawn gate by gate.
+"""Initializers of weights, by name or as functions such as those of `jax.nn.initializers`.
 
-A gate's matrix is drawn alone: Glorot's variance of an `(I, 3H)` matrix would be that of a layer three times as
-wide, and the columns of an orthogonal `(H, 3H)` matrix would not make each gate's own `(H, H)` map orthogonal.
+Each gate is initialized separately. Glorot's variance of an `(I, 3H)` matrix would be that of a layer three times as
+wide, and an orthogonal `(H, 3H)` matrix does not consist of orthogonal `(H, H)` matrices.
 """
 
 import math
@@ -18,11 +18,11 @@ U_INITIALIZERS = ("orthogonal", "glorot", "uniform")
 
 
 def matrix(name: str | Initializer, hidden_size: int) -> Initializer:
-    """Returns the initialiser of one gate's matrix.
+    """Returns the initializer of a gate's matrix.
 
     Args:
       name: "glorot" (uniform with variance 2 / (fan_in + fan_out); Glorot and Bengio 2010), "orthogonal" (Saxe et
-        al. 2014), "uniform" (within 1 / sqrt(H), as PyTorch draws), or the initializer itself.
+        al. 2014), "uniform" (within 1 / sqrt(H), as in PyTorch), or the initializer itself.
       hidden_size: H.
     """
     if callable(name):
@@ -37,16 +37,16 @@ def matrix(name: str | Initializer, hidden_size: int) -> Initializer:
 
 
 def gates(name: str | Initializer, key: Array, rows: int, hidden_size: int, count: int, dtype: DType) -> Array:
-    """Draws `count` gates' matrices side by side: (rows, count * H)."""
+    """Initializes the matrices of `count` gates, concatenated: (rows, count * H)."""
     draw = matrix(name, hidden_size)
     keys = jax.random.split(key, count)
-    # The QR decomposition behind "orthogonal" knows no 16-bit numbers.
+    # The QR decomposition of "orthogonal" does not support 16 bits.
     wide = jnp.promote_types(dtype, jnp.float32)
     return jnp.concatenate([draw(k, (rows, hidden_size), wide) for k in keys], axis=1).astype(dtype)
 
 
 def bias(name: str | Initializer, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:
-    """A bias of zeros, drawn within 1 / sqrt(H) under the name "uniform" (as PyTorch draws), or by an initializer."""
+    """Initializes biases (size,): zeros, "uniform" within 1 / sqrt(H) as in PyTorch, or by an initializer."""
     if callable(name):
         keys = jax.random.split(key, size // hidden_size)
         wide = jnp.promote_types(dtype, jnp.float32)
@@ -60,8 +60,8 @@ def bias(name: str | Initializer, key: Array, size: int, hidden_size: int, dtype
 def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Array:
     """`log(u), u ~ Uniform(1, longest_delay - 1)`: (H,), the bias of a gate that keeps the state.
 
-    Units then forget over time scales spread up to the longest delay. The bias of a gate that *writes* is its
-    negative: the GRU's update gate, the LSTM's input gate.
+    The units then forget on time scales up to the longest delay. A gate that writes to the state, such as the update
+    gate of a GRU or the input gate of an LSTM, gets the negative.
 
     Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", 2018.
     """
@@ -70,7 +70,7 @@ def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Ar
 
 
 def _drawn(draw: Initializer, key: Array, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draws with a function that was given, and checks what it drew."""
+    """Calls an initializer and checks the shape of its result."""
     drawn = draw(key, shape, dtype)
     if getattr(drawn, "shape", None) != shape:
         got = f"shape {drawn.shape}" if hasattr(drawn, "shape") else type(drawn).__name__
@@ -86,7 +86,7 @@ def check(
     longest_delay: int | None,
     b_names: tuple[str, ...],
 ) -> None:
-    """Checks a cell's choice of initializers."""
+    """Checks the initializers of a cell."""
     chosen = (("W_init", W_init, W_INITIALIZERS), ("U_init", U_init, U_INITIALIZERS), ("b_init", b_init, b_names))
     for argument, value, names in chosen:
         if callable(value):

@@ -69,8 +69,8 @@ def test_lengths_and_resets_in_lists(lengths):
     [
         ({"lengths": [3.0, 7.0]}, TypeError, "lengths: expected integers, got float32"),
         ({"lengths": [True, False]}, TypeError, "lengths: expected integers, got bool"),
-        ({"lengths": ["3", "7"]}, TypeError, "lengths: expected an array of numbers, got one of <U1"),
-        ({"lengths": [3, None]}, TypeError, "lengths: expected an array of numbers, got one of object"),
+        ({"lengths": ["3", "7"]}, TypeError, "lengths: expected an array of numbers, got an array of <U1"),
+        ({"lengths": [3, None]}, TypeError, "lengths: expected an array of numbers, got an array of object"),
         (
             {"lengths": [[3], [7, 1]]},
             ValueError,
@@ -79,7 +79,7 @@ def test_lengths_and_resets_in_lists(lengths):
         ({"lengths": [3]}, ValueError, "lengths: expected shape (2,), the batch axes of xs, got (1,)"),
         ({"lengths": (3, 8)}, ValueError, "lengths: expected values from 0 to 7, got values from 3 to 8"),
         ({"resets": [True] * T}, ValueError, "resets: expected shape (2, 7), the batch and time axes of xs, got (7,)"),
-        ({"resets": [[None] * T] * B}, TypeError, "resets: expected an array of numbers, got one of object"),
+        ({"resets": [[None] * T] * B}, TypeError, "resets: expected an array of numbers, got an array of object"),
         ({"key": KEY}, ValueError, f"key: expected None for a cell alone, as only a Stack drops, got a key for {CELL}"),
     ],
 )

@@ -130,7 +130,7 @@ def test_float64_arrays_of_numpy_are_accepted():
     layer = modules.GRU(I, H, rngs=nnx.Rngs(0))
     close(layer(np.asarray(XS, np.float64)), layer(XS))
     assert layer(np.asarray(XS, np.float64))[0].dtype == jnp.float32
-    with pytest.raises(TypeError, match=r"^xs: expected dtype float32, that of the parameters, got float8_e5m2$"):
+    with pytest.raises(TypeError, match=r"^xs: expected dtype float32, as the parameters, got float8_e5m2$"):
         layer(XS.astype(jnp.float8_e5m2))
     with pytest.raises(TypeError, match=r"^xs: expected a floating-point dtype, got int32$"):
         layer(XS.astype(int))

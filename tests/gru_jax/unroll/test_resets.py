@@ -287,7 +287,7 @@ STACKED = Stack(gru_jax.GRU(), num_layers=2, bidirectional=True)
             gru_jax.GRU(),
             {"resets": RESETS, "reset_state": H0.astype(jnp.bfloat16)},
             TypeError,
-            "reset_state: expected dtype float32, that of the parameters, got bfloat16",
+            "reset_state: expected dtype float32, as the parameters, got bfloat16",
         ),
         (
             LSTM(),

@@ -56,5 +56,5 @@ def test_a_program_is_exported_with_sizes_left_open(names):
     described = jax.ShapeDtypeStruct((sizes.get("B", 2), sizes.get("T", 5), 3), jnp.float32)
     program = export.export(jax.jit(lambda xs: unroll(cell, params, xs)))(described)
     np.testing.assert_allclose(program.call(xs)[0], unroll(cell, params, xs)[0], rtol=1e-6, atol=1e-6)
-    with pytest.raises(ValueError, match=r'^backend: expected "auto" or "scan" where sizes are left open, got "fused"'):
+    with pytest.raises(ValueError, match=r'^backend: expected "auto" or "scan" for symbolic sizes, got "fused"'):
         export.export(jax.jit(lambda xs: unroll(cell, params, xs, backend="fused")))(described)

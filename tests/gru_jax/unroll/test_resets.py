@@ -263,19 +263,19 @@ STACKED = Stack(gru_jax.GRU(), num_layers=2, bidirectional=True)
             gru_jax.GRU(),
             {"resets": RESETS, "reset_state": H0[:1]},
             ValueError,
-            "reset_state: expected shape (2, 4), or (2, 8, 4) for a state per mark, got (1, 4)",
+            "reset_state: expected shape (2, 4), or (2, 8, 4) for a state per reset, got (1, 4)",
         ),
         (
             gru_jax.GRU(),
             {"resets": RESETS.T, "reset_state": jnp.zeros((B, T, H), jnp.float32), "time_major": True},
             ValueError,
-            "reset_state: expected shape (2, 4), or (8, 2, 4) for a state per mark, got (2, 8, 4)",
+            "reset_state: expected shape (2, 4), or (8, 2, 4) for a state per reset, got (2, 8, 4)",
         ),
         (
             LSTM(),
             {"resets": RESETS, "reset_state": gru_jax.LSTMState(H0, H0[:, :2])},
             ValueError,
-            "reset_state.c: expected shape (2, 4), or (2, 8, 4) for a state per mark, got (2, 2)",
+            "reset_state.c: expected shape (2, 4), or (2, 8, 4) for a state per reset, got (2, 2)",
         ),
         (
             gru_jax.GRU(),

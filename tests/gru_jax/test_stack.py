@@ -275,8 +275,8 @@ def test_weight_dropout_needs_recurrent_weights_by_that_name():
 def test_modules_merge_as_their_stack_does(merge):
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
     layer = nnx.Recurrent(Elman("relu"), I, H, 2, bidirectional=True, merge=merge, rngs=Rngs(0))
-    assert layer.cell == Stack(Elman("relu"), 2, bidirectional=True, merge=merge)
-    np.testing.assert_array_equal(layer(xs)[0], unroll(layer.cell, layer.parameters(), xs)[0])
+    assert layer.stack == Stack(Elman("relu"), 2, bidirectional=True, merge=merge)
+    np.testing.assert_array_equal(layer(xs)[0], unroll(layer.stack, layer.parameters(), xs)[0])
     module = linen.GRU(H, bidirectional=True, merge=merge)
     ys, _ = module.apply(module.init(jax.random.key(0), xs), xs)
     halves, _ = linen.GRU(H, bidirectional=True).apply(module.init(jax.random.key(0), xs), xs)

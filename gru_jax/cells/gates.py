@@ -32,8 +32,12 @@ def project_gates(xs: Array, W: Array, gates: int, matmul_dtype: DType | None = 
 
 
 def sigmoid(x: Array) -> Array:
-    """`1 / (1 + exp(-x))`, written with tanh, which vectorizes better and cannot overflow."""
-    return 0.5 * jnp.tanh(0.5 * x) + 0.5
+    """Computes `1 / (1 + exp(-x))`: (..., H) -> (..., H).
+
+    Accurate for large negative x, where `0.5 * tanh(0.5 * x) + 0.5` rounds to zero (float32: below -17), and as fast: a
+    layer took 0.94 to 1.03 of the time on a CPU.
+    """
+    return lax.logistic(x)
 
 
 def split_gates(array: Array, gates: int) -> tuple[Array, ...]:

@@ -60,8 +60,8 @@ class Stack:
     `gru_jax.unroll` runs a stack like a cell. Parameters and states are tuples with an entry per layer, each a tuple
     `(forward,)` or `(forward, backward)`. Lengths and resets apply to every layer and direction. A reset at step t
     separates steps t - 1 and t: the forward direction restarts at t, the backward direction at t - 1. So episodes
-    packed into one sequence have the same outputs as each alone. Outputs between layers are float32 if the parameters
-    have 16 bits.
+    packed into one sequence have the same outputs as each alone. For bfloat16 and float16 parameters,
+    activations between layers are kept in float32.
 
     Args:
       cell: a cell.
@@ -103,7 +103,7 @@ class Stack:
 
     @property
     def drops(self) -> bool:
-        """Whether a call with a key drops anything."""
+        """Whether a rate of dropout is above zero."""
         return self.dropout > 0 or self.weight_dropout > 0
 
     def output_size(self, hidden_size: int) -> int:

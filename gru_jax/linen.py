@@ -154,7 +154,7 @@ class Recurrent(nn.Module):
 class GRU(Recurrent):
     """Layers of gated recurrent units.
 
-    The equations are those of `gru_jax.GRU`, the attributes those of `gru_jax.nnx.GRU` and `Recurrent`.
+    See `gru_jax.GRU` for the equations and `gru_jax.nnx.GRU` and `Recurrent` for the remaining attributes.
 
     Example:
       >>> layer = GRU(128, num_layers=2, dropout=0.3)
@@ -182,7 +182,7 @@ class GRU(Recurrent):
 class LSTM(Recurrent):
     """Layers of long short-term memory cells.
 
-    The equations are those of `gru_jax.LSTM`, the attributes those of `gru_jax.nnx.LSTM` and `Recurrent`.
+    See `gru_jax.LSTM` for the equations and `gru_jax.nnx.LSTM` and `Recurrent` for the remaining attributes.
 
     Example:
       >>> (ys, ((state,),)), variables = LSTM(128).init_with_output(jax.random.key(0), xs)  # One layer, one direction.
@@ -212,7 +212,7 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations are those of `gru_jax.Elman`, the attributes those of `gru_jax.nnx.Elman` and `Recurrent`.
+    See `gru_jax.Elman` for the equations and `gru_jax.nnx.Elman` and `Recurrent` for the remaining attributes.
 
     Example:
       >>> ys, variables = Elman(128, activation="relu", return_state=False).init_with_output(jax.random.key(0), xs)
@@ -306,7 +306,7 @@ class RecurrentCell(nn.RNNCellBase):
 class GRUCell(RecurrentCell):
     """A gated recurrent unit.
 
-    The equations are those of `gru_jax.GRU`, the attributes those of `GRU` and `RecurrentCell`.
+    See `gru_jax.GRU` for the equations and `GRU` and `RecurrentCell` for the remaining attributes.
 
     Example:
       >>> rnn = nn.RNN(GRUCell(128))
@@ -333,7 +333,7 @@ class GRUCell(RecurrentCell):
 class LSTMCell(RecurrentCell):
     """A long short-term memory cell.
 
-    The equations are those of `gru_jax.LSTM`, the attributes those of `LSTM` and `RecurrentCell`.
+    See `gru_jax.LSTM` for the equations and `LSTM` and `RecurrentCell` for the remaining attributes.
 
     Example:
       >>> rnn = nn.RNN(LSTMCell(128), return_carry=True)
@@ -364,7 +364,7 @@ class LSTMCell(RecurrentCell):
 class ElmanCell(RecurrentCell):
     """An Elman cell.
 
-    The equations are those of `gru_jax.Elman`, the attributes those of `Elman` and `RecurrentCell`.
+    See `gru_jax.Elman` for the equations and `Elman` and `RecurrentCell` for the remaining attributes.
 
     Example:
       >>> rnn = nn.RNN(ElmanCell(128, activation="relu"))

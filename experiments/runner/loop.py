@@ -92,7 +92,7 @@ def train(
         written, and training ends with `progress.finished` false.
 
     Returns:
-      The run at its end, as its last checkpoint holds it.
+      The final run, identical to its last checkpoint.
 
     Raises:
       NonFiniteError: the loss or the gradient is not finite and the step may not be skipped. The last checkpoint is
@@ -110,7 +110,7 @@ def train(
 
 
 class Trainer:
-    """The loop of `train`, which describes the arguments."""
+    """Implements the training loop; see `train` for the arguments."""
 
     def __init__(
         self,

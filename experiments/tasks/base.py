@@ -1,6 +1,6 @@
-"""The task interface: a task is its data, model, loss and metrics. The runner knows tasks through it alone.
+"""The task interface: a task is its data, model, loss and metrics. The runner uses tasks through this interface alone.
 
-The helpers of several tasks follow: padding of evaluation batches, means of sums, the file of artifacts.
+Also holds helpers that tasks share: padding evaluation batches, averaging metrics, the file of artifacts.
 """
 
 import abc

@@ -105,7 +105,7 @@ class RecurrentCell(nnx.RNNCellBase):
 class GRUCell(RecurrentCell):
     """A gated recurrent unit.
 
-    The equations are those of `gru_jax.GRU`, the arguments those of `GRU` and `RecurrentCell`.
+    See `gru_jax.GRU` for the equations and `GRU` and `RecurrentCell` for the remaining arguments.
 
     Example:
       >>> rnn = nnx.RNN(GRUCell(64, 128, rngs=nnx.Rngs(0)))
@@ -142,7 +142,7 @@ class GRUCell(RecurrentCell):
 class LSTMCell(RecurrentCell):
     """A long short-term memory cell.
 
-    The equations are those of `gru_jax.LSTM`, the arguments those of `LSTM` and `RecurrentCell`.
+    See `gru_jax.LSTM` for the equations and `LSTM` and `RecurrentCell` for the remaining arguments.
 
     Example:
       >>> cell = LSTMCell(64, 128, rngs=nnx.Rngs(0))
@@ -182,7 +182,7 @@ class LSTMCell(RecurrentCell):
 class ElmanCell(RecurrentCell):
     """An Elman cell.
 
-    The equations are those of `gru_jax.Elman`, the arguments those of `Elman` and `RecurrentCell`.
+    See `gru_jax.Elman` for the equations and `Elman` and `RecurrentCell` for the remaining arguments.
 
     Example:
       >>> rnn = nnx.RNN(ElmanCell(64, 128, activation="relu", rngs=nnx.Rngs(0)))

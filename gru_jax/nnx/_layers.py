@@ -19,8 +19,8 @@ from gru_jax.nnx._variables import dtype_of, is_variable, parameters_key, stream
 class Recurrent(nnx.Module):
     """Layers of any cell, in one or two directions.
 
-    Dropout works as in `flax.nnx.Dropout`. A new layer is in training mode, which `train()`, `eval()`, `nnx.view` and
-    `deterministic` change. It draws from a copy of the stream `dropout` of `rngs`.
+    Dropout works as in `flax.nnx.Dropout`. A layer starts in training mode; `train()`, `eval()`, `nnx.view` and
+    `deterministic` switch it. Dropout uses a fork of the stream `dropout` of `rngs`.
 
     Parameters have the paths `layers/<layer>/<direction>/<name>`, e.g. `layers/0/1/W` for the backward direction of the
     first layer.
@@ -39,7 +39,7 @@ class Recurrent(nnx.Module):
       dtype: the dtype of the computation, outputs and states. If None, inputs and parameters are promoted, as in Flax.
         A float32 state is kept in float32 if the dtype has 16 bits.
       param_dtype: the dtype of the parameters.
-      deterministic: if True, nothing is dropped. If None, every call must set it.
+      deterministic: if True, dropout is disabled. If None, every call must set it.
       return_state: whether a call returns (ys, state) or only ys, e.g. in `nnx.Sequential`. The order is that of Keras;
         `return_carry` of Flax returns the carry first.
       rngs: Rngs with a stream `params` for the parameters, and `dropout` for dropout in training mode.
@@ -99,11 +99,11 @@ class Recurrent(nnx.Module):
         return rngs.fork()
 
     def parameters(self) -> Params:
-        """Returns the parameters of `self.stack`, as arguments of `gru_jax.unroll`."""
+        """Returns the parameters of `self.stack` for `gru_jax.unroll`."""
         return values(self._variables())
 
     def set_parameters(self, params: Params) -> None:
-        """Sets the values of the variables; modules that share them get the new values, too.
+        """Updates the variables in place; modules that share them see the change.
 
         Args:
           params: parameters for `self.stack`, e.g. from `gru_jax.interop`, with the current sizes and dtype.
@@ -168,7 +168,7 @@ class Recurrent(nnx.Module):
           Only ys if return_state is False.
 
         Raises:
-          ValueError, TypeError: an argument has another shape, dtype or value, or dropout has no stream.
+          ValueError, TypeError: an argument has an invalid shape, dtype or value, or dropout has no stream.
         """
         key = self._key(deterministic, rngs)
         params, xs, h0, reset_state = promote(self.dtype, values(self._variables()), xs, h0, reset_state)
@@ -221,7 +221,7 @@ class Recurrent(nnx.Module):
 class GRU(Recurrent):
     """Layers of gated recurrent units.
 
-    The equations are those of `gru_jax.GRU`, the arguments not listed here those of `Recurrent`.
+    See `gru_jax.GRU` for the equations and `Recurrent` for the remaining arguments.
 
     Args:
       reset: whether the reset gate multiplies "before" the product with U (Cho et al. 2014) or "after" it (PyTorch,
@@ -284,7 +284,7 @@ class GRU(Recurrent):
 class LSTM(Recurrent):
     """Layers of long short-term memory cells.
 
-    The equations are those of `gru_jax.LSTM`, the arguments not listed here those of `Recurrent`.
+    See `gru_jax.LSTM` for the equations and `Recurrent` for the remaining arguments.
 
     Args:
       forget_bias: added to the initial bias of the forget gate.
@@ -346,7 +346,7 @@ class LSTM(Recurrent):
 class Elman(Recurrent):
     """Layers of Elman networks.
 
-    The equations are those of `gru_jax.Elman`, the arguments not listed here those of `Recurrent`.
+    See `gru_jax.Elman` for the equations and `Recurrent` for the remaining arguments.
 
     Args:
       activation: "tanh" or "relu".

@@ -151,7 +151,7 @@ def test_wrong_arrays_raise_one_line(saved):
     refused(path, "arrays: b: expected a floating-point dtype, got int32", TypeError)
     path.write_bytes(whole)
     rewrite(path, lambda a: a | {"b": a["b"].astype(np.float16)})
-    refused(path, "arrays: b: expected dtype float32, that of W, got float16", TypeError)
+    refused(path, "arrays: b: expected dtype float32, as W, got float16", TypeError)
 
 
 def test_wrong_metadata_raises_one_line(saved):

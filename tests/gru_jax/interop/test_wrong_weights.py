@@ -123,7 +123,7 @@ REFUSED = {
     ),
     "torch: two dtypes": (
         torch({"bias_ih_l0": numbers(12, dtype=np.float16)}),
-        "state_dict: bias_ih_l0: expected dtype float32, that of weight_hh_l0, got float16",
+        "state_dict: bias_ih_l0: expected dtype float32, as weight_hh_l0, got float16",
     ),
     "torch: double": (
         torch({"weight_hh_l0": numbers(12, 4, dtype=np.float64)}),

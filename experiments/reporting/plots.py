@@ -93,6 +93,7 @@ def overview(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, 
 
     def paint(panels: Any) -> None:
         axes = panels[0, 0]
+        axes.figure.get_layout_engine().set(rect=(0.03, 0, 0.97, 1))  # a viewer's font may be wider than this one
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.axvline(1, color="black", linewidth=0.8)
         for place, line in enumerate(shown):

@@ -102,9 +102,13 @@ def check_keys(values: Mapping[str, Any], known: Iterable[str], path: str) -> No
     """Raises a `UserError` for the first unknown key, with the nearest known one."""
     known = list(known)
     for key in values:
-        if key not in known:
-            name = f"{path}.{key}" if path else str(key)
-            raise UserError(f"{name}: unknown key{nearest(str(key), known)}; known are {', '.join(known)}")
+        if key in known:
+            continue
+        if str(key).isidentifier():
+            subject = f"{f'{path}.' if path else ''}{key}: unknown key"
+        else:  # an empty name, or one with a line end, is quoted
+            subject = f"{path or 'config'}: unknown key {key!r}"
+        raise UserError(f"{subject}{nearest(str(key), known)}; known are {', '.join(known)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
 """An invalid config raises one line that names the key."""
 
 import dataclasses
+import re
 from typing import Annotated, Literal
 
 import pytest
 
-from experiments.schema import Checked, Count, Positive, Range, Rate, UserError, build, require
+from experiments.schema import Checked, Count, Positive, Range, Rate, UserError, build, check_keys, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,3 +73,10 @@ def test_defaults_are_kept_and_exact_values_converted():
 def test_direct_construction_is_checked():
     with pytest.raises(UserError, match=r"^size: expected an integer at least 1, got 0$"):
         Example(size=0)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "two\nlines", "task.length", 3])
+def test_keys_that_are_no_names_are_quoted(key):
+    for path, subject in (("model", "model"), ("", "config")):
+        with pytest.raises(UserError, match=f"^{subject}: unknown key {re.escape(repr(key))}.*; known are steps$"):
+            check_keys({key: 1}, ["steps"], path)

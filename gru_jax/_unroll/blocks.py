@@ -1,6 +1,7 @@
 """A scan over blocks of time. Within a block, everything that is not recurrent is computed in bulk.
 
-Blocks are fast, since a block's arrays stay in the cache, and save memory, since large arrays live for one block only.
+Blocks are fast because the arrays of a block stay in the cache. They save memory because large arrays exist for one
+block only.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ class Blocks(NamedTuple):
     """Arrays (T, ...) split along time.
 
     Attributes:
-      main: arrays (N, S, ...), the N blocks of S steps.
-      tail: arrays (T - N S, ...), the shorter block at the end of time; None if S divides T.
+      main: arrays (N, S, ...), N blocks of S steps.
+      tail: arrays (T - N S, ...), a shorter block with the last steps; None if S divides T.
     """
 
     main: PyTree
@@ -47,16 +48,16 @@ def join(blocks: Blocks) -> PyTree:
 def scan_blocks(
     body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, blocks: Blocks, *, reverse: bool
 ) -> tuple[Any, Blocks]:
-    """`lax.scan` over blocks; the tail runs last, or first in reverse.
+    """Runs `lax.scan` over blocks. The tail runs last, or first if `reverse` is true.
 
     Args:
       body: `(carry, block) -> (carry, out)`.
       carry: the initial carry.
       blocks: the inputs.
-      reverse: whether to run from the end of time.
+      reverse: whether to run from the last block to the first.
 
     Returns:
-      The final carry and the blocks' `out`.
+      The final carry and the outputs of the blocks.
     """
     tail = None
     if reverse and blocks.tail is not None:

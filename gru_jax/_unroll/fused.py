@@ -1,17 +1,17 @@
 """The fast backend: `lax.scan` over blocks of time, with a gradient derived by hand.
 
 Differentiating a plain scan accumulates a weight gradient at every step and stores every intermediate. Here the reverse
-loop carries the state's cotangent alone. Its coefficients are computed in bulk before it, the gradients of weights and
-inputs in bulk after it, as in cuDNN (Appleyard et al., "Optimizing Performance of Recurrent Neural Networks on GPUs",
-2016). `memory` sets what is stored between the passes:
+loop carries only the cotangent of the state. Its coefficients are computed in bulk before the loop. The gradients of
+weights and inputs are computed in bulk after it, as in cuDNN (Appleyard et al., "Optimizing Performance of Recurrent
+Neural Networks on GPUs", 2016). `memory` sets what is stored between the passes:
 
     memory          stored, in elements per sequence and step (G gates)                recomputed
     "save"          states and recurrent products: (G + 1) H (LSTM: (G + 2) H)         the projection, in bulk
     "recompute"     states: H (LSTM: 2H)                                               both, in bulk
     "checkpoint"    states at block boundaries: H / block_length                       the whole block
 
-If one block holds all of T, "save" stores its projection too: G H more. The outputs (T, B, H) belong to the caller, and
-are the stored states of a GRU.
+If one block covers all T steps, "save" also stores its projection: G H more. The outputs (T, B, H) are returned to the
+caller in any case. For a GRU they are the stored states.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ MEMORY = ("auto", "save", "recompute", "checkpoint")
 class Plan:
     """The static options of a run.
 
-    `block_length` is for a forward pass that a backward pass follows, `inference_length` for any other.
+    `block_length` is used if a backward pass follows the forward pass, `inference_length` if none follows.
     """
 
     cell: Cell
@@ -68,7 +68,7 @@ class Plan:
         return jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
 
     def pack(self, params: Params, h0: State, *, transpose: bool = False) -> tuple[PackedMatrix, ...]:
-        """Packs the recurrent matrices for the products of a loop: `x -> x U`, or `x -> x Uᵀ`."""
+        """Packs the recurrent matrices for the products in a loop: `x -> x U`, or `x -> x Uᵀ` if `transpose`."""
         rows, matrices = jax.tree.leaves(h0)[0].shape[0], self.adjoint.recurrent_matrices(params)
         packing = pack_transpose if transpose else pack
         return tuple(packing(matrix, rows, self.platform, self.matmul_dtype) for matrix in matrices)
@@ -92,17 +92,17 @@ def fused(
     """Runs a cell over time.
 
     Args:
-      cell: a cell. Its gradient is the one of its `Adjoint` methods, or derived from its step.
+      cell: a cell. Its `Adjoint` methods compute the gradient; without them it is derived from the step.
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
       h0: arrays (B, H), the initial state.
-      mask: (T, B) booleans, false past a sequence's length; None if all are true.
-      resets: where episodes begin, in the direction of the run; None for none.
-      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
+      mask: (T, B) booleans, false past the length of a sequence. If None, all are true.
+      resets: where episodes begin, in the direction of the run. If None, there are no resets.
+      reset_state: arrays (B, H), the initial state of episodes if `resets.states` is None. If None, zeros are used.
       reverse: whether to run from the last step to the first.
-      matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
-      memory: what is stored for the backward pass, see above.
-      block_length: the number of steps in a block; None to choose it by size.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
+      memory: what is stored for the backward pass; see the module docstring.
+      block_length: the number of steps in a block. If None, it is chosen by size.
       platform: "cpu", "gpu" or "tpu".
 
     Returns:
@@ -156,8 +156,8 @@ def _block_forward(plan: Plan, params, packed, reset_state, state, x, mask, rese
     """Runs one block.
 
     Returns:
-      The state after the block, the states after its steps (zeros past a sequence's end), the gate inputs and, if
-      `save`, the residuals of the steps.
+      The state after the block, the states after its steps (zeros past the end of a sequence), the gate inputs and, if
+      `save` is true, the residuals of the steps.
     """
     gate_inputs = _project(plan, params, x)
 
@@ -187,7 +187,7 @@ def _recompute_residuals(plan: Plan, params: Params, before: State, gate_inputs:
 
 
 def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str):
-    """Returns ys, h_last and Blocks of what the backward pass needs: (first state, states, gate inputs, residuals)."""
+    """Returns ys, h_last and Blocks of (first state, states, gate inputs, residuals) for the backward pass."""
     params = plan.cast(params)
     packed = plan.pack(params, h0)
     length = plan.inference_length if kept == "nothing" else plan.block_length
@@ -196,7 +196,7 @@ def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str
         end, states, gate_inputs, residuals = _block_forward(
             plan, params, packed, reset_state, state, *block, save=kept == "save"
         )
-        if length < xs.shape[0]:  # Storing the projections of all blocks costs more than projecting again.
+        if length < xs.shape[0]:  # Storing the projections of all blocks costs more than recomputing them.
             gate_inputs = None
         ys = plan.cell.output(states)
         keeping = {
@@ -217,7 +217,7 @@ def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str
 def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
     """Returns the cotangents of params, xs, h0, the states of the resets, and `reset_state`.
 
-    It is compiled once per shape, so that `grad` outside `jit` is fast.
+    Compiled once per shape, so that `grad` outside `jit` is fast.
     """
     adjoint, given, params = plan.adjoint, params, plan.cast(params)
     packed, packed_transposes = plan.pack(params, h0), plan.pack(params, h0, transpose=True)
@@ -276,7 +276,7 @@ def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Block
 
 
 def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...]) -> Array:
-    """Concatenates a gradient that has a part per gate."""
+    """Concatenates a gradient that is a tuple with a part per gate."""
     return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient
 
 
@@ -290,6 +290,6 @@ def _before(
         return jnp.concatenate(parts)
 
     before = jax.tree.map(shift, entry, states)
-    if mask is not None:  # In reverse, a sequence starts at its last real step from the state before the block.
+    if mask is not None:  # In reverse, a sequence starts at its last unmasked step, from the state before the block.
         before = select(shift(jnp.ones_like(mask[0]), mask), before, entry)
     return apply_reset(resets, reset_state, before)

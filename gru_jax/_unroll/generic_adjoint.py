@@ -1,6 +1,6 @@
-"""The gradient of a cell that defines none by hand, in the form of `Adjoint`.
+"""The gradient of a cell without `Adjoint` methods, derived from its step.
 
-The pullback of a step differentiates it in its state alone. The parameters' gradients come from one differentiation of
+The pullback differentiates the step with respect to the state only. The gradients of the parameters are computed for
 all steps of a block at once, so no weight gradient is accumulated step by step.
 """
 
@@ -19,32 +19,32 @@ class GenericAdjoint:
 
     Args:
       cell: the cell.
-      matmul_dtype: the dtype of the operands of its products; None for the parameters' dtype.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
     """
 
     cell: Cell
     matmul_dtype: DType | None
 
     def recurrent_matrices(self, params: Params) -> tuple[()]:
-        """Returns none: the cell's own step multiplies."""
+        """Returns an empty tuple, since the step of the cell computes its products itself."""
         return ()
 
     def step_with_residuals(
         self, params: Params, products: Any, state: State, gate_inputs: GateInputs
     ) -> tuple[State, None]:
-        """Returns the step, without residuals."""
+        """Returns the state after a step, and None: no residuals are needed."""
         return self.cell.step(params, state, gate_inputs, self.matmul_dtype), None
 
     def linearize(
         self, params: Params, before: State, after: State, gate_inputs: GateInputs, residuals: None
     ) -> tuple[State, GateInputs]:
-        """Returns the arguments of the steps."""
+        """Returns the states before the steps and their gate inputs."""
         return before, gate_inputs
 
     def pullback(
         self, params: Params, transposed_products: Any, coefficients: tuple[State, GateInputs], cotangent: State
     ) -> tuple[State, State]:
-        """Differentiates the step in its state."""
+        """Returns the cotangent of the state before the step, and `cotangent` unchanged."""
         before, gate_inputs = coefficients
         _, vjp = jax.vjp(lambda state: self.cell.step(params, state, gate_inputs, self.matmul_dtype), before)
         return vjp(cotangent)[0], cotangent
@@ -58,7 +58,7 @@ class GenericAdjoint:
         step_cotangents: State,
         matmul_dtype: DType | None = None,
     ) -> tuple[Params, Array]:
-        """Differentiates projection and step in the parameters and inputs, all steps of a block at once."""
+        """Returns the gradients of the parameters and of the inputs, for all steps of a block at once."""
 
         def steps(params, xs):
             return self.cell.step(params, before, self.cell.project(params, xs, matmul_dtype), matmul_dtype)

@@ -1,8 +1,8 @@
-"""Functions that bring a gradient of their own and yet are differentiable in every mode.
+"""Functions with a custom gradient that also support forward mode.
 
-`jax.custom_vjp` takes a gradient and gives up forward mode. Here the rule is a `jax.custom_jvp`: the outputs' tangents
-are a linear map of the arguments' tangents, bound as one primitive. Evaluated, it differentiates the function as it is
-written; transposed, as reverse mode does, it is the gradient that the function brings.
+`jax.custom_vjp` does not support forward mode. This module uses `jax.custom_jvp` instead. The output tangents are a
+linear map of the argument tangents, bound as one primitive. Evaluating the primitive applies `jax.jvp` to the function.
+Transposing it, as reverse mode does, runs the custom gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,14 +22,15 @@ Arrays: TypeAlias = Sequence[Array]
 
 
 class Function(Protocol):
-    """A pure function of arrays and its gradient; hashable.
+    """A pure function of arrays with a custom gradient. It must be hashable.
 
     Attributes:
-      outline: `(*arguments) -> outputs`, arrays of the right structure, shapes and dtypes, quickly; no values.
+      outline: `(*arguments) -> outputs`. It has the structure, shapes and dtypes of `evaluate`, is fast to trace, and
+        its values are not used.
       evaluate: `(*arguments) -> outputs`. JAX must be able to differentiate it.
-      forward: `(*arguments) -> (outputs, kept)`, where `kept` is what `backward` needs beside the arguments.
+      forward: `(*arguments) -> (outputs, kept)`. `backward` needs `kept` in addition to the arguments.
       backward: `(arguments, kept, cotangents) -> the arguments' cotangents`, None for integers and booleans. The
-        cotangent of an output that plays no part is None.
+        cotangent of an unused output is None.
     """
 
     @property
@@ -46,7 +47,7 @@ class Function(Protocol):
 def call(function: Function, *arguments: PyTree) -> PyTree:
     """Returns `function.evaluate(*arguments)`.
 
-    Reverse mode runs `function.forward` and `function.backward` in its place; forward mode differentiates it.
+    Reverse mode runs `function.forward` and `function.backward`. Forward mode differentiates `function.evaluate`.
     """
     return function.evaluate(*arguments)
 
@@ -67,12 +68,12 @@ def _is_zero(tangent: Any) -> bool:
 
 @dataclass(frozen=True)
 class Linear:
-    """The derivative of a function: given its residuals, a linear map from tangents of arguments to those of outputs.
+    """The derivative of a function: a linear map from argument tangents to output tangents, given the residuals.
 
     Attributes:
       function: the function.
-      structure: of the residuals, `(arguments, kept)`.
-      perturbed: for each leaf of the arguments, whether it has a tangent.
+      structure: the tree structure of the residuals, `(arguments, kept)`.
+      perturbed: whether each leaf of the arguments has a tangent.
     """
 
     function: Function
@@ -81,16 +82,16 @@ class Linear:
 
     @property
     def number(self) -> int:
-        """How many residuals there are."""
+        """The number of residuals."""
         return self.structure.num_leaves
 
     def outline(self, residuals: Arrays, tangents: Arrays) -> Arrays:
-        """Arrays of the shapes and dtypes of the outputs."""
+        """Returns arrays with the shapes and dtypes of the outputs."""
         arguments, _ = self.structure.unflatten(residuals)
         return jax.tree.leaves(self.function.outline(*arguments))
 
     def push(self, residuals: Arrays, tangents: Arrays) -> Arrays:
-        """The outputs' tangents."""
+        """Returns the output tangents."""
         arguments, _ = self.structure.unflatten(residuals)
         leaves, structure = jax.tree.flatten(arguments)
 
@@ -103,7 +104,7 @@ class Linear:
         return jax.jvp(outputs, at, list(tangents))[1]
 
     def pull(self, residuals: Arrays, cotangents: Sequence[Array | None]) -> Arrays:
-        """The cotangents of the arguments that have a tangent; that of an output is None where it is zero."""
+        """Returns the cotangents of the perturbed arguments. The cotangent of an output is None if it is zero."""
         arguments, kept = self.structure.unflatten(residuals)
         outputs = jax.tree.structure(jax.eval_shape(self.function.outline, *arguments))
         gradients = self.function.backward(arguments, kept, outputs.unflatten(cotangents))
@@ -113,13 +114,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Batched:
-    """A linear map under `vmap`. Its outputs have the new axis first.
+    """A linear map under `vmap`. The mapped axis is the first axis of its outputs.
 
     Attributes:
       linear: the map.
-      axis: the new axis, in JAX's description.
-      of_residuals: where it lies in each residual, None where it does not.
-      of_tangents: where it lies in each tangent.
+      axis: the mapped axis, as described by JAX.
+      of_residuals: the position of the mapped axis in each residual; None if the residual is not mapped.
+      of_tangents: the position of the mapped axis in each tangent; None if the tangent is not mapped.
     """
 
     linear: "Linear | Batched"
@@ -129,19 +130,19 @@ class Batched:
 
     @property
     def number(self) -> int:
-        """How many residuals there are."""
+        """The number of residuals."""
         return self.linear.number
 
     def outline(self, residuals: Arrays, tangents: Arrays) -> Arrays:
-        """Arrays of the shapes and dtypes of the outputs."""
+        """Returns arrays with the shapes and dtypes of the outputs."""
         return self._map(self.linear.outline, list(self.of_tangents))(list(residuals), list(tangents))
 
     def push(self, residuals: Arrays, tangents: Arrays) -> Arrays:
-        """The outputs' tangents."""
+        """Returns the output tangents."""
         return self._map(self.linear.push, list(self.of_tangents))(list(residuals), list(tangents))
 
     def pull(self, residuals: Arrays, cotangents: Sequence[Array | None]) -> Arrays:
-        """The cotangents of the tangents, summed where one tangent serves the whole axis."""
+        """Returns the cotangents of the tangents, summed over the mapped axis for tangents that are not mapped."""
         gradients = self._map(self.linear.pull, 0)(list(residuals), list(cotangents))
         return [
             gradient.sum(0) if at is None else jnp.moveaxis(gradient, 0, at)
@@ -165,7 +166,7 @@ def _outline(*operands, linear):
 
 
 def _jvp(operands, tangents, *, linear):
-    """In the residuals too, as reverse mode over forward mode asks for."""
+    """Differentiates in the residuals as well, which reverse mode over forward mode needs."""
     residuals, at = operands[: linear.number], operands[linear.number :]
     of_residuals, of_tangents = tangents[: linear.number], tangents[linear.number :]
     terms = []

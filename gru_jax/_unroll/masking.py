@@ -1,4 +1,4 @@
-"""Lengths and resets for any state: a choice between two states for each sequence."""
+"""Masks and resets for states of any structure."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ class Resets(NamedTuple):
     """Where episodes begin.
 
     Attributes:
-      marks: (T, B) booleans, whether a step, in the direction of the run, is the first of an episode.
-      states: arrays (T, B, H), the state that each episode starts from; None if all start from the same.
+      marks: (T, B) booleans, true at the first step of an episode in the direction of the run.
+      states: arrays (T, B, H), the initial state of each episode; None if all episodes of a sequence share one.
     """
 
     marks: Array
@@ -21,7 +21,7 @@ class Resets(NamedTuple):
 
 
 def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Selects one of two states for each sequence and step: where (...,), arrays (..., H); leading axes broadcast."""
+    """Selects one of two states by a mask `where` (...,): arrays (..., H). Leading axes are broadcast."""
 
     def choose(a, b):
         shape = where.shape + a.shape[-1:]
@@ -31,14 +31,14 @@ def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 
 
 def mask_out(where: Array | None, tree: PyTree) -> PyTree:
-    """Sets arrays (..., H) to zero where the mask (...,) is false. A mask of None is true everywhere."""
+    """Sets arrays (..., H) to zero where the mask (...,) is false. If None, they are returned unchanged."""
     if where is None:
         return tree
     return jax.tree.map(lambda a: jnp.where(where[..., None], a, jnp.zeros((), a.dtype)), tree)
 
 
 def reverse_resets(resets: Resets) -> Resets:
-    """Returns the resets between the same steps for the opposite direction: a mark at t moves to t - 1."""
+    """Returns the same resets for the opposite direction: a mark at step t moves to step t - 1."""
 
     def shift(a):
         return jnp.concatenate((a[1:], jnp.zeros_like(a[:1])))
@@ -47,12 +47,15 @@ def reverse_resets(resets: Resets) -> Resets:
 
 
 def apply_reset(reset: Resets | None, reset_state: State | None, state: State) -> State:
-    """Returns the state before a step: at the first step of an episode the state that the episode starts from.
+    """Replaces the state before a step by the initial state of the episode that begins there.
 
     Args:
-      reset: the marks of the step, or of several with a leading axis; None for no resets.
-      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
-      state: the state before any other step.
+      reset: the resets of a step, or of several steps with a leading axis. If None, `state` is returned.
+      reset_state: arrays (B, H), the initial state of episodes if `reset.states` is None. If None, zeros are used.
+      state: the state before the step.
+
+    Returns:
+      The state to run the step from.
     """
     if reset is None:
         return state
@@ -62,5 +65,5 @@ def apply_reset(reset: Resets | None, reset_state: State | None, state: State) -
 
 
 def hold_state(mask: Array | None, after: State, before: State) -> State:
-    """Returns the state after a step, or the state before it where the sequence has ended (the mask is false)."""
+    """Returns the state after a step, or the state before it where the mask is false."""
     return after if mask is None else select(mask, after, before)

@@ -1,4 +1,4 @@
-"""The reference backend: plain `lax.scan`, for any cell and any transformation."""
+"""The reference backend: a plain `lax.scan`. It supports every cell and every transformation."""
 
 from functools import partial
 
@@ -31,11 +31,11 @@ def scan(
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
       h0: arrays (B, H), the initial state.
-      mask: (T, B) booleans, false past a sequence's length; None if all are true.
-      resets: where episodes begin, in the direction of the run; None for none.
-      reset_state: arrays (B, H), what episodes without a state of their own start from; None for zeros.
+      mask: (T, B) booleans, false past the length of a sequence. If None, all are true.
+      resets: where episodes begin, in the direction of the run. If None, there are no resets.
+      reset_state: arrays (B, H), the initial state of episodes if `resets.states` is None. If None, zeros are used.
       reverse: whether to run from the last step to the first.
-      matmul_dtype: the dtype of the matrix products' operands; None for the parameters' dtype.
+      matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
       platform: "cpu", "gpu" or "tpu".
 
     Returns:

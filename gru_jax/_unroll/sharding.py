@@ -1,7 +1,7 @@
 """Arrays on several devices: meshes with explicit axes, and arrays that vary inside `shard_map`.
 
-With explicit axes (the default of `jax.make_mesh`), every operation must say how its result is sharded. A loop over
-time and its gradient are left to the compiler: inside, the axes are automatic.
+With explicit axes (the default of `jax.make_mesh`), the sharding of every result must be known during tracing. The loop
+over time and its gradient run with automatic axes, so that the compiler chooses their shardings.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gru_jax._types import Array, PyTree
 
 
 def explicit_mesh(tree: PyTree) -> AbstractMesh | None:
-    """Returns the mesh with explicit axes on which arrays of `tree` lie; None where there is none."""
+    """Returns the mesh with explicit axes that arrays of `tree` are sharded over, or None if there is none."""
     for leaf in jax.tree.leaves(tree):
         mesh = jax.typeof(leaf).sharding.mesh
         if mesh.explicit_axes:
@@ -24,30 +24,33 @@ def explicit_mesh(tree: PyTree) -> AbstractMesh | None:
 
 
 def spec(array: Array) -> PartitionSpec:
-    """Returns over which axes of a mesh each of an array's axes is sharded."""
+    """Returns the PartitionSpec of an array."""
     return jax.typeof(array).sharding.spec
 
 
 def in_automatic_axes(
     function: Callable[..., PyTree], mesh: AbstractMesh, arguments: tuple[PyTree, ...], out_specs: PyTree
 ) -> PyTree:
-    """Calls a function with the mesh's axes automatic.
+    """Calls a function with the axes of a mesh set to automatic.
 
     Args:
-      function: of arrays alone.
-      mesh: from `explicit_mesh`.
-      arguments: what it is called with.
-      out_specs: how its results are sharded, a PartitionSpec for each or for all within one.
+      function: a function of arrays.
+      mesh: the mesh, from `explicit_mesh`.
+      arguments: the arguments of the function.
+      out_specs: the sharding of the results, a PartitionSpec for each result or for each subtree.
+
+    Returns:
+      The results of the function.
     """
     with use_abstract_mesh(mesh):
         return auto_axes(function, out_sharding=out_specs)(*arguments)
 
 
 def vary_alike(tree: PyTree) -> PyTree:
-    """Inside `shard_map`, makes all arrays vary over the axes that any of them varies over.
+    """Makes all arrays vary over the union of their varying axes, inside `shard_map`.
 
-    The state that a scan carries must vary as its inputs do from the start; and the cotangent of a parameter that
-    is the same on all devices is then summed over them once, after the loop.
+    The initial carry of a scan must vary over the same axes as its inputs. The cotangents of replicated parameters are
+    then summed over the devices once, after the loop.
     """
     axes = frozenset().union(*map(_axes, jax.tree.leaves(tree)))
 
@@ -59,7 +62,7 @@ def vary_alike(tree: PyTree) -> PyTree:
 
 
 def zeros_like(like: Array | jax.ShapeDtypeStruct) -> Array:
-    """Zeros of an array's shape and dtype that vary as it does."""
+    """Returns zeros with the shape, dtype and varying axes of an array."""
     zeros, axes = jnp.zeros(like.shape, like.dtype), tuple(_axes(like))
     return lax.pcast(zeros, axes, to="varying") if axes else zeros
 

@@ -1,4 +1,4 @@
-"""The cells: equations of a step, their gradients and initializers. `gru_jax.unroll` runs a cell over time."""
+"""The cells: their steps, gradients and initializers. `gru_jax.unroll` runs a cell over time."""
 
 from gru_jax.cells.base import Adjoint, Cell, Network, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step

@@ -1,11 +1,11 @@
 """The interface of a cell.
 
 A cell is a frozen, hashable dataclass of hyperparameters. Its parameters are a separate named tuple of arrays. A cell
-splits a recurrent layer in two: `project` depends on the inputs alone and is computed for all time steps at once;
-`step` depends on the state. `gru_jax.unroll` runs the step over time.
+splits a recurrent layer into two parts. `project` depends only on the inputs and is computed for all time steps at
+once. `step` depends on the state. `gru_jax.unroll` runs the step over time.
 
-A new cell is one file with a class that has the methods of `Cell`. If it also has the methods of `Adjoint`, they are
-its gradient; otherwise the gradient is derived from its step.
+To add a cell, write a class with the methods of `Cell`. If it also has the methods of `Adjoint`, they compute its
+gradient. Otherwise the gradient is derived from its step.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ class Recurrence(Protocol):
     """Anything with parameters and a state: a cell or a stack of cells."""
 
     def init(self, key: Array, input_size: int, hidden_size: int, dtype: DType = ...) -> Params:
-        """Initializes the parameters. The key is consumed."""
+        """Returns initial parameters. The key is consumed."""
         ...
 
     def infer_sizes(self, params: Params) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of the parameters.
 
         Raises:
-          ValueError, TypeError: if the parameters do not match each other or the cell.
+          ValueError, TypeError: if the shapes, dtypes or fields of the parameters do not match.
         """
         ...
 
@@ -56,11 +56,11 @@ class Cell(Recurrence, Protocol):
     """
 
     def project(self, params: Params, xs: Array, matmul_dtype: DType | None = None) -> GateInputs:
-        """Projects inputs (..., I) to the gate inputs, arrays (..., H)."""
+        """Returns the gate inputs, arrays (..., H), of inputs (..., I)."""
         ...
 
     def step(self, params: Params, state: State, gate_inputs: GateInputs, matmul_dtype: DType | None = None) -> State:
-        """Returns the state after a step, arrays (..., H), of the state before it and the step's gate inputs."""
+        """Returns the state after a step, arrays (..., H), given the state before it and the gate inputs."""
         ...
 
     def output(self, state: State) -> Array:
@@ -72,10 +72,10 @@ class Cell(Recurrence, Protocol):
 class Adjoint(Protocol):
     """The gradient of a cell, derived by hand.
 
-    The reverse loop over time carries nothing but the cotangent of the state. Its elementwise coefficients are computed
-    before it for many steps at once (`linearize`), the gradients of the parameters and inputs after it (`gradients`).
-    The arrays of these two methods have leading axes of time and batch. The matrices that multiply the state are passed
-    as functions, one for each of `recurrent_matrices`, so that a backend can store them as it likes.
+    The reverse loop over time carries only the cotangent of the state. `linearize` computes elementwise coefficients
+    before the loop, for many steps at once. `gradients` computes the gradients of the parameters and inputs after the
+    loop. The arrays of these two methods have leading axes of time and batch. The products with the recurrent matrices
+    are passed as functions, one for each of `recurrent_matrices`, so that a backend can choose how to store them.
     """
 
     def recurrent_matrices(self, params: Params) -> tuple[Array, ...]:
@@ -85,9 +85,9 @@ class Adjoint(Protocol):
     def step_with_residuals(
         self, params: Params, products: tuple[Product, ...], state: State, gate_inputs: GateInputs
     ) -> tuple[State, PyTree]:
-        """Returns the state after a step, arrays (..., H), and the products with matrices as residuals for `linearize`.
+        """Returns the state after a step, arrays (..., H), and the matrix products as residuals for `linearize`.
 
-        Residuals that were not stored are recomputed by the same method, for many steps at once.
+        The same method recomputes residuals that were not stored, for many steps at once.
         """
         ...
 
@@ -103,7 +103,7 @@ class Adjoint(Protocol):
         """Pulls the cotangent of the state after a step back to the state before it.
 
         Returns:
-          The cotangent of the state before the step, and the step cotangents: what `gradients` needs of this step.
+          The cotangent of the state before the step, and the step cotangents that `gradients` needs.
         """
         ...
 
@@ -118,15 +118,15 @@ class Adjoint(Protocol):
     ) -> tuple[PyTree, Array]:
         """Returns the gradients of the parameters, summed over time and batch, and of the inputs (..., I).
 
-        A parameter's gradient may be a tuple with a part per gate. The parts are concatenated along the last axis after
-        all blocks of time are summed.
+        The gradient of a parameter may be a tuple with a part per gate. The parts are concatenated along the last axis
+        after all blocks of time are summed.
         """
         ...
 
 
 @runtime_checkable
 class Network(Recurrence, Protocol):
-    """Several cells that run as one, such as a `Stack`."""
+    """A network of several cells, such as a `Stack`."""
 
     def output(self, state: State) -> Array:
         """Returns the output (..., H) of a state, if all cells run forward."""
@@ -143,16 +143,16 @@ class Network(Recurrence, Protocol):
         reverse: bool,
         key: Array | None,
     ) -> Any:
-        """Runs the cells, each by `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
+        """Runs each cell with `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
 
         Args:
-          run: runs one cell over time, or for one step.
+          run: a function that runs one cell over time, or for one step.
           params: the parameters of all cells.
           xs: (T, B, I), or (..., I) for one step.
           h0: the initial states of all cells.
-          reset_state: what episodes start from, in the structure of h0, or None.
+          reset_state: the initial states of episodes, with the structure of h0, or None.
           reverse: whether to run from the last step to the first.
-          key: a PRNG key for dropout; None for no dropout. It is consumed.
+          key: a PRNG key for dropout, which is consumed. If None, dropout is not applied.
 
         Returns:
           The outputs and the final states.
@@ -165,12 +165,12 @@ def step(
 ) -> tuple[Array, State]:
     """Runs one step of a cell or of a stack, e.g. for inputs that arrive one at a time.
 
-    Returns what `unroll` returns for a sequence of one step: the output, then the state.
+    The results equal `unroll` for a sequence of one step.
 
     Args:
-      cell: a cell (`GRU`, `LSTM`, `Elman`, your own), or a `Stack` of one direction. A stack drops nothing.
-      params: what `cell.init` returned.
-      state: the state before the step, arrays (..., H) in the parameters' dtype, or in float32 if that has 16 bits.
+      cell: a cell (`GRU`, `LSTM`, `Elman`, your own), or a `Stack` of one direction. Dropout is not applied.
+      params: the parameters, from `cell.init`.
+      state: the state before the step, arrays (..., H) in the parameters' dtype, or in float32 if they have 16 bits.
         The initial state is `cell.initial_state(hidden_size, batch_shape)`.
       x: (..., I), the input.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
@@ -210,7 +210,7 @@ def run_step(
     Args:
       cell: a cell, or a stack of one direction.
       params: its parameters.
-      state: arrays (..., H), the state before the step, in the parameters' dtype, or in float32 if that has 16 bits.
+      state: arrays (..., H), the state before the step, in the parameters' dtype, or in float32 if they have 16 bits.
       x: (..., I), the input.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
       state_name: the name of `state` in error messages.
@@ -257,13 +257,13 @@ def check_state(
     """Checks a state.
 
     Args:
-      name: its name in error messages.
+      name: the name of the state in error messages.
       cell: the cell, whose `initial_state` has the expected structure.
-      state: arrays (*batch_shape, H), in the parameters' dtype, or in float32 if that has 16 bits.
+      state: arrays (*batch_shape, H), in the parameters' dtype, or in float32 if they have 16 bits.
       hidden_size: H.
       batch_shape: the batch axes.
       dtype: the parameters' dtype.
-      per_step: the axes of batch and time; if given, arrays (*per_step, H) are accepted, too.
+      per_step: the batch and time axes. If given, arrays (*per_step, H) are accepted as well.
 
     Returns:
       The state as JAX arrays.

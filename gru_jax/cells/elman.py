@@ -1,4 +1,4 @@
-"""The Elman network, its step and its gradient, derived by hand: the baseline for gated layers.
+"""The Elman network: its step and its gradient, derived by hand. It is the baseline for gated layers.
 
 References: Elman, "Finding Structure in Time", 1990; Le et al., "A Simple Way to Initialize Recurrent Networks of
 Rectified Linear Units", 2015 (the ReLU).
@@ -46,7 +46,7 @@ class Elman:
 
     Args:
       activation: f, "tanh" or "relu".
-      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` e.g. from
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
         `jax.nn.initializers`.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
       b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialization) or an initializer.
@@ -87,7 +87,7 @@ class Elman:
         )
 
     def infer_sizes(self, params: ElmanParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match."""
+        """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""
         return check_weights(params, ElmanParams, gates=1)
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
@@ -95,19 +95,19 @@ class Elman:
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(self, params: ElmanParams, xs: Array, matmul_dtype: DType | None = None) -> Array:
-        """Returns `W x`: xs (..., I) -> (..., H)."""
+        """Returns `W x`: (..., I) -> (..., H)."""
         return matmul(xs, params.W, matmul_dtype)
 
     def step(self, params: ElmanParams, state: Array, gate_inputs: Array, matmul_dtype: DType | None = None) -> Array:
-        """Maps h (..., H) to h' (..., H), given the input's projection."""
+        """Returns h' (..., H), given h (..., H) and the projected inputs."""
         return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
-        """Returns the state itself, h (..., H)."""
+        """Returns the state, h (..., H)."""
         return state
 
-    # The gradient. With g the cotangent of h', the cotangent of the pre-activation is a = g (1 - h'²) for tanh, and g
-    # where h' > 0 for ReLU; the cotangent of h is a Uᵀ.
+    # The gradient. Let g be the cotangent of h'. The cotangent a of the pre-activation is g (1 - h'²) for tanh. For
+    # ReLU it is g where h' > 0, and zero elsewhere. The cotangent of h is a Uᵀ.
 
     def recurrent_matrices(self, params: ElmanParams) -> tuple[Array, ...]:
         """Returns (U,)."""
@@ -116,7 +116,7 @@ class Elman:
     def step_with_residuals(
         self, params: ElmanParams, products: tuple[Product, ...], state: Array, gate_inputs: Array
     ) -> tuple[Array, None]:
-        """Returns h' (..., H). Its derivative needs no other residuals."""
+        """Returns h' (..., H), and None: its derivative needs no other residuals."""
         activation, (product,) = ACTIVATIONS[self.activation], products
         return activation(gate_inputs + jnp.broadcast_to(params.b, gate_inputs.shape) + product(state)), None
 
@@ -171,6 +171,6 @@ def elman_step(
       >>> params = Elman().init(jax.random.key(0), input_size=64, hidden_size=128)
       >>> h = elman_step(params, jnp.zeros((32, 128)), jnp.ones((32, 64)))
 
-    Reference: Elman 1990.
+    Reference: Elman, 1990.
     """
     return run_step(Elman(activation), params, h, x, matmul_dtype)

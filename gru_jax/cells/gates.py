@@ -1,7 +1,7 @@
-"""The arithmetic of cells: matrix products with operands in their own dtype, the sigmoid, several gates in one array.
+"""The arithmetic of cells: matrix products, the sigmoid, and arrays with several gates.
 
-With `matmul_dtype`, operands are cast to it and products are summed in the dtype of the activations, so bfloat16
-products combine with a float32 state.
+Matrix products cast their operands to `matmul_dtype`, if given, and accumulate in the dtype of the activations. So
+bfloat16 products combine with a float32 state.
 """
 
 import math
@@ -14,12 +14,13 @@ from jax import lax
 from gru_jax._types import Array, DType
 
 FEW_ROWS = 32
-"""Up to so many rows, one product with the weights of all gates is faster than one per gate, as splitting the weights
-copies them: on a CPU, a single step of B=1, H=1024 took 2.1 times as long, one of B=32, H=512 1.6 times."""
+"""Up to this number of rows, one product with the weights of all gates is faster than one product per gate, since
+splitting copies the weights. On a CPU, a single split step took 2.1 times as long for B=1, H=1024, and 1.6 times as
+long for B=32, H=512."""
 
 
 def few_rows(x: Array) -> bool:
-    """Whether x (..., K) has at most `FEW_ROWS` rows. Symbolic sizes of exported programs have not."""
+    """Returns whether x (..., K) has at most `FEW_ROWS` rows; false for symbolic sizes of exported programs."""
     rows = math.prod(x.shape[:-1])
     return isinstance(rows, int) and rows <= FEW_ROWS
 
@@ -34,8 +35,8 @@ def project_gates(xs: Array, W: Array, gates: int, matmul_dtype: DType | None = 
 def sigmoid(x: Array) -> Array:
     """Computes `1 / (1 + exp(-x))`: (..., H) -> (..., H).
 
-    Accurate for large negative x, where `0.5 * tanh(0.5 * x) + 0.5` rounds to zero (float32: below -17), and as fast: a
-    layer took 0.94 to 1.03 of the time on a CPU.
+    It is accurate for large negative x, for which `0.5 * tanh(0.5 * x) + 0.5` rounds to zero (below -17 in float32). It
+    is as fast: on a CPU a layer took 0.94 to 1.03 times as long.
     """
     return lax.logistic(x)
 
@@ -52,7 +53,7 @@ def concatenate_gates(arrays: Sequence[Array]) -> Array:
 
 
 def split_bias(b: Array, gates: int, like: Array) -> tuple[Array, ...]:
-    """Splits b (gates * H,) into `gates` biases, each of the shape of `like` (..., H)."""
+    """Splits b (gates * H,) into `gates` biases, each with the shape of `like` (..., H)."""
     return tuple(jnp.broadcast_to(gate, like.shape) for gate in split_gates(b, gates))
 
 
@@ -69,7 +70,7 @@ def matmul_input_gradient(g: Array, w: Array, matmul_dtype: DType | None = None)
 def matmul_weight_gradient(x: Array, g: Array, matmul_dtype: DType | None = None) -> Array:
     """Returns `xᵀ g` summed over all leading axes: x (..., K), g (..., N) -> (K, N), the cotangent of w in `x w`.
 
-    The leading axes are contracted without a reshape to rows, which would cost a transposed copy on a CPU.
+    The leading axes are contracted without a reshape to rows, which would require a transposed copy on a CPU.
     """
     leading = tuple(range(x.ndim - 1))
     return _dot(x, g, ((leading, leading), ((), ())), matmul_dtype)
@@ -82,5 +83,5 @@ def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
 
 
 def products(matrices: Sequence[Array], matmul_dtype: DType | None = None) -> tuple[Callable[[Array], Array], ...]:
-    """Returns the functions `x -> x w` of matrices w."""
+    """Returns a function `x -> x w` for each matrix w."""
     return tuple(partial(matmul, w=w, matmul_dtype=matmul_dtype) for w in matrices)

@@ -1,4 +1,4 @@
-"""The Gated Recurrent Unit (GRU): its equations, its step and its gradient, derived by hand.
+"""The Gated Recurrent Unit (GRU): its step and its gradient, derived by hand.
 
 References:
   Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation", 2014.
@@ -39,7 +39,7 @@ class GRUParams(NamedTuple):
       W: (I, 3H), input weights.
       U: (H, 3H), recurrent weights.
       b: (3H,), biases.
-      b_hn: (H,), the bias that the reset gate multiplies; None for reset="before".
+      b_hn: (H,), the candidate's recurrent bias, for reset="after"; None for reset="before".
     """
 
     W: Any
@@ -49,7 +49,7 @@ class GRUParams(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """The elementwise factors of the backward pass of a step; arrays (..., H)."""
+    """The elementwise factors of the backward pass, arrays (..., H)."""
 
     keep: Array  # 1 - z, the weight of h in h'
     c_r: Array
@@ -70,13 +70,13 @@ class GRU:
         n  = tanh(W_n x + r * (U_n h + b_hn) + b_n)         reset="after"
         h' = (1 - z) * h + z * n
 
-    The parameters hold the gates side by side in columns `[r | z | n]`: `W = [W_r | W_z | W_n]`, U and b alike.
+    The gates are concatenated along the columns, `[r | z | n]`: `W = [W_r | W_z | W_n]`, likewise U and b.
 
-    reset="before" is the default: it is the GRU of the paper (Cho et al., 2014). PyTorch, Flax and Keras compute
-    reset="after", the variant of cuDNN, so weights from these libraries need it.
+    The default, reset="before", is the GRU of the paper (Cho et al., 2014). PyTorch, Flax and Keras compute
+    reset="after", the variant of cuDNN. Use it for weights from these libraries.
 
-    `z` weights the new candidate n, as in Chung et al. (2014). Cho et al., PyTorch, Flax and Keras weight the old state
-    with z. Since `1 - sigmoid(a) = sigmoid(-a)`, negating W_z, U_z and b_z converts one into the other exactly.
+    The update gate z weights the candidate n, as in Chung et al. (2014). In Cho et al., PyTorch, Flax and Keras, z
+    weights the old state. Since `1 - sigmoid(a) = sigmoid(-a)`, negating W_z, U_z and b_z is an exact conversion.
 
     Args:
       reset: whether the reset gate is applied "before" or "after" the product with U_n.
@@ -131,7 +131,7 @@ class GRU:
         )
 
     def infer_sizes(self, params: GRUParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match the cell."""
+        """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match the cell."""
         input_size, hidden_size, dtype = check_weights(params, GRUParams, gates=3)
         if (params.b_hn is None) != (self.reset == "before"):
             expected = 'None for reset="before"' if self.reset == "before" else 'an array (H,) for reset="after"'
@@ -147,7 +147,7 @@ class GRU:
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(self, params: GRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, Array, Array]:
-        """Returns `W x` of the three gates: xs (..., I) -> three arrays (..., H)."""
+        """Returns `W x` for the three gates: (..., I) -> three arrays (..., H)."""
         r, z, n = project_gates(xs, params.W, 3, matmul_dtype)
         return r, z, n
 
@@ -158,7 +158,7 @@ class GRU:
         gate_inputs: tuple[Array, Array, Array],
         matmul_dtype: DType | None = None,
     ) -> Array:
-        """Maps h (..., H) to h' (..., H), given the input's projection."""
+        """Returns h' (..., H), given h (..., H) and the gate inputs."""
         if self.reset == "before" and few_rows(state):
             (product,) = products((params.U,), matmul_dtype)
             H = state.shape[-1]
@@ -168,15 +168,15 @@ class GRU:
         return self.step_with_residuals(params, each, state, gate_inputs)[0]
 
     def output(self, state: Array) -> Array:
-        """Returns the state itself, h (..., H)."""
+        """Returns the state, h (..., H)."""
         return state
 
-    # The gradient. With g the cotangent of h', and c_n = z (1 - n²), c_z = (n - h) z (1 - z):
+    # The gradient. Let g be the cotangent of h', c_n = z (1 - n²) and c_z = (n - h) z (1 - z).
     #
-    #   reset="after":  the cotangents of the pre-activations are g c_r, g c_z and g c_n, with
-    #                   c_r = c_n (U_n h + b_hn) r (1 - r); the cotangent of U_n h + b_hn is g c_n r
-    #   reset="before": the cotangent of r * h is s = (g c_n) U_nᵀ; the cotangents of the pre-activations are s c_r,
-    #                   g c_z and g c_n, with c_r = h r (1 - r)
+    #   reset="after":  c_r = c_n (U_n h + b_hn) r (1 - r). The cotangents of the pre-activations are g c_r, g c_z and
+    #                   g c_n. The cotangent of U_n h + b_hn is g c_n r.
+    #   reset="before": c_r = h r (1 - r). The cotangent of r * h is s = (g c_n) U_nᵀ. The cotangents of the
+    #                   pre-activations are s c_r, g c_z and g c_n.
 
     def recurrent_matrices(self, params: GRUParams) -> tuple[Array, ...]:
         """Returns ([U_r U_z], U_n) for reset="before", (U,) for reset="after"."""
@@ -251,7 +251,7 @@ class GRU:
         step_cotangents: tuple[Array, Any],
         matmul_dtype: DType | None = None,
     ) -> tuple[GRUParams, Array]:
-        """Returns the gradients of the parameters, a part per gate, and of the inputs (..., I)."""
+        """Returns the gradients of the parameters, with a part per gate, and of the inputs (..., I)."""
         _, c_r, c_z, c_n, c_hn, r = coefficients
         g, s = step_cotangents
         g_z, g_n = g * c_z, g * c_n
@@ -281,10 +281,10 @@ def gru_step(
     """Runs one step of a GRU; see `GRU` for the equations.
 
     Args:
-      params: the parameters. If they have `b_hn`, the step is that of reset="after", otherwise of reset="before".
+      params: the parameters. The step uses reset="after" if they have `b_hn`, and reset="before" otherwise.
       h: (..., H), the state before the step.
       x: (..., I), the input.
-      reset: "before" or "after", to check the parameters against. If None, they are not checked.
+      reset: "before" or "after"; it must match the parameters. If None, it is inferred from them.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:

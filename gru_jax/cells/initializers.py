@@ -1,7 +1,7 @@
-"""Initializers of weights, by name or as functions such as those of `jax.nn.initializers`.
+"""Weight initializers, by name or as functions such as `jax.nn.initializers.glorot_uniform()`.
 
-Each gate is initialized separately. Glorot's variance of an `(I, 3H)` matrix would be that of a layer three times as
-wide, and an orthogonal `(H, 3H)` matrix does not consist of orthogonal `(H, H)` matrices.
+Each gate is initialized separately. For a concatenated `(I, 3H)` matrix, Glorot's variance would be too small, since
+fan_out would be 3H. An orthogonal `(H, 3H)` matrix does not consist of orthogonal `(H, H)` matrices.
 """
 
 import math
@@ -22,7 +22,7 @@ def matrix(name: str | Initializer, hidden_size: int) -> Initializer:
 
     Args:
       name: "glorot" (uniform with variance 2 / (fan_in + fan_out); Glorot and Bengio 2010), "orthogonal" (Saxe et
-        al. 2014), "uniform" (within 1 / sqrt(H), as in PyTorch), or the initializer itself.
+        al. 2014), "uniform" (within 1 / sqrt(H), as in PyTorch), or an initializer.
       hidden_size: H.
     """
     if callable(name):
@@ -37,7 +37,7 @@ def matrix(name: str | Initializer, hidden_size: int) -> Initializer:
 
 
 def gates(name: str | Initializer, key: Array, rows: int, hidden_size: int, count: int, dtype: DType) -> Array:
-    """Initializes the matrices of `count` gates, concatenated: (rows, count * H)."""
+    """Returns the initial matrices of `count` gates, concatenated: (rows, count * H)."""
     draw = matrix(name, hidden_size)
     keys = jax.random.split(key, count)
     # The QR decomposition of "orthogonal" does not support 16 bits.
@@ -46,7 +46,7 @@ def gates(name: str | Initializer, key: Array, rows: int, hidden_size: int, coun
 
 
 def bias(name: str | Initializer, key: Array, size: int, hidden_size: int, dtype: DType) -> Array:
-    """Initializes biases (size,): zeros, "uniform" within 1 / sqrt(H) as in PyTorch, or by an initializer."""
+    """Returns initial biases (size,): "zeros", "uniform" (within 1 / sqrt(H), as in PyTorch) or from an initializer."""
     if callable(name):
         keys = jax.random.split(key, size // hidden_size)
         wide = jnp.promote_types(dtype, jnp.float32)
@@ -58,14 +58,14 @@ def bias(name: str | Initializer, key: Array, size: int, hidden_size: int, dtype
 
 
 def chrono(key: Array, longest_delay: int, hidden_size: int, dtype: DType) -> Array:
-    """`log(u), u ~ Uniform(1, longest_delay - 1)`: (H,), the bias of a gate that keeps the state.
+    """Returns `log(u)` with `u ~ Uniform(1, longest_delay - 1)`: (H,), the bias of a forget gate.
 
-    The units then forget on time scales up to the longest delay. A gate that writes to the state, such as the update
-    gate of a GRU or the input gate of an LSTM, gets the negative.
+    The time scales of the units then range up to the longest delay. For the update gate of a GRU and the input gate of
+    an LSTM, which write to the state, use the negative.
 
     Reference: Tallec and Ollivier, "Can recurrent neural networks warp time?", 2018.
     """
-    wide = jnp.promote_types(dtype, jnp.float32)  # float16 ends at 65504
+    wide = jnp.promote_types(dtype, jnp.float32)  # The largest float16 is 65504.
     return jnp.log(jax.random.uniform(key, (hidden_size,), wide, 1.0, max(longest_delay - 1.0, 1.0))).astype(dtype)
 
 
@@ -90,7 +90,7 @@ def check(
     chosen = (("W_init", W_init, W_INITIALIZERS), ("U_init", U_init, U_INITIALIZERS), ("b_init", b_init, b_names))
     for argument, value, names in chosen:
         if callable(value):
-            arguments.instance(f"{cell}: {argument}", value, (object,), "a name or an initializer")  # with a hash
+            arguments.instance(f"{cell}: {argument}", value, (object,), "a name or an initializer")  # and hashable
         else:
             arguments.one_of(f"{cell}: {argument}", value, names)
     if b_init == "chrono":

@@ -1,4 +1,4 @@
-"""The Long Short-Term Memory, its step and its gradient, derived by hand.
+"""The Long Short-Term Memory (LSTM): its step and its gradient, derived by hand.
 
 References: Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; Gers et al., "Learning to Forget", 2000.
 """
@@ -45,7 +45,7 @@ class LSTMParams(NamedTuple):
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.LSTMState")
 class LSTMState(NamedTuple):
-    """The state of an LSTM. Name its fields: Flax's carry is the plain tuple (c, h), in the other order.
+    """The state of an LSTM. Access its fields by name, since the carry of Flax is a tuple in the other order, (c, h).
 
     Attributes:
       h: (..., H), the output.
@@ -57,13 +57,13 @@ class LSTMState(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """The elementwise factors of the backward pass of a step; arrays (..., H)."""
+    """The elementwise factors of the backward pass, arrays (..., H)."""
 
     c_i: Array
     c_f: Array
     c_g: Array
     c_o: Array
-    c_c: Array  # multiplies the cotangent of h' for the cotangent of c'
+    c_c: Array  # dh'/dc'
     f: Array
 
 
@@ -79,15 +79,15 @@ class LSTM:
         c' = f * c + i * g
         h' = o * tanh(c')
 
-    The parameters hold the gates in columns `[i | f | g | o]`: `W = [W_i | W_f | W_g | W_o]`, U and b alike.
+    The gates are concatenated along the columns, `[i | f | g | o]`: `W = [W_i | W_f | W_g | W_o]`, likewise U and b.
 
     Args:
-      forget_bias: added to b_f by `init`, so that the memory is kept at first (Jozefowicz et al., 2015).
-      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array` e.g. from
+      forget_bias: added to b_f by `init`, so that the memory is initially kept (Jozefowicz et al., 2015).
+      W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
         `jax.nn.initializers`. Each gate is initialized separately.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
       b_init: "zeros", "uniform" (PyTorch's initialization, with forget_bias=0.0), an initializer, or "chrono", which
-        sets b_f and b_i = -b_f and needs no forget_bias.
+        sets b_f and b_i = -b_f and ignores forget_bias.
       longest_delay: the longest delay of the task in steps; only for b_init="chrono".
 
     Example:
@@ -137,7 +137,7 @@ class LSTM:
         )
 
     def infer_sizes(self, params: LSTMParams) -> tuple[int, int, Any]:
-        """Returns (I, H, dtype) of `params`; raises ValueError or TypeError if they do not match the cell."""
+        """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""
         return check_weights(params, LSTMParams, gates=4)
 
     def initial_state(
@@ -147,21 +147,21 @@ class LSTM:
         return LSTMState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
 
     def project(self, params: LSTMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
-        """Returns `W x` of the four gates: xs (..., I) -> four arrays (..., H)."""
+        """Returns `W x` for the four gates: (..., I) -> four arrays (..., H)."""
         return project_gates(xs, params.W, 4, matmul_dtype)
 
     def step(
         self, params: LSTMParams, state: LSTMState, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None
     ) -> LSTMState:
-        """Returns the state after a step, of the state before it and the gate inputs, arrays (..., H)."""
+        """Returns the state after a step, arrays (..., H), given the state before it and the gate inputs."""
         return self.step_with_residuals(params, products((params.U,), matmul_dtype), state, gate_inputs)[0]
 
     def output(self, state: LSTMState) -> Array:
         """Returns h (..., H)."""
         return state.h
 
-    # The gradient. With g_h the cotangent of h', and g_c the cotangent of c' plus g_h c_c, the cotangents of the
-    # pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o; the cotangent of c is g_c f.
+    # The gradient. Let g_h be the cotangent of h', and g_c the cotangent of c' plus g_h c_c. The cotangents of the
+    # pre-activations are g_c c_i, g_c c_f, g_c c_g and g_h c_o. The cotangent of c is g_c f.
 
     def recurrent_matrices(self, params: LSTMParams) -> tuple[Array, ...]:
         """Returns (U,)."""
@@ -216,7 +216,7 @@ class LSTM:
         step_cotangents: tuple[Array, Array],
         matmul_dtype: DType | None = None,
     ) -> tuple[LSTMParams, Array]:
-        """Returns the gradients of the parameters, a part per gate, and of the inputs (..., I)."""
+        """Returns the gradients of the parameters, with a part per gate, and of the inputs (..., I)."""
         c_i, c_f, c_g, c_o, _, _ = coefficients
         g_h, g_c = step_cotangents
         gates = (g_c * c_i, g_c * c_f, g_c * c_g, g_h * c_o)
@@ -256,6 +256,6 @@ def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: D
       >>> params = LSTM().init(jax.random.key(0), input_size=64, hidden_size=128)
       >>> state = lstm_step(params, LSTM().initial_state(128, (32,)), jnp.ones((32, 64)))
 
-    Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+    References: Hochreiter and Schmidhuber, 1997; Gers et al., 2000.
     """
     return run_step(LSTM(), params, state, x, matmul_dtype, state_name="state")

@@ -1,4 +1,4 @@
-"""Outputs, final states and gradients of a network on a random task, to compare libraries."""
+"""Random tasks, and the outputs, final states and gradients of a network, to compare libraries."""
 
 from typing import Any, NamedTuple
 
@@ -15,19 +15,19 @@ CELLS = {
     "elman": gru_jax.Elman(),
     "elman_relu": gru_jax.Elman(activation="relu"),
 }
-# Of outputs and of gradients.
+# The tolerances of outputs and of gradients.
 TOLERANCES = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-10)}
 
 
 class Task(NamedTuple):
-    """Inputs, and the weights of a loss that is a weighted sum of all outputs and final states.
+    """Inputs and loss weights. The loss is a weighted sum of all outputs and final states.
 
     Attributes:
       xs: (B, T, I).
       h0: the initial state, as in `gru_jax.unroll`. If None, zeros are used.
       lengths: (B,) or None.
       ys_weights: (B, T, D H).
-      last_weights: with the structure of the state.
+      last_weights: arrays with the structure of the state.
     """
 
     xs: Any
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Outputs, final states and the gradients of the loss of a task."""
+    """The outputs, the final states and the gradients of the loss."""
 
     ys: Any
     h_last: Any

@@ -20,6 +20,6 @@ def backend(request) -> str:
 
 @pytest.fixture(autouse=True)
 def allow_rank_promotion() -> Iterator[None]:
-    """The other libraries broadcast silently; this one is held to it by its own tests."""
+    """Other libraries rely on implicit rank promotion. The tests of gru_jax raise on it."""
     with jax.numpy_rank_promotion("allow"):
         yield

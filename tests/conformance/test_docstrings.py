@@ -1,4 +1,4 @@
-"""The examples in the docstrings of interop, export and linen run."""
+"""Runs the examples in the docstrings of interop, export and linen."""
 
 import pathlib
 

@@ -30,7 +30,7 @@ def scan(module, xs, h0):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("name", KINDS)
-def test_outputs_states_and_gradients(name, use_bias, dtype, backend):
+def test_outputs_states_and_gradients_are_equal(name, use_bias, dtype, backend):
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         module = KINDS[name](I, H, use_bias=use_bias, dtype=jnp.dtype(dtype), key=jax.random.key(0))
         cell, params = from_cell(module)

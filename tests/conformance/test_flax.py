@@ -23,7 +23,7 @@ LINEN = {
     "elman": (nn.SimpleCell,),
     "elman_relu": (partial(nn.SimpleCell, activation_fn=nn.relu),),
 }
-# Arguments that parameters do not tell.
+# Arguments that the parameters do not determine.
 TOLD = {name: {"module": LINEN[name][0](H)} for name in ("elman", "elman_relu")}
 MERGES = {
     "concat": lambda a, b: jnp.concatenate([a, b], -1),
@@ -94,7 +94,7 @@ def put_to_flax(layers_of, params, task):
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_outputs_states_and_gradients(case, backend):
+def test_outputs_states_and_gradients_are_equal(case, backend):
     name, directions, dtype, L = case["name"], case["directions"], case["dtype"], case["num_layers"]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         stack = gru_jax.Stack(CELLS[name], L, directions != "one", "concat" if directions == "one" else directions)
@@ -193,7 +193,7 @@ def test_round_trip_is_exact(name, layers):
 
 @pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell, nn.OptimizedLSTMCell, nn.SimpleCell])
 def test_round_trip_of_linen_parameters_is_exact(make):
-    """Weights of Flax are unchanged bit for bit."""
+    """The weights of Flax are equal bit for bit."""
     rnn = nn.RNN(make(H))
     params = rnn.init(jax.random.key(0), jnp.ones((2, 6, I)))["params"]
     assert_same_bits({"cell": to_linen(*from_linen(params, module=rnn))}, params)

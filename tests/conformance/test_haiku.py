@@ -36,7 +36,7 @@ def network(name, num_layers, reverse=False):
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_outputs_states_and_gradients(case, backend):
+def test_outputs_states_and_gradients_are_equal(case, backend):
     name, reverse = case["name"], case["reverse"]
     stack = gru_jax.Stack(CELLS[name], case["num_layers"])
     params = draw_params(stack, I, H)
@@ -56,11 +56,11 @@ def test_outputs_states_and_gradients(case, backend):
     assert_close(ours.xs_gradient, xs_gradient, "float32", "gradient of the inputs", gradient=True)
     if case["h0"]:
         compare(states_to_haiku(ours.h0_gradient), h0_gradient)
-    # to_params adds a constant to a bias. Without it, it converts gradients, too.
+    # to_params adds a constant to a bias. Without the constant it also converts gradients.
     constant = to_params(stack, jax.tree.map(jnp.zeros_like, params))
     expected = jax.tree.map(jnp.subtract, to_params(stack, ours.params_gradient), constant)
     for module, arrays in expected.items():
-        if module.endswith("/linear_1"):  # Haiku has two biases, gru_jax one.
+        if module.endswith("/linear_1"):  # Haiku has two biases, gru_jax has one.
             arrays["b"] = expected[module.removesuffix("_1")]["b"]
     compare(expected, params_gradient)
 
@@ -86,8 +86,8 @@ def test_round_trip_is_exact(name, num_layers):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_round_trip_of_haiku_parameters(name):
-    """Weights of Haiku are unchanged bit for bit, except for the bias of the forget gate, which is rounded once."""
+def test_round_trip_of_haiku_parameters_rounds_only_the_forget_bias(name):
+    """The weights of Haiku are equal bit for bit, except for the bias of the forget gate, which is rounded once."""
     theirs = network(name, 2).init(jax.random.key(0), jnp.ones((4, 2, I)), None)
     again = to_params(*from_params(theirs))
     jax.tree.map(np.testing.assert_array_equal, again, {module: dict(leaves) for module, leaves in theirs.items()})
@@ -135,7 +135,7 @@ def test_cells_that_haiku_lacks_raise_one_line():
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_vanilla_rnn_with_one_bias(num_layers):
+def test_vanilla_rnn_with_one_bias_is_read(num_layers):
     def run(xs):
         core = hk.DeepRNN([hk.VanillaRNN(H, double_bias=False) for _ in range(num_layers)])
         return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]

@@ -14,7 +14,7 @@ from tests.gru_jax.covering import pairwise
 
 keras = pytest.importorskip("keras", reason="needs Keras: make test-peers")
 
-# NumPy 2 deprecates how Keras copies variables.
+# Keras copies variables in a way that is deprecated in NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 I, H = 3, 5
@@ -25,7 +25,7 @@ KINDS = {
     "elman": (keras.layers.SimpleRNN, {}),
     "elman_relu": (keras.layers.SimpleRNN, {"activation": "relu"}),
 }
-# Arguments that a list of weights does not tell.
+# Arguments that a list of weights does not determine.
 TOLD = {"elman": {"activation": "tanh"}, "elman_relu": {"activation": "relu"}}
 CASES = pairwise(
     {
@@ -88,7 +88,7 @@ def put_to_keras(layers, task):
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_outputs_states_and_gradients(case, backend):
+def test_outputs_states_and_gradients_are_equal(case, backend):
     name, directions, L = case["name"], case["directions"], case["num_layers"]
     width = 2 * H if directions == "concat" else H
     layers = [make_layer(name, directions, width if number else I, use_bias=case["use_bias"]) for number in range(L)]
@@ -117,7 +117,7 @@ def test_outputs_states_and_gradients(case, backend):
     if not case["use_bias"]:
         ours_gradients = [array for number, array in enumerate(ours_gradients) if number % 3 != 2]
     for array in ours_gradients:
-        if array.shape == (2, 3 * H):  # Keras has two biases, gru_jax one and b_hn.
+        if array.shape == (2, 3 * H):  # Keras has two biases, gru_jax has one and b_hn.
             array[1, : 2 * H] = array[0, : 2 * H]
     pairs += zip(ours_gradients, jax.tree.leaves(gradients), strict=True)
     for a, b in pairs:
@@ -150,8 +150,8 @@ def test_round_trip_is_exact(name, bidirectional):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_round_trip_of_keras_weights(name):
-    """Weights of Keras are unchanged bit for bit, except for two biases, whose sum is rounded once."""
+def test_round_trip_of_keras_weights_rounds_only_biases(name):
+    """The weights of Keras are equal bit for bit, except for two biases, whose sum is rounded once."""
     layer = make_layer(name)
     weights = layer.get_weights()
     told = TOLD.get(name, {})
@@ -265,7 +265,7 @@ def test_layer_without_weights_raises_one_line():
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["gru_after", "lstm"])
 def test_weights_of_cudnn_layers_are_read(name, bidirectional):
-    """Keras stored the matrices of cuDNN, (H, I) for each gate, with shape (I, H). PyTorch has those of cuDNN."""
+    """Keras stored cuDNN matrices, (H, I) for each gate, with shape (I, H). PyTorch uses the layout of cuDNN."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     torch.manual_seed(0)
     kind, order = (torch.nn.GRU, (1, 0, 2)) if name == "gru_after" else (torch.nn.LSTM, (0, 1, 2, 3))

@@ -38,8 +38,8 @@ def run_model(model, inputs):
 
 
 @pytest.mark.parametrize("case", node_cases(), ids=lambda case: case.name)
-def test_node_test_cases_of_onnx(case, backend):
-    """The weights are made constants of the model; in the case they are inputs."""
+def test_node_test_cases_have_their_outputs(case, backend):
+    """The weights, which are inputs in these cases, become constants of the model."""
     ((inputs, outputs),) = case.data_sets
     model = onnx.ModelProto.FromString(case.model.SerializeToString())
     graph = model.graph
@@ -110,7 +110,7 @@ def node_model(case, B=3, T=7, seed=0):
 
 
 @pytest.mark.parametrize("case", NODES, ids=node_label)
-def test_nodes_against_onnxruntime(case, backend):
+def test_nodes_equal_onnxruntime(case, backend):
     model, inputs = node_model(case)
     (layer,) = read_nodes(model.SerializeToString())
     ours = layer(**{name: jnp.asarray(array) for name, array in inputs.items()}, backend=backend)
@@ -143,8 +143,8 @@ def states_to_onnx(states):
 
 
 @pytest.mark.parametrize("case", EXPORTS, ids=export_label)
-def test_written_models_in_onnxruntime(case):
-    """One model runs with three batch sizes and numbers of steps, and is read back bit for bit."""
+def test_written_models_equal_onnxruntime(case):
+    """One model runs with three batch sizes and numbers of steps. It is read back bit for bit."""
     name, time_major = case["name"], case["time_major"]
     merge = "concat" if case["directions"] == "one" else case["directions"]
     stack = gru_jax.Stack(CELLS[name], case["num_layers"], case["directions"] != "one", merge)
@@ -167,8 +167,8 @@ def test_written_models_in_onnxruntime(case):
 
 
 @pytest.mark.parametrize("operator", ["GRU", "GRU-linear", "LSTM", "RNN"])
-def test_round_trip_of_onnx_weights(operator):
-    """A model that is read and written has the same outputs, bit for bit if one of the two biases is zero."""
+def test_round_trip_of_models_keeps_the_outputs(operator):
+    """The outputs of a model do not change. They are equal bit for bit if one of the two biases is zero."""
     options = {"sequence_lens": False, "initial": False, "bias": True}
     model, inputs = node_model({"operator": operator, "direction": "forward", **options})
     for exact in (False, True):
@@ -194,8 +194,8 @@ def test_files_are_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
-def test_float64_and_float16_models(dtype):
-    """With the reference implementation of ONNX, since onnxruntime has float32 kernels only."""
+def test_float64_and_float16_models_equal_the_reference(dtype):
+    """Uses the reference implementation of ONNX, since onnxruntime has float32 kernels only."""
     with jax.enable_x64(True):
         cell = CELLS["gru_after"]
         params = draw_params(cell, I, H, dtype)
@@ -213,7 +213,7 @@ def test_float64_and_float16_models(dtype):
     ("kind", "bidirectional", "told"),
     [("GRU", True, {}), ("LSTM", True, {}), ("RNN", False, {}), ("RNN", True, {"nonlinearity": "relu"})],
 )
-def test_models_exported_by_pytorch(kind, bidirectional, told):
+def test_models_exported_by_pytorch_are_read(kind, bidirectional, told):
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     from gru_jax.interop.torch import from_module
 
@@ -234,7 +234,7 @@ def test_models_exported_by_pytorch(kind, bidirectional, told):
 
 @pytest.mark.parametrize("operator", ["GRU", "GRU-linear", "LSTM", "RNN"])
 def test_clip_without_effect_is_accepted(operator):
-    """An accepted clip changes no bit in onnxruntime, even with weights so large that a smaller clip does."""
+    """An accepted clip does not change a bit in onnxruntime. The weights are so large that a smaller clip does."""
     options = {"sequence_lens": False, "initial": False, "bias": True}
     model, inputs = node_model({"operator": operator, "direction": "bidirectional", **options})
     for tensor in model.graph.initializer:
@@ -253,7 +253,7 @@ def test_clip_without_effect_is_accepted(operator):
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
-def test_relu_networks_against_onnxruntime(direction, backend):
+def test_relu_networks_equal_onnxruntime(direction, backend):
     case = {"operator": "RNN", "direction": direction, "sequence_lens": True, "initial": True, "bias": True}
     model, inputs = node_model(case)
     activations = ["Relu"] * (1 + (direction == "bidirectional"))

@@ -16,7 +16,7 @@ from tests.conformance.agreement import CELLS, assert_close, assert_same_bits, d
 from tests.gru_jax.covering import pairwise
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
-torch.set_num_threads(1)  # Its threads wait for each other if tests run in parallel.
+torch.set_num_threads(1)  # PyTorch threads wait for each other if tests run in parallel.
 
 I, H = 3, 5
 KINDS = {
@@ -25,7 +25,7 @@ KINDS = {
     "elman": torch.nn.RNN,
     "elman_relu": partial(torch.nn.RNN, nonlinearity="relu"),
 }
-# Arguments that a state dict does not tell.
+# Arguments that a state dict does not determine.
 TOLD = {"elman": {"nonlinearity": "tanh"}, "elman_relu": {"nonlinearity": "relu"}}
 CASES = pairwise(
     {
@@ -98,7 +98,7 @@ def as_stack(cell, params):
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_outputs_states_and_gradients(case, backend):
+def test_outputs_states_and_gradients_are_equal(case, backend):
     dtype, batch_first = case["dtype"], case["batch_first"]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         layer = make_layer(
@@ -125,7 +125,7 @@ def test_outputs_states_and_gradients(case, backend):
 
 
 def compare_gradients(ours, theirs, dtype):
-    """Both biases of PyTorch have the gradient of our one."""
+    """Compares gradients. Each of the two biases of PyTorch has the gradient of the bias of gru_jax."""
     for name, gradient in theirs.items():
         expected = ours[name]
         if name.startswith("bias_hh"):
@@ -151,7 +151,7 @@ def test_round_trip_is_exact(name, bidirectional):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_state_dicts_adds_biases_once(name):
-    """Adding two biases rounds once; a second round trip changes no bit of the outputs."""
+    """The sum of two biases is rounded once. A second round trip does not change a bit of the outputs."""
     layer, again, once_more = (make_layer(name, seed=seed, num_layers=2) for seed in range(3))
     for source, target in ((layer, again), (again, once_more)):
         state_dict = to_state_dict(*from_state_dict(source.state_dict(), **TOLD.get(name, {})))
@@ -167,10 +167,10 @@ def test_round_trip_of_state_dicts_adds_biases_once(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_of_state_dicts_keeps_the_outputs(name):
-    """If one of two biases is zero, nothing is rounded, and outputs are equal bit for bit."""
+    """If one of two biases is zero, their sum is exact, and the outputs are equal bit for bit."""
     layer, again = (make_layer(name, seed=seed, num_layers=2, bidirectional=True) for seed in range(2))
     for key, parameter in layer.named_parameters():
-        if key.startswith("bias_hh"):  # The n of a GRU keeps both biases.
+        if key.startswith("bias_hh"):  # The candidate of a GRU keeps both biases.
             parameter.data[: 2 * H if name == "gru_after" else None] = 0
     state_dict = to_state_dict(*from_state_dict(layer.state_dict(), **TOLD.get(name, {})))
     again.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
@@ -202,7 +202,7 @@ def test_cells_equal_single_steps(kind, options, backend):
         assert_close(ys[:, t], output.detach().numpy(), "float32", f"step {t}")
 
 
-def test_prefix_and_file(tmp_path):
+def test_prefix_selects_a_layer_of_a_file(tmp_path):
     model = torch.nn.ModuleDict({"rnn": make_layer("gru_after", bidirectional=True), "head": torch.nn.Linear(4, 2)})
     torch.save(model.state_dict(), tmp_path / "model.pt")
     stack, params = from_file(tmp_path / "model.pt", prefix="rnn.")
@@ -298,7 +298,7 @@ def test_pruned_weights_are_read():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_safetensors_of_state_dicts_are_read(dtype, tmp_path):
-    """Files of a layer and of a larger model, with and without metadata."""
+    """Reads files of a layer and of a larger model, with and without metadata."""
     save_file = pytest.importorskip("safetensors.torch").save_file
     model = torch.nn.ModuleDict(
         {"rnn": make_layer("elman_relu", dtype, bidirectional=True), "head": torch.nn.Linear(4, 2)}

@@ -1,4 +1,4 @@
-"""The notebook docs/notebooks/torch_to_onnx.py runs as a program, and every conversion keeps the logits."""
+"""Runs the notebook docs/notebooks/torch_to_onnx.py and compares the logits after every conversion."""
 
 import pathlib
 import runpy
@@ -17,7 +17,7 @@ def notebook(tmp_path_factory):
         pytest.importorskip(package, reason=f"needs {package}: make test-peers")
     import torch
 
-    torch.set_num_threads(1)  # Its threads wait for each other if tests run side by side.
+    torch.set_num_threads(1)  # PyTorch threads wait for each other if tests run in parallel.
     with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
         folder = tmp_path_factory.mktemp("notebook")
         patch.chdir(folder)

@@ -1,4 +1,4 @@
-"""Covering arrays: few combinations of options, among which every pair of values of any two options occurs."""
+"""Covering arrays: few combinations of options that contain every pair of values of any two options."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Chooses combinations greedily: each next one holds the most pairs that none before it held."""
+    """Returns combinations chosen greedily: each one has the most pairs of values that are still missing."""
     names = list(options)
     rows = product(*(range(len(options[name])) for name in names))
     pairs = {row: {(a, row[a], b, row[b]) for a, b in combinations(range(len(names)), 2)} for row in rows}

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the library: which there are, and how one is run."""
+"""Finds and runs the examples in the docstrings of the library."""
 
 import doctest
 import importlib
@@ -9,11 +9,11 @@ from typing import Any
 import gru_jax
 
 WITH_OTHERS = ("gru_jax.interop", "gru_jax.export", "gru_jax.linen")
-"""Their examples go on from a program with other libraries; tests/conformance runs them, tests/gru_jax the others."""
+"""Their examples need variables of other libraries. tests/conformance runs them, tests/gru_jax the others."""
 
 
 def examples(with_others: bool) -> Iterator[doctest.DocTest]:
-    """Yields the docstrings with examples, of the modules `WITH_OTHERS` or of all but those."""
+    """Yields the docstrings with examples, of the modules `WITH_OTHERS` or of all other modules."""
     found = [module.name for module in pkgutil.walk_packages(gru_jax.__path__, "gru_jax.")]
     for name in ["gru_jax", *found]:
         if name.startswith(WITH_OTHERS) == with_others and not name.endswith("__main__"):
@@ -22,7 +22,7 @@ def examples(with_others: bool) -> Iterator[doctest.DocTest]:
 
 
 def assert_runs(example: doctest.DocTest, names: Mapping[str, Any]) -> None:
-    """Runs an example where these names are known; what it prints must be what it says."""
+    """Runs an example with the given names and compares its output."""
     example.globs = dict(names)
     printed: list[str] = []
     result = doctest.DocTestRunner(verbose=False).run(example, out=printed.append, clear_globs=False)

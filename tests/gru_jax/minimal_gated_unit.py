@@ -1,4 +1,4 @@
-"""A cell that the library does not know, with no gradient of its own: the minimal gated unit.
+"""The minimal gated unit: a user-defined cell without `Adjoint` methods.
 
 Reference: Zhou et al., "Minimal Gated Unit for Recurrent Neural Networks", 2016.
 """

@@ -1,7 +1,7 @@
-"""The oracle: the cells' equations and what `unroll` promises, in plain NumPy, one sequence and one step at a time.
+"""The oracle: a reference implementation of the cells and of `unroll` in plain NumPy.
 
-It shares no code and no idea of speed with the library: no masks, no blocks, no batches. A sequence is a loop over its
-own steps; a gradient is taken number by number with a complex step, exact to the last bits of float64:
+It shares no code with the library and uses no masks, blocks or batches. It loops over the steps of each sequence. It
+computes each entry of a gradient with a complex step, which is accurate to the last bits of float64:
 
     df/dp = Im f(p + i e) / e,  e = 1e-30
 """
@@ -17,12 +17,13 @@ TINY = 1e-30
 
 
 class Options(NamedTuple):
-    """What `unroll` is asked for, batch axes first.
+    """The options of `unroll`, with leading batch axes.
 
     Attributes:
       lengths: (...,) integers or None.
       resets: (..., T) booleans or None, true at the first step of an episode.
-      reset_state: what an episode starts from: as many arrays (..., H) or (..., T, H) as the state has; None for zeros.
+      reset_state: the initial state of episodes, an array (..., H) or (..., T, H) for each array of the state. If
+        None, zeros are used.
       reverse: whether to run from the last step to the first.
     """
 
@@ -37,7 +38,7 @@ def sigmoid(a):
 
 
 def gru_step(params, state, x, reset="before", times=np.matmul):
-    """One step of a GRU, gate by gate: state `(h,)`; `times` is the product of a vector and a matrix."""
+    """Runs one step of a GRU. The state is `(h,)`; `times` is the product of a vector and a matrix."""
     (h,), (W_xr, W_xz, W_xn), (U_hr, U_hz, U_hn) = state, np.split(params["W"], 3, -1), np.split(params["U"], 3, -1)
     b_r, b_z, b_n = np.split(params["b"], 3)
     r = sigmoid(times(x, W_xr) + times(h, U_hr) + b_r)
@@ -50,7 +51,7 @@ def gru_step(params, state, x, reset="before", times=np.matmul):
 
 
 def lstm_step(params, state, x, times=np.matmul):
-    """One step of an LSTM: state `(h, c)`."""
+    """Runs one step of an LSTM. The state is `(h, c)`."""
     h, c = state
     W, U, b = (np.split(params[name], 4, -1) for name in ("W", "U", "b"))
     i = sigmoid(times(x, W[0]) + times(h, U[0]) + b[0])
@@ -62,18 +63,18 @@ def lstm_step(params, state, x, times=np.matmul):
 
 
 def elman_step(params, state, x, times=np.matmul):
-    """One step of an Elman network: state `(h,)`."""
+    """Runs one step of an Elman network. The state is `(h,)`."""
     return (np.tanh(times(x, params["W"]) + times(state[0], params["U"]) + params["b"]),)
 
 
 def relu_step(params, state, x, times=np.matmul):
-    """One step of an Elman network with a ReLU: state `(h,)`."""
+    """Runs one step of an Elman network with a ReLU. The state is `(h,)`."""
     a = times(x, params["W"]) + times(state[0], params["U"]) + params["b"]
     return (np.where(a.real > 0, a, 0),)
 
 
 def minimal_step(params, state, x, times=np.matmul):
-    """One step of a minimal gated unit (Zhou et al. 2016): state `(h,)`."""
+    """Runs one step of a minimal gated unit (Zhou et al., 2016). The state is `(h,)`."""
     (h,) = state
     W_f, W_n = np.split(params["W"], 2, -1)
     U_f, U_n = np.split(params["U"], 2, -1)
@@ -93,11 +94,25 @@ STEPS: dict[str, Callable] = {
 
 
 def unroll_one(step, params, xs, h0, length, resets, reset_state, reverse):
-    """One sequence: xs (T, I), every state array (H,), every array of reset_state (T, H) -> ys (T, H), final state."""
+    """Runs one sequence.
+
+    Args:
+      step: the step of a cell.
+      params: its parameters.
+      xs: (T, I).
+      h0: arrays (H,).
+      length: the number of steps to run.
+      resets: (T,) booleans.
+      reset_state: arrays (T, H).
+      reverse: whether to run from the last step to the first.
+
+    Returns:
+      ys (T, H) and the final state.
+    """
     T, state = xs.shape[0], h0
     ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values(), *reset_state))
     for t in reversed(range(length)) if reverse else range(length):
-        first = t + 1 if reverse else t  # What this step comes from is on the other side of step `first`'s beginning.
+        first = t + 1 if reverse else t  # A reset at `first` precedes this step in the run.
         if first < length and resets[first]:
             state = tuple(array[first] for array in reset_state)
         state = step(params, state, xs[t])
@@ -106,7 +121,7 @@ def unroll_one(step, params, xs, h0, length, resets, reset_state, reverse):
 
 
 def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
-    """xs (..., T, I), every state array (..., H) -> ys (..., T, H), final state of arrays (..., H)."""
+    """Runs a cell on xs (..., T, I) from h0, arrays (..., H). Returns ys (..., T, H) and the final state."""
     batch_shape, T = xs.shape[:-2], xs.shape[-2]
     lengths = np.full(batch_shape, T) if options.lengths is None else options.lengths
     resets = np.zeros((*batch_shape, T), bool) if options.resets is None else options.resets
@@ -126,7 +141,7 @@ def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
 
 
 def unroll_stack(cell: str, layers, xs, h0, options: Options, merge="concat"):
-    """Layers of one or two directions: `layers`, `h0` and reset_state are tuples of layers of tuples of directions."""
+    """Runs a stack: `layers`, `h0` and `options.reset_state` have a tuple per layer with an entry per direction."""
     finals = []
     for layer, (directions, starts) in enumerate(zip(layers, h0, strict=True)):
         runs = []
@@ -141,14 +156,14 @@ def unroll_stack(cell: str, layers, xs, h0, options: Options, merge="concat"):
 
 
 def merge_two(forward, backward, merge):
-    """The outputs of two directions as one."""
+    """Merges the outputs of two directions."""
     if merge == "concat":
         return np.concatenate([forward, backward], -1)
     return {"sum": forward + backward, "ave": (forward + backward) / 2, "mul": forward * backward}[merge]
 
 
 def gradients(function: Callable[..., Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The gradient of `function(**arrays) -> number` in every number of every array."""
+    """Returns the gradient of `function(**arrays) -> number` with respect to every entry of every array."""
     arrays = {name: array.astype(np.complex128) for name, array in arrays.items()}
     result = {name: np.zeros(array.shape) for name, array in arrays.items()}
     for name, at in coordinates(arrays):

@@ -1,4 +1,4 @@
-"""Random problems that can be put to the library and to the oracle, and their answers in one form."""
+"""Random problems for the library and the oracle, and their results in the same format."""
 
 import math
 from typing import Any, NamedTuple
@@ -31,15 +31,15 @@ PARAMS = {
 
 
 class Problem(NamedTuple):
-    """What is asked, in float64, batch axes first.
+    """A cell, its arrays in float64 with leading batch axes, and a loss.
 
     Attributes:
-      name: of the cell.
-      arrays: what is differentiated: W, U, b, b_hn where the cell has it, xs, h, and c where it has it; reset_h and
-        reset_c where there is a reset_state.
+      name: the name of the cell.
+      arrays: the arrays to differentiate: W, U, b, xs and h; b_hn and c if the cell has them; reset_h and reset_c if
+        there is a reset_state.
       lengths: (...,) or None.
       resets: (..., T) or None.
-      weights: of the loss, the sum of ys and of the final state's arrays, each number times its weight.
+      weights: the weights of the loss, a weighted sum of the entries of ys and of the arrays of the final state.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What `unroll` gives: ys (..., T, H), the final state's arrays (..., H), and the gradient of the loss."""
+    """The results of `unroll`: ys (..., T, H), the final state, arrays (..., H), and the gradient of the loss."""
 
     ys: Any
     final: tuple[Any, ...]
@@ -60,8 +60,8 @@ class Answer(NamedTuple):
 def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets: bool | str = False, seed=0) -> Problem:
     """Draws a problem.
 
-    Lengths run from 0 to T. Resets are rare enough to leave stretches between them; "state" draws a reset_state for all
-    of them, "state per mark" one for each.
+    Lengths range from 0 to T. Resets have a probability of 0.3. "state" draws one reset_state for all resets of a
+    sequence, "state per mark" one for each reset.
     """
     rng = np.random.default_rng(seed)
     columns = GATES[name] * H
@@ -88,7 +88,7 @@ def state_names(name: str) -> tuple[str, ...]:
 
 
 def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
-    """What the NumPy loop says."""
+    """Returns the results of the NumPy loop."""
     name = problem.name
 
     def run(arrays):
@@ -104,7 +104,7 @@ def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
 
 
 def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **options: Any) -> Answer:
-    """What `gru_jax.unroll` says under `jit` and `grad`, brought to batch axes first."""
+    """Returns the results of `gru_jax.unroll` under `jit` and `grad`, with leading batch axes."""
     name = problem.name
 
     def run(arrays, lengths, resets):
@@ -138,14 +138,14 @@ def library_state(name: str, arrays: dict[str, Any]) -> Any:
 
 
 def library_reset_state(name: str, arrays: dict[str, Any]) -> Any:
-    """None where there is none among the arrays."""
+    """Returns the reset_state, or None if the arrays have none."""
     if "reset_h" not in arrays:
         return None
     return library_state(name, {key.removeprefix("reset_"): a for key, a in arrays.items() if key.startswith("reset_")})
 
 
 def assert_answers_agree(answer: Answer, expected: Answer, dtype: Any, values: float, gradients: float) -> None:
-    """Compares number by number, to `values` and `gradients` relative and absolute, and the dtypes."""
+    """Compares dtypes and entries. `values` and `gradients` are both relative and absolute tolerances."""
     assert answer.gradient.keys() == expected.gradient.keys()
     for array in jax.tree.leaves(answer):
         assert array.dtype == dtype

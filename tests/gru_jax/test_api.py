@@ -1,4 +1,4 @@
-"""The public names: the lists are the API, and every name has a docstring."""
+"""The public API: its names, and their docstrings."""
 
 import importlib
 import inspect
@@ -30,18 +30,18 @@ MODULES = {"cells", "export", "interop", "linen", "nnx"}
 
 
 @pytest.mark.parametrize("module", API)
-def test_api(module):
+def test_modules_export_the_public_names(module):
     assert sorted(importlib.import_module(module).__all__) == API[module].split(", ")
 
 
-def test_no_other_name_of_the_package_is_public():
+def test_package_has_no_other_public_names():
     imported = {"TYPE_CHECKING", "ModuleType", "importlib"}
     public = {name for name in dir(gru_jax) if not name.startswith("_")}
     assert public - imported == (set(API["gru_jax"].split(", ")) - {"__version__"}) | MODULES
 
 
 def is_documented(value: object) -> bool:
-    """Whether it has a docstring which, for functions of inputs or states, has shapes such as (..., I)."""
+    """Returns whether a value has a docstring, with shapes such as (..., I) for functions of inputs or states."""
     docstring = inspect.getdoc(value) or ""
     arrays = inspect.isfunction(value) and {"h", "x", "xs", "state"} & set(inspect.signature(value).parameters)
     return bool(re.search(r"\((\.\.\.|[A-Z]\w*), ?|any shape", docstring) if arrays else docstring)
@@ -61,7 +61,7 @@ def test_public_names_have_docstrings_with_shapes(module):
     assert [name for name, value in names.items() if not is_documented(value)] == []
 
 
-def test_tuples_of_parameters_document_the_shape_of_every_field():
+def test_docstrings_of_parameter_tuples_have_the_shape_of_every_field():
     for kind in (gru_jax.GRUParams, gru_jax.LSTMParams, gru_jax.ElmanParams, gru_jax.LSTMState):
         assert [field for field in kind._fields if f"{field}: (" not in kind.__doc__] == []
 
@@ -76,7 +76,7 @@ def test_modules_are_imported_on_first_access():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_unknown_attributes_raise():
+def test_unknown_attributes_raise_attribute_error():
     assert isinstance(gru_jax.interop, ModuleType)
     with pytest.raises(AttributeError, match=r"module 'gru_jax' has no attribute 'keras'"):
         gru_jax.keras  # noqa: B018

@@ -1,4 +1,4 @@
-"""Wrong calls: each raises one line that names the argument, what was expected and what came."""
+"""Wrong calls raise one line with the argument, the expected and the given value."""
 
 from functools import partial
 
@@ -15,11 +15,11 @@ from tests.gru_jax.wrong_calls import CALLS, CELL, KEY, PARAMS, STACK, XS, B, H,
 @pytest.mark.parametrize(
     ("call", "error", "begins", "quotes"), [row[1:] for row in CALLS], ids=[row[0] for row in CALLS]
 )
-def test_a_wrong_call_raises_one_line(call, error, begins, quotes):
+def test_wrong_calls_raise_one_line(call, error, begins, quotes):
     with pytest.raises(error) as caught:
         call()
     assert type(caught.value) is error
-    # Inside a transformation JAX appends a remark of its own, after a rule.
+    # Inside a transformation, JAX appends a note after a line of dashes.
     (line, *rest) = str(caught.value).split("\n")
     assert not rest or rest[0] == "-" * 20
     assert line.startswith(begins)
@@ -29,19 +29,19 @@ def test_a_wrong_call_raises_one_line(call, error, begins, quotes):
     assert quotes in came
 
 
-def test_wrong_shapes_are_found_while_tracing_too():
+def test_wrong_shapes_raise_during_tracing():
     with pytest.raises(ValueError, match=r"^xs: expected shape \(\.\.\., T, 3\), got \(2, 7, 5\)"):
         jax.jit(lambda xs: unroll(CELL, PARAMS, xs))(jnp.ones((B, T, 5)))
     with pytest.raises(TypeError, match=r"^lengths: expected integers, got float32"):
         jax.vmap(lambda xs, n: unroll(CELL, PARAMS, xs, lengths=n))(XS, jnp.ones(B))
 
 
-def test_lengths_that_are_not_known_are_not_checked():
+def test_values_of_traced_lengths_are_not_checked():
     ys, _ = jax.jit(lambda n: unroll(CELL, PARAMS, XS, lengths=n))(jnp.array([9, 1]))
     assert ys.shape == (B, T, H)
 
 
-def test_right_calls_in_unusual_clothes_pass():
+def test_numpy_scalars_and_arrays_are_accepted():
     assert isinstance(CELL, Cell)
     params = GRUParams(*(None if array is None else np.asarray(array) for array in PARAMS))
     lengths, options = np.array([3, 7], np.uint8), {"block_length": np.int64(3), "backend": np.str_("fused")}
@@ -54,7 +54,7 @@ def test_right_calls_in_unusual_clothes_pass():
 @pytest.mark.parametrize(
     "lengths", [[3, 7], (3, 7), [np.int8(3), np.uint16(7)], [jnp.array(3), 7]], ids=["list", "tuple", "NumPy", "JAX"]
 )
-def test_lengths_and_resets_in_lists(lengths):
+def test_lengths_and_resets_may_be_lists(lengths):
     resets = np.arange(T) % 3 == np.arange(B)[:, None]
     expected, _ = unroll(CELL, PARAMS, XS, lengths=jnp.array([3, 7]), resets=resets)
     assert not np.array_equal(expected, unroll(CELL, PARAMS, XS)[0])
@@ -91,19 +91,19 @@ def test_wrong_lists_and_a_key_for_a_cell_raise_one_line(options, error, line):
 
 @pytest.mark.parametrize("transform", [jax.jit, lambda f: lambda *a: jax.eval_shape(f, *a)], ids=["jit", "eval_shape"])
 @pytest.mark.parametrize(("cell", "size"), [(CELL, "input_size"), (LSTM(), "input_size"), (STACK, "hidden_size")])
-def test_traced_sizes_raise_one_line_that_names_the_way(cell, size, transform):
+def test_traced_sizes_raise_one_line_with_the_solution(cell, size, transform):
     with pytest.raises(TypeError) as caught:
         transform(cell.init)(KEY, I, H)
     way = "bind it with functools.partial or name it in jit's static_argnames"
     assert str(caught.value) == f"init: {size}: expected a positive integer, got a traced int32: {way}"
 
 
-def test_an_empty_list_for_an_empty_batch():
+def test_lengths_of_an_empty_batch_may_be_an_empty_list():
     assert unroll(CELL, PARAMS, XS[:0], lengths=[])[0].shape == (0, T, H)
 
 
 @pytest.mark.parametrize("cell", [CELL, STACK], ids=["GRU", "Stack"])
-def test_parameters_are_drawn_under_transformations_where_sizes_are_bound(cell):
+def test_init_runs_under_transformations_with_static_sizes(cell):
     expected = cell.init(KEY, I, H)
     init = partial(cell.init, input_size=I, hidden_size=H)
     for drawn in (jax.jit(init)(KEY), jax.jit(cell.init, static_argnums=(1, 2))(KEY, I, H)):
@@ -112,14 +112,14 @@ def test_parameters_are_drawn_under_transformations_where_sizes_are_bound(cell):
     assert jax.tree.map(jnp.shape, expected) == jax.tree.map(lambda a: a.shape, shapes)
 
 
-def test_a_key_that_drops_nothing_is_taken_by_a_stack():
-    """So that one program runs stacks with and without dropout."""
+def test_stack_without_dropout_accepts_a_key():
+    """The same program then runs stacks with and without dropout."""
     stack = Stack(GRU())
     params = stack.init(KEY, I, H)
     np.testing.assert_array_equal(unroll(stack, params, XS, key=KEY)[0], unroll(stack, params, XS)[0])
 
 
-def test_parameters_of_eight_bits_are_refused():
+def test_eight_bit_dtype_raises_type_error():
     with pytest.raises(
         TypeError, match=r"^init: dtype: expected a floating-point dtype of 16 bits or more, got float8_e"
     ):

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the core and of the NNX modules run."""
+"""Runs the examples in the docstrings of the core and of the NNX modules."""
 
 import jax
 import jax.numpy as jnp

@@ -62,7 +62,7 @@ def test_float64_weights_need_x64(tmp_path, x64):
         load_weights(tmp_path / "w.safetensors")
 
 
-def test_a_shard_of_a_checkpoint_names_the_other_shards(tmp_path):
+def test_error_for_a_shard_lists_the_other_shards(tmp_path):
     files = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     names = ["head.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0"]
     for file, name in zip(files, names, strict=True):
@@ -172,7 +172,7 @@ def test_wrong_metadata_raises_one_line(saved):
     refused(path, line)
 
 
-def test_options_of_state_dicts_are_errors_for_own_files(saved):
+def test_options_of_state_dicts_raise_for_files_of_gru_jax(saved):
     path, _, _ = saved
     for name, value in (("prefix", "rnn."), ("nonlinearity", "relu")):
         with pytest.raises(
@@ -314,7 +314,7 @@ def test_step_program_needs_one_direction():
 
 
 def test_initializers_that_are_functions_are_not_saved(tmp_path):
-    """A file has no functions; the weights that they drew are saved."""
+    """The file has the weights but not the functions that initialized them."""
     cell = gru_jax.LSTM(0.5, W_init=jax.nn.initializers.lecun_normal(), b_init=jax.nn.initializers.constant(0.1))
     params = cell.init(jax.random.key(0), 3, 4)
     save_weights(tmp_path / "lstm.safetensors", cell, params)

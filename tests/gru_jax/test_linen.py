@@ -1,4 +1,4 @@
-"""Linen layers and cells compute what `gru_jax.unroll` computes, and work with `RNN` and lifted transformations."""
+"""Linen layers and cells equal `gru_jax.unroll` and work with `RNN` and lifted transformations."""
 
 import chex
 import flax.linen as nn
@@ -87,7 +87,7 @@ def test_initial_carry_has_param_dtype():
     assert {leaf.dtype for leaf in jax.tree.leaves((begun, variables, carry, ys))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_gradient_equals_that_of_unroll():
+def test_gradient_equals_the_gradient_of_unroll():
     layer = modules.GRU(H, num_layers=2)
     variables = layer.init(jax.random.key(0), XS)
     gradient = jax.jit(jax.grad(lambda v: (layer.apply(v, XS, lengths=LENGTHS)[0] ** 2).sum()))(variables)
@@ -136,8 +136,8 @@ def test_dropout_follows_deterministic_and_rngs_as_in_flax(rates):
         layer.copy(deterministic=None).apply(variables, XS)
 
 
-def test_dropout_key_equals_that_of_flax():
-    """The dropout mask is that of `unroll` with the key of `make_rng`."""
+def test_dropout_uses_the_key_of_make_rng():
+    """The result equals `unroll` with the key of `make_rng`."""
 
     class Key(nn.Module):
         @nn.compact
@@ -179,7 +179,7 @@ def nn_params_key(layer, xs):
     return First().init(jax.random.key(0))["params"]["layers"]
 
 
-def test_weight_decay_mask_by_name():
+def test_weight_decay_is_masked_by_name():
     """One step with decay 0.1 and zero gradients scales matrices by 0.9 and keeps biases."""
     layer = modules.LSTM(H, num_layers=2, bidirectional=True)
     params = layer.init(jax.random.key(0), XS)["params"]
@@ -193,7 +193,7 @@ def test_weight_decay_mask_by_name():
 
 @pytest.mark.parametrize("module", [modules.GRU(H, bidirectional=True, reset="after"), modules.LSTMCell(H)])
 def test_parameters_restored_without_a_target_are_accepted(module, tmp_path):
-    """As plain dicts of NumPy arrays from msgpack and orbax."""
+    """msgpack and orbax return plain dicts of NumPy arrays."""
     given = (XS,) if isinstance(module, modules.GRU) else (module.initialize_carry(jax.random.key(0), (B, I)), XS[:, 0])
     variables = module.init(jax.random.key(0), *given)
     expected = module.apply(variables, *given)
@@ -285,7 +285,7 @@ def test_wrong_carry_raises_one_line():
         cell.apply(variables, jnp.zeros((B, H + 1)), XS[:, 0])
 
 
-def test_sequential_of_layers_without_states():
+def test_layers_without_states_run_in_sequential():
     model = nn.Sequential([modules.LSTM(H, return_state=False), modules.GRU(H, return_state=False), nn.Dense(2)])
     ys, variables = model.init_with_output(jax.random.key(0), XS)
     layers = [variables["params"][f"layers_{k}"] for k in range(3)]

@@ -1,4 +1,4 @@
-"""NNX layers compute what `gru_jax.unroll` computes, and work with the transformations and the dropout of NNX."""
+"""NNX layers equal `gru_jax.unroll` and work with the transformations and the dropout of NNX."""
 
 import inspect
 
@@ -91,7 +91,7 @@ def test_dtypes_are_promoted_as_in_flax(dtype, inputs, computed):
 
 
 def test_float32_state_is_kept_with_16_bit_parameters():
-    """As in the cells of Flax."""
+    """The cells of Flax keep it as well."""
     layer = modules.LSTM(I, H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     h0 = jax.tree.map(lambda a: a.astype(jnp.float32) + 0.3, layer.initial_state((B,)))
     ys, state = layer(XS, h0)
@@ -108,7 +108,7 @@ def test_float32_state_is_kept_with_16_bit_parameters():
 
 
 def test_chunks_with_a_carried_state_equal_one_pass():
-    """An episode begins from zeros or `reset_state`, not from the carried state."""
+    """An episode starts from zeros or `reset_state`, not from the carried state."""
     layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
     resets = jnp.arange(T)[None] == jnp.array([[1], [4], [3]])
     for reset_state in (None, jax.tree.map(lambda a: a + 0.4, layer.initial_state((B,)))):
@@ -145,7 +145,7 @@ def test_initial_state_has_the_dtype_of_the_parameters():
 
 
 def test_initializers_of_jax_draw_each_gate():
-    """The matrix of each gate is drawn by itself, as in the GRUCell of Flax."""
+    """The matrix of each gate is drawn separately, as in the GRUCell of Flax."""
     init = nnx.initializers
     options = {"W_init": init.lecun_normal(), "U_init": init.orthogonal(2.0), "b_init": init.constant(0.25)}
     for layer in (
@@ -196,7 +196,7 @@ def test_jit_uses_updated_parameters():
     close(after, layer(XS)[0])
 
 
-def test_gradient_equals_that_of_unroll():
+def test_gradient_equals_the_gradient_of_unroll():
     layer = modules.LSTM(I, H, num_layers=2, rngs=nnx.Rngs(0))
     gradient = nnx.jit(nnx.grad(lambda layer: (layer(XS, lengths=LENGTHS)[0] ** 2).sum()))(layer)
 
@@ -250,7 +250,7 @@ def test_vmap_makes_an_ensemble():
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.5}, {"weight_dropout": 0.5}])
 def test_dropout_follows_mode_and_streams_as_in_flax(rates):
-    """The mode and the stream are those of a `flax.nnx.Dropout` with the same rngs."""
+    """The mode and the stream equal those of a `flax.nnx.Dropout` with the same rngs."""
     layer = modules.LSTM(I, H, num_layers=2, **rates, rngs=nnx.Rngs(0, dropout=7))
     flax = nnx.Dropout(0.5, rngs=nnx.Rngs(0, dropout=7))
     still = unroll(gru_jax.Stack(gru_jax.LSTM(), 2), layer.parameters(), XS)
@@ -273,7 +273,7 @@ def test_dropout_follows_mode_and_streams_as_in_flax(rates):
         close(layer(XS, rngs=rngs), unroll(layer.stack, layer.parameters(), XS, key=key))
 
 
-def test_dropout_in_a_jitted_model():
+def test_dropout_masks_change_between_calls_under_jit():
     class Model(nnx.Module):
         def __init__(self, rngs):
             self.below = modules.GRU(I, H, num_layers=2, dropout=0.5, rngs=rngs)
@@ -377,7 +377,7 @@ def test_variables_have_the_paths_of_checkpoints():
     assert {path for path, _ in nnx.to_flat_state(nnx.state(cell))} == {("weights", name) for name in ("W", "U", "b")}
 
 
-def test_weight_decay_mask_by_name():
+def test_weight_decay_is_masked_by_name():
     """One step with decay 0.1 and zero gradients scales matrices by 0.9 and keeps biases."""
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, reset="after", b_init="uniform", rngs=nnx.Rngs(0))
     before = layer.parameters()
@@ -401,7 +401,7 @@ def test_tabulate_shows_sizes_and_shapes():
     assert "[3,6,4]" in nnx.tabulate(lstm, XS, return_state=False, console_kwargs={"width": 200})
 
 
-def test_sequential_of_layers_without_states():
+def test_layers_without_states_run_in_sequential():
     layers = [make(I, I, return_state=False, rngs=nnx.Rngs(k)) for k, make in enumerate((modules.LSTM, modules.GRU))]
     readout = nnx.Linear(I, 3, rngs=nnx.Rngs(2))
     inner = unroll(layers[0].stack, layers[0].parameters(), XS)[0]
@@ -412,7 +412,7 @@ def test_sequential_of_layers_without_states():
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "Elman", "Recurrent"])
 def test_arguments_have_the_order_of_stack(name):
-    """In NNX and in Linen, by position after the sizes."""
+    """Arguments of NNX and Linen modules follow the sizes by position."""
     cell = getattr(gru_jax, name, gru_jax.GRU)()
     first = (cell,) if name == "Recurrent" else ()
     expected = gru_jax.Stack(cell, 2, True, "sum", 0.1, 0.2)
@@ -422,7 +422,7 @@ def test_arguments_have_the_order_of_stack(name):
 
 @pytest.mark.parametrize("name", modules.__all__)
 def test_nnx_and_linen_have_the_same_arguments(name):
-    """Except for the sizes and rngs, which differ in Flax, too."""
+    """Only the sizes and rngs differ, as in Flax."""
     ours, theirs = (inspect.signature(getattr(module, name).__init__).parameters for module in (modules, linen))
     own = {"in_features", "hidden_features", "rngs", "features", "parent", "name"}
     assert {key: p.default for key, p in ours.items() if key not in own} == {

@@ -1,4 +1,4 @@
-"""NNX cells inside `flax.nnx.RNN` compute what `gru_jax.unroll` computes."""
+"""NNX cells inside `flax.nnx.RNN` equal `gru_jax.unroll`."""
 
 import chex
 import jax
@@ -72,7 +72,7 @@ def test_matmul_dtype_is_used():
     assert np.abs(y - gru_jax.gru_step(cell.parameters(), h, x)).max() > 1e-4
 
 
-def test_gradient_of_rnn_equals_that_of_unroll():
+def test_gradient_of_rnn_equals_the_gradient_of_unroll():
     rnn = nnx.RNN(modules.GRUCell(I, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
     gradient = nnx.grad(lambda rnn: (rnn(XS) ** 2).sum())(rnn)
     expected = jax.grad(lambda params: (unroll(gru_jax.GRU(), params, XS)[0] ** 2).sum())(rnn.cell.parameters())

@@ -1,4 +1,4 @@
-"""Stacks of layers and directions against the NumPy loop, and dropout between layers."""
+"""Stacks of layers and directions against the oracle, and dropout between layers."""
 
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -34,7 +34,7 @@ CASES = [
 
 
 def stacked(name, num_layers, bidirectional, merge, resets=False):
-    """Random arrays for every layer and direction, named `layer.direction.array`."""
+    """Returns random arrays for every layer and direction, named `layer.direction.array`, and the loss weights."""
     directions, arrays = 2 if bidirectional else 1, {}
     width = H * directions if merge == "concat" else H
     for number, direction in product(range(num_layers), range(directions)):
@@ -49,7 +49,7 @@ def stacked(name, num_layers, bidirectional, merge, resets=False):
 
 
 def by_layer(arrays, num_layers, bidirectional, make):
-    """`make(arrays of one layer and direction)` in the structure of a stack."""
+    """Returns `make(arrays)` for every layer and direction, with the structure of a stack."""
     return tuple(
         tuple(
             make({key.split(".")[2]: a for key, a in arrays.items() if key.startswith(f"{number}.{direction}.")})
@@ -61,7 +61,7 @@ def by_layer(arrays, num_layers, bidirectional, make):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("name", "num_layers", "both", "merge", "lengths", "resets", "reverse", "backend"), CASES)
-def test_values_and_gradients(name, num_layers, both, merge, lengths, resets, reverse, backend):
+def test_values_and_gradients_equal_the_oracle(name, num_layers, both, merge, lengths, resets, reverse, backend):
     arrays, weights = stacked(name, num_layers, both, merge, resets)
     masks = {
         "lengths": np.array([3, 5, 0]) if lengths else None,
@@ -100,7 +100,7 @@ def test_values_and_gradients(name, num_layers, both, merge, lengths, resets, re
         np.testing.assert_allclose(gradient[key], wanted[key], rtol=1e-10, atol=1e-10, err_msg=key)
 
 
-def test_structure_of_parameters_and_states():
+def test_parameters_and_states_have_an_entry_per_layer_and_direction():
     stack = Stack(LSTM(), num_layers=2, bidirectional=True)
     params = stack.init(jax.random.key(0), input_size=I, hidden_size=H)
     assert [[p.W.shape for p in layer] for layer in params] == [[(I, 4 * H)] * 2, [(2 * H, 4 * H)] * 2]
@@ -116,7 +116,7 @@ def test_structure_of_parameters_and_states():
     assert not np.array_equal(first.W, second.W)
 
 
-def test_a_stack_of_one_layer_is_its_cell():
+def test_stack_of_one_layer_equals_its_cell():
     cell, xs = GRU(), jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
     params = cell.init(jax.random.key(0), I, H)
     ys, h_last = unroll(cell, params, xs)
@@ -125,7 +125,7 @@ def test_a_stack_of_one_layer_is_its_cell():
     np.testing.assert_array_equal(stacked_last, h_last)
 
 
-def test_the_first_half_of_a_bidirectional_output_is_the_forward_direction():
+def test_first_half_of_a_bidirectional_output_is_the_forward_direction():
     stack, xs = Stack(GRU(), bidirectional=True), jnp.ones((B, T, I))
     params = stack.init(jax.random.key(0), I, H)
     ys, ((forward_last, backward_last),) = unroll(stack, params, xs)
@@ -134,14 +134,14 @@ def test_the_first_half_of_a_bidirectional_output_is_the_forward_direction():
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
-def test_outputs_of_two_directions_depend_on_all_of_time(merge):
+def test_bidirectional_outputs_depend_on_all_inputs(merge):
     stack = Stack(GRU(), bidirectional=True, merge=merge)
     params = stack.init(jax.random.key(0), 1, 2)
     jacobian = jax.jit(jax.jacrev(lambda xs: unroll(stack, params, xs)[0]))(jnp.ones((4, 1)))
     assert (np.abs(jacobian).max(axis=(1, 3)) > 1e-6).all()
 
 
-def test_time_major_and_batch_axes():
+def test_stack_supports_time_major_inputs_and_any_batch_axes():
     stack = Stack(LSTM(), num_layers=2, bidirectional=True)
     params = stack.init(jax.random.key(0), I, H)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, T, I)), jnp.float32)
@@ -158,7 +158,7 @@ def test_time_major_and_batch_axes():
 
 @dataclass(frozen=True)
 class Echo(Minimal):
-    """A cell that puts out its input, so that what a stack does between its layers can be seen."""
+    """A cell that returns its input, to test the operations between the layers of a stack."""
 
     def infer_sizes(self, params):
         return params.W.shape[0], params.W.shape[0], params.W.dtype
@@ -176,26 +176,26 @@ def echo(num_layers, rate, key, size=40, **options):
     return np.asarray(unroll(stack, params, jnp.full((20, 50, size), 2.0), key=key, **options)[0])
 
 
-def test_dropout_needs_a_key():
+def test_dropout_is_not_applied_without_a_key_or_a_rate():
     np.testing.assert_array_equal(echo(3, 0.5, None), 2.0)
     np.testing.assert_array_equal(echo(3, 0.0, jax.random.key(1)), 2.0)
 
 
-def test_dropout_acts_between_layers_not_after_the_last():
+def test_dropout_is_not_applied_after_the_last_layer():
     np.testing.assert_array_equal(echo(1, 0.5, jax.random.key(1)), 2.0)
 
 
 @pytest.mark.parametrize(("num_layers", "rate"), [(2, 0.25), (3, 0.5)])
-def test_dropout_rate_and_scale(num_layers, rate):
+def test_dropout_masks_are_independent_between_layers(num_layers, rate):
     ys = echo(num_layers, rate, jax.random.key(1))
     kept = (1 - rate) ** (num_layers - 1)  # Masks of different layers are independent.
     assert abs((ys != 0).mean() - kept) < 5 * np.sqrt(kept * (1 - kept) / ys.size)
     np.testing.assert_allclose(ys[ys != 0], 2 / kept, rtol=1e-6)
     assert (ys == 0).any(axis=1).any()
-    assert not (ys == 0).all(axis=1).any()  # Each step draws anew.
+    assert not (ys == 0).all(axis=1).any()  # Masks differ between steps.
 
 
-def test_dropout_masks_follow_the_key_and_hold_on_every_backend():
+def test_dropout_masks_depend_on_the_key_and_not_on_the_backend():
     first, again, other = (echo(2, 0.5, jax.random.key(seed), backend="scan") for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -203,14 +203,14 @@ def test_dropout_masks_follow_the_key_and_hold_on_every_backend():
     np.testing.assert_array_equal(echo(2, 0.5, jax.random.PRNGKey(1)), first)
 
 
-def test_dropout_leaves_the_padding_empty():
+def test_outputs_of_padding_are_zero_with_dropout():
     lengths = jnp.arange(20)
     ys = echo(3, 0.5, jax.random.key(1), lengths=lengths)
     assert not ys[np.arange(50)[None] >= np.asarray(lengths)[:, None]].any()
 
 
 def dropped_weights(stack, params, xs, key):
-    """The parameters that each layer and direction of a stack is run with."""
+    """Returns the parameters of each layer and direction after weight dropout."""
     dropped = []
 
     def run(cell, params, xs, h0, reset_state, *, reverse):
@@ -222,7 +222,7 @@ def dropped_weights(stack, params, xs, key):
 
 
 @pytest.mark.parametrize("cell", [GRU(), LSTM()])
-def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
+def test_weight_dropout_masks_the_recurrent_matrix_for_all_steps(cell):
     stack = Stack(cell, weight_dropout=0.5)
     params = stack.init(jax.random.key(0), 2, 8)
     xs, key = jax.random.normal(jax.random.key(1), (3, 6, 2)), jax.random.key(2)
@@ -237,7 +237,7 @@ def test_weight_dropout_is_a_smaller_recurrent_matrix_at_all_steps(cell):
     assert np.abs(ys - unroll(stack, params, xs)[0]).max() > 1e-3
 
 
-def test_layers_and_directions_are_drawn_apart_and_so_are_their_dropped_weights():
+def test_layers_and_directions_have_different_weights_and_dropout_masks():
     stack = Stack(GRU(), num_layers=2, bidirectional=True, merge="sum", weight_dropout=0.5)
     params = stack.init(jax.random.key(0), 8, 8)
     dropped = dropped_weights(stack, params, jnp.ones((1, 2, 8)), jax.random.key(2))
@@ -259,20 +259,20 @@ def test_no_key_is_used_twice(cell):
 
 
 class Weightless(Minimal):
-    """A cell whose parameters are a bare tuple."""
+    """A cell whose parameters are a plain tuple."""
 
     def init(self, key, input_size, hidden_size, dtype=jnp.float32):
         return tuple(super().init(key, input_size, hidden_size, dtype))
 
 
-def test_weight_dropout_needs_recurrent_weights_by_that_name():
+def test_weight_dropout_needs_a_field_U():
     stack = Stack(Weightless(), weight_dropout=0.5)
     with pytest.raises(ValueError, match=r"params\[0\]\[0\]: expected a field U for weight_dropout"):
         unroll(stack, stack.init(jax.random.key(0), 2, 2), jnp.ones((1, 3, 2)), key=jax.random.key(1))
 
 
 @pytest.mark.parametrize("merge", ["ave", "mul"])
-def test_modules_merge_as_their_stack_does(merge):
+def test_modules_merge_as_stack_does(merge):
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, I)), jnp.float32)
     layer = nnx.Recurrent(Elman("relu"), I, H, 2, bidirectional=True, merge=merge, rngs=Rngs(0))
     assert layer.stack == Stack(Elman("relu"), 2, bidirectional=True, merge=merge)
@@ -284,7 +284,7 @@ def test_modules_merge_as_their_stack_does(merge):
     np.testing.assert_allclose(ys, (forward + backward) / 2 if merge == "ave" else forward * backward, rtol=1e-6)
 
 
-def test_two_outputs_are_kept_apart_by_concatenation():
+def test_unknown_merge_raises_one_line():
     line = (
         r'^Stack: merge: expected one of [^\n]+, got None: use "concat", and jnp\.split\(ys, 2, axis=-1\) for [^\n]+$'
     )
@@ -294,6 +294,6 @@ def test_two_outputs_are_kept_apart_by_concatenation():
         Stack(GRU(), bidirectional=True, merge="mean")
 
 
-def test_a_stack_is_hashable_and_equal_by_value():
+def test_stacks_are_hashable_and_equal_by_value():
     assert Stack(GRU(), 2) == Stack(GRU("before"), num_layers=2)
     assert len({Stack(GRU(), 2), Stack(GRU(), 2), Stack(GRU(), 2, dropout=0.1)}) == 2

@@ -1,4 +1,4 @@
-"""A table of wrong calls: what is wrong, the call, its error, how the message begins, what it quotes of what came."""
+"""A table of wrong calls: a description, the call, the error, how its message begins, and a part of the given value."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ H0, X = jnp.zeros((B, H)), jnp.ones((B, I))
 
 @dataclass(frozen=True)
 class Unhashable(Minimal):
-    """Frozen, but a list has no hash."""
+    """A frozen dataclass that is not hashable, since its field is a list."""
 
     sizes: list[int]
 

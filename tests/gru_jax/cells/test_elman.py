@@ -1,4 +1,4 @@
-"""The Elman network's step worked out by hand, with both activations."""
+"""Steps of the Elman network against values computed by hand, with both activations."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ BY_HAND = [0.46211715726000974, 0.8482836399575129]
 
 
 @pytest.mark.parametrize(("x64", "dtype", "rtol"), [(True, jnp.float64, 1e-14), (False, jnp.float32, 1e-6)])
-def test_step_by_hand(x64, dtype, rtol):
+def test_step_equals_values_computed_by_hand(x64, dtype, rtol):
     with jax.enable_x64(x64):
         params = ElmanParams(*(jnp.asarray(array, dtype) for array in (W, U, B)))
         h, x = (jnp.asarray(np.broadcast_to(a, (3, 2)), dtype) for a in (H, X))
@@ -30,10 +30,10 @@ def test_step_by_hand(x64, dtype, rtol):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_unroll_and_its_gradient_by_hand(backend):
-    """h1 = tanh(a x1 + u h0), h2 = tanh(a x2 + u h1), at a = u = atanh(1/2), x1 = x2 = 1, h0 = 0: h1 = 1/2.
+def test_unroll_and_its_gradient_equal_values_computed_by_hand(backend):
+    """h1 = tanh(a x1 + u h0), h2 = tanh(a x2 + u h1), with a = u = atanh(1/2), x1 = x2 = 1, h0 = 0: h1 = 1/2.
 
-    With t = 1 - h2^2 and 1 - h1^2 = 3/4: dh2/da = t (1 + 3/4 u), dh2/du = t (1/2 + 0), dh2/db = t (1 + 3/4 u),
+    Let t = 1 - h2^2; 1 - h1^2 = 3/4. Then dh2/da = t (1 + 3/4 u), dh2/du = t (1/2 + 0), dh2/db = t (1 + 3/4 u),
     dh2/dx1 = 3/4 t u a, dh2/dx2 = t a, dh2/dh0 = 3/4 t u^2.
     """
     u = np.arctanh(0.5)
@@ -54,13 +54,13 @@ def test_unroll_and_its_gradient_by_hand(backend):
     np.testing.assert_allclose(g_h0, [0.75 * t * u * u], rtol=1e-14)
 
 
-#   a = (0.5, 1.25) as above; with b - 1 it is (-0.5, 0.25), and with b = (0.5, 0.5) (0, 1.25).
+#   a = (0.5, 1.25) as above. With b - 1, a = (-0.5, 0.25). With b = (0.5, 0.5), a = (0, 1.25).
 RELU_BY_HAND = {(1.0, 0.5): (0.5, 1.25), (0.0, -0.5): (0.0, 0.25), (0.5, 0.5): (0.0, 1.25)}
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("b", RELU_BY_HAND)
-def test_relu_step_by_hand(b):
+def test_relu_step_equals_values_computed_by_hand(b):
     params = ElmanParams(jnp.asarray(W), jnp.asarray(U), jnp.asarray(b))
     after = elman_step(params, jnp.asarray(H), jnp.asarray(X), activation="relu")
     np.testing.assert_allclose(after, RELU_BY_HAND[b], rtol=1e-14)
@@ -68,10 +68,10 @@ def test_relu_step_by_hand(b):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_relu_gradient_by_hand(backend):
-    """Two units. h1 = (2, 0), for a1 = (2, -1); h2 = (4, 0), for a2 = (2 + 2, -1 + 1): a unit at 0 passes nothing on.
+def test_relu_gradient_equals_values_computed_by_hand(backend):
+    """Two units: a1 = (2, -1), h1 = (2, 0); a2 = (2 + 2, -1 + 1), h2 = (4, 0). Units at 0 have no gradient.
 
-    Of h2's first unit: dW = x2 + u x1 = 2, du = h1 = 2, db = 1 + u = 2, dx1 = u w = 2, dx2 = w = 2, dh0 = u^2 = 1.
+    First unit of h2: dW = x2 + u x1 = 2, du = h1 = 2, db = 1 + u = 2, dx1 = u w = 2, dx2 = w = 2, dh0 = u^2 = 1.
     """
     params = ElmanParams(jnp.array([[2.0, -1.0]]), jnp.array([[1.0, 0.5], [0.0, 1.0]]), jnp.zeros((2,)))
     xs, h0 = jnp.array([[1.0], [1.0]]), jnp.zeros((2,))
@@ -90,7 +90,7 @@ def test_relu_gradient_by_hand(backend):
     np.testing.assert_array_equal(g_h0, [1, 0])
 
 
-def test_activation_is_named():
+def test_unknown_activation_raises_value_error():
     with pytest.raises(ValueError, match=r"^Elman: activation: expected one of 'tanh', 'relu', got 'gelu'$"):
         Elman(activation="gelu")
     params = Elman("relu").init(jax.random.key(0), 2, 3)
@@ -99,7 +99,7 @@ def test_activation_is_named():
         elman_step(params, jnp.zeros((3,)), jnp.ones((2,)), activation="sigmoid")
 
 
-def test_parameters_are_a_named_tuple_of_the_documented_shapes():
+def test_parameters_have_the_documented_shapes():
     params = Elman().init(jax.random.key(0), input_size=3, hidden_size=5)
     assert params._fields == ("W", "U", "b")
     assert [p.shape for p in params] == [(3, 5), (5, 5), (5,)]

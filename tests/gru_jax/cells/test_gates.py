@@ -1,4 +1,4 @@
-"""Matrix products in bfloat16 beside a state in float32."""
+"""Matrix products in bfloat16 with a float32 state."""
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +33,17 @@ def evaluate(problem: Problem, backend, matmul_dtype):
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_rounds_the_operands_and_nothing_else(name, backend):
+def test_matmul_dtype_rounds_only_the_operands(name, backend):
     problem = draw(name, (4,), T=12, I=8, H=16, lengths=True, seed=1)
-    problem.arrays["U"] *= 0.3  # Small enough that no state's error grows through time.
+    problem.arrays["U"] *= 0.3  # Small enough that errors of the state do not grow over time.
     gradient, (ys, h_last) = evaluate(problem, backend, jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves((gradient, ys, h_last))} == {jnp.dtype(jnp.float32)}
 
     arrays, options = problem.arrays, oracle.Options(problem.lengths)
     start = tuple(arrays[key] for key in state_names(name))
     expected, _ = oracle.unroll(name, arrays, arrays["xs"], start, options, lambda a, w: rounded(a) @ rounded(w))
-    # The states agree to float32's rounding, but that can tip a state's rounding to bfloat16 the other way; then one
-    # operand below 1 is off by 2^-8 of itself, and through a weight of about 1 so is what follows.
+    # The states agree up to float32 rounding. This can change how a state is rounded to bfloat16. The relative error of
+    # an operand below 1 is then 2^-8, and weights are about 1, so later states have a similar error.
     difference = np.abs(np.asarray(ys, np.float64) - expected)
     assert np.median(difference) < 1e-6
     assert difference.max() < 2**-8
@@ -56,7 +56,7 @@ def test_bfloat16_rounds_the_operands_and_nothing_else(name, backend):
 
 
 def products(jaxpr):
-    """The operands' and the result's dtypes of every matrix product, in loops and calls too."""
+    """Yields the dtypes of the operands and the result of every matrix product, including those in loops and calls."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             yield (*(str(var.aval.dtype) for var in equation.invars), str(equation.outvars[0].aval.dtype))
@@ -68,7 +68,7 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize("cell", [GRU(), GRU("after"), LSTM(), Elman()])
-def test_every_product_of_the_fused_gradient_takes_bfloat16(cell):
+def test_all_products_of_the_fused_gradient_have_bfloat16_operands(cell):
     params = cell.init(jax.random.key(0), 2, 3)
 
     def loss(params, xs):
@@ -79,7 +79,7 @@ def test_every_product_of_the_fused_gradient_takes_bfloat16(cell):
     assert set(found) == {("bfloat16", "bfloat16", "float32")}
 
 
-def test_steps_and_stacks_take_a_matmul_dtype():
+def test_steps_and_stacks_accept_matmul_dtype():
     x, h = jnp.asarray(RNG.normal(size=(2, 3)), jnp.float32), jnp.asarray(RNG.normal(size=(2, 4)), jnp.float32)
     params = GRU().init(jax.random.key(0), 3, 4)
     plain, narrow = gru_step(params, h, x), gru_step(params, h, x, matmul_dtype=jnp.bfloat16)
@@ -92,7 +92,7 @@ def test_steps_and_stacks_take_a_matmul_dtype():
     assert ys.dtype == jnp.float32
 
 
-def test_parameters_in_bfloat16_give_a_state_in_bfloat16():
+def test_bfloat16_parameters_give_a_bfloat16_state():
     params = GRU().init(jax.random.key(0), 3, 4)
     xs = jnp.asarray(RNG.normal(size=(2, 6, 3)), jnp.float32)
     expected, _ = unroll(GRU(), params, xs)
@@ -101,7 +101,7 @@ def test_parameters_in_bfloat16_give_a_state_in_bfloat16():
     np.testing.assert_allclose(ys.astype(jnp.float32), expected, atol=0.03)
 
 
-def test_products_and_their_gradients_contract_the_axes_they_say():
+def test_products_and_their_gradients_equal_einsum():
     x, w, g = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in ((2, 5, 3), (3, 4), (2, 5, 4)))
     np.testing.assert_allclose(matmul(x, w), np.einsum("btk,kn->btn", x, w), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(matmul_input_gradient(g, w), np.einsum("btn,kn->btk", g, w), rtol=1e-5, atol=1e-5)

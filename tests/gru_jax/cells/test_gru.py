@@ -1,4 +1,4 @@
-"""The GRU's step worked out by hand, its parameters and its columns."""
+"""Steps of the GRU against values computed by hand, and its parameters."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from absl.testing import parameterized
 
 from gru_jax import GRU, GRUParams, gru_step, unroll
 
-# One input, two units, columns [r1 r2 | z1 z2 | n1 n2], all chosen so that the sums come out short.
+# One input, two units, columns [r1 r2 | z1 z2 | n1 n2]. The values are chosen to give short sums.
 X = np.array([2.0])
 H = np.array([0.5, -1.0])
 W = np.array([[0.5, -0.5, 0.25, 1.0, -1.0, 0.5]])
@@ -21,7 +21,7 @@ U = np.array([[1.0, 0.0, 0.0, 2.0, 1.0, -1.0], [0.0, 1.0, 1.0, 0.0, 2.0, 0.5]])
 B = np.array([0.0, 0.5, -1.0, 0.0, 0.5, 0.0])
 B_HN = np.array([0.5, -0.25])
 
-# The gates, for both ways of resetting:
+# The gates, for both values of `reset`:
 #   r1 = sigmoid( 2 *  0.5  + (0.5 * 1 - 1 * 0) + 0  ) = sigmoid( 1.5) = 0.8175744761936437
 #   r2 = sigmoid( 2 * -0.5  + (0.5 * 0 - 1 * 1) + 0.5) = sigmoid(-1.5) = 0.18242552380635635
 #   z1 = sigmoid( 2 *  0.25 + (0.5 * 0 - 1 * 1) - 1  ) = sigmoid(-1.5) = 0.18242552380635635
@@ -49,7 +49,7 @@ def by_hand(reset, dtype=jnp.float64):
     return GRUParams(jnp.asarray(W, dtype), jnp.asarray(U, dtype), jnp.asarray(B, dtype), b_hn)
 
 
-def test_by_hand_is_what_the_comment_says():
+def test_values_computed_by_hand_match_the_comment():
     np.testing.assert_allclose(BY_HAND["before"], [0.24517244825874088, 0.3927749743890523], rtol=1e-14)
     np.testing.assert_allclose(BY_HAND["after"], [0.22986843859632147, 0.5699111333275267], rtol=1e-14)
     assert math.tanh(-1.4560638095158909) == pytest.approx(-0.8968854052010677, rel=1e-15)
@@ -60,7 +60,7 @@ def test_by_hand_is_what_the_comment_says():
 class TestStep(parameterized.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters("before", "after")
-    def test_equals_the_values_worked_out_by_hand(self, reset):
+    def test_equals_values_computed_by_hand(self, reset):
         step = self.variant(partial(gru_step, reset=reset))
         h = step(by_hand(reset), jnp.asarray(H), jnp.asarray(X))
         assert h.dtype == jnp.float64
@@ -68,7 +68,7 @@ class TestStep(parameterized.TestCase):
 
 
 @pytest.mark.parametrize("reset", ["before", "after"])
-def test_step_in_single_precision_over_batch_axes(reset):
+def test_float32_step_supports_batch_axes(reset):
     h = jnp.asarray(np.broadcast_to(H, (3, 2, 2)), jnp.float32)
     x = jnp.asarray(np.broadcast_to(X, (3, 2, 1)), jnp.float32)
     after = gru_step(by_hand(reset, jnp.float32), h, x, reset=reset)
@@ -77,7 +77,7 @@ def test_step_in_single_precision_over_batch_axes(reset):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_step_takes_numpy_arrays(dtype):
+def test_step_accepts_numpy_arrays(dtype):
     h = gru_step(GRUParams(W.astype(dtype), U.astype(dtype), B.astype(dtype)), H.astype(dtype), X.astype(dtype))
     assert isinstance(h, jax.Array)
     assert h.dtype == jnp.float32
@@ -87,14 +87,14 @@ def test_step_takes_numpy_arrays(dtype):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("reset", ["before", "after"])
-def test_unroll_and_its_gradient_by_hand(reset, backend):
-    """With U = 0 and W = 0 both gates are sigmoid(0) = 1/2 and n = tanh(b_n + b_hn / 2): two steps fit on a line.
+def test_unroll_and_its_gradient_equal_values_computed_by_hand(reset, backend):
+    """If U = 0 and W = 0, both gates are sigmoid(0) = 1/2 and n = tanh(b_n + b_hn / 2).
 
     Choose b_hn = 2 atanh(1/2) or b_n = atanh(1/2), so that n = 1/2: h1 = h0 / 2 + 1/4, h2 = h0 / 4 + 3/8. Then
       dh2/dh0 = 1/4
       dh2/db_n = z dn/db_n (1 + 1 - z) = 1/2 * 3/4 * 3/2 = 9/16
-      dh2/db_z = 1/4 (n - h1) + 1/2 * 1/4 (n - h0), at h0 = 1: 1/4 * -1/4 - 1/8 * 1/2 = -1/8
-      dh2/db_r = 0 for "before"; for "after" r (1 - r) b_hn * 9/16 = 9/64 b_hn; dh2/db_hn = r * 9/16 = 9/32
+      dh2/db_z = 1/4 (n - h1) + 1/2 * 1/4 (n - h0); for h0 = 1: 1/4 * -1/4 - 1/8 * 1/2 = -1/8
+      dh2/db_r = 0 for "before", r (1 - r) b_hn * 9/16 = 9/64 b_hn for "after"; dh2/db_hn = r * 9/16 = 9/32
     """
     half = math.atanh(0.5)
     params = GRUParams(jnp.zeros((1, 3)), jnp.zeros((1, 3)), jnp.array([0.0, 0.0, half]), None)
@@ -116,7 +116,7 @@ def test_unroll_and_its_gradient_by_hand(reset, backend):
         assert gradient[0].b_hn is None
 
 
-def test_update_gate_weighs_the_new_candidate():
+def test_update_gate_weights_the_candidate():
     params = by_hand("before", jnp.float32)
     h, x = jnp.asarray(H, jnp.float32), jnp.asarray(X, jnp.float32)
     kept = gru_step(params._replace(b=params.b.at[2:4].set(-100)), h, x)
@@ -126,14 +126,14 @@ def test_update_gate_weighs_the_new_candidate():
 
 
 @pytest.mark.parametrize("reset", ["before", "after"])
-def test_shut_reset_gate_hides_the_state_from_the_candidate(reset):
+def test_candidate_ignores_the_state_if_the_reset_gate_is_zero(reset):
     params = by_hand(reset, jnp.float32)
     shut = params._replace(b=params.b.at[:4].set(jnp.array([-100.0, -100.0, 100.0, 100.0])))  # r = 0, z = 1: h' = n
     after = gru_step(shut, jnp.asarray(H, jnp.float32), jnp.asarray(X, jnp.float32), reset=reset)
     np.testing.assert_allclose(after, np.tanh([-1.5, 1.0]), rtol=1e-6)
 
 
-def test_open_reset_gate_makes_both_ways_the_same():
+def test_reset_before_equals_after_if_the_reset_gate_is_one():
     b = jnp.asarray(B, jnp.float32).at[:2].set(100)
     h, x = jnp.asarray(H, jnp.float32), jnp.asarray(X, jnp.float32)
     before = gru_step(by_hand("before", jnp.float32)._replace(b=b), h, x)
@@ -141,7 +141,7 @@ def test_open_reset_gate_makes_both_ways_the_same():
     np.testing.assert_allclose(before, after, rtol=1e-6)
 
 
-def test_parameters_are_a_named_tuple_of_the_documented_shapes():
+def test_parameters_have_the_documented_shapes():
     before = GRU().init(jax.random.key(0), input_size=3, hidden_size=5)
     after = GRU(reset="after").init(jax.random.key(0), 3, 5)
     assert before._fields == ("W", "U", "b", "b_hn")
@@ -152,7 +152,7 @@ def test_parameters_are_a_named_tuple_of_the_documented_shapes():
     assert len(jax.tree.leaves(after)) == 4
 
 
-def test_a_cell_is_frozen_hashable_and_equal_by_value():
+def test_cells_are_frozen_hashable_and_equal_by_value():
     assert GRU() == GRU(reset="before")
     assert hash(GRU()) == hash(GRU(reset="before"))
     assert len({GRU(), GRU(), GRU(reset="after")}) == 2
@@ -160,7 +160,7 @@ def test_a_cell_is_frozen_hashable_and_equal_by_value():
         GRU().reset = "after"  # type: ignore[misc]
 
 
-def test_initial_state_is_zeros_of_the_asked_dtype():
+def test_initial_state_is_zeros_of_the_given_dtype():
     state = GRU().initial_state(4, (2, 3), jnp.bfloat16)
     assert state.shape == (2, 3, 4)
     assert state.dtype == jnp.bfloat16

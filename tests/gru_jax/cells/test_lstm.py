@@ -1,4 +1,4 @@
-"""The LSTM's step worked out by hand, its parameters and its columns."""
+"""Steps of the LSTM against values computed by hand, and its parameters."""
 
 import chex
 import jax
@@ -39,13 +39,13 @@ def by_hand(dtype=jnp.float64):
 @pytest.mark.usefixtures("x64")
 class TestStep(parameterized.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    def test_equals_the_values_worked_out_by_hand(self):
+    def test_equals_values_computed_by_hand(self):
         h, c = self.variant(lstm_step)(by_hand(), LSTMState(jnp.asarray(H), jnp.asarray(C)), jnp.asarray(X))
         np.testing.assert_allclose(c, C_BY_HAND, rtol=1e-14)
         np.testing.assert_allclose(h, H_BY_HAND, rtol=1e-14)
 
 
-def test_step_in_single_precision_over_batch_axes():
+def test_float32_step_supports_batch_axes():
     h, c, x = (jnp.asarray(np.broadcast_to(a, (3, *a.shape)), jnp.float32) for a in (H, C, X))
     state = lstm_step(by_hand(jnp.float32), LSTMState(h, c), x)
     assert isinstance(state, LSTMState)
@@ -56,10 +56,10 @@ def test_step_in_single_precision_over_batch_axes():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_unroll_and_its_gradient_by_hand(backend):
-    """With all weights and biases 0 the gates are 1/2 and g = 0, so c halves: c2 = c0 / 4, h2 = tanh(c2) / 2.
+def test_unroll_and_its_gradient_equal_values_computed_by_hand(backend):
+    """If all weights and biases are 0, the gates are 1/2 and g = 0. Then c2 = c0 / 4 and h2 = tanh(c2) / 2.
 
-    At c0 = 4 atanh(1/2): c2 = atanh(1/2), tanh(c2) = 1/2, h2 = 1/4, and with k = 1/2 * (1 - 1/4) = 3/8 = dh2/dc2
+    For c0 = 4 atanh(1/2): c2 = atanh(1/2), tanh(c2) = 1/2, h2 = 1/4. Let k = dh2/dc2 = 1/2 * (1 - 1/4) = 3/8. Then
       dh2/dc0 = k / 4 = 3/32
       dh2/db_f = k (1/4 c1 + 1/2 * 1/4 c0) = k (2 c2 / 4 + 4 c2 / 8) = 3/8 atanh(1/2)
       dh2/db_g = k (1/2 + 1/2 * 1/2) = 9/32
@@ -81,7 +81,7 @@ def test_unroll_and_its_gradient_by_hand(backend):
     np.testing.assert_allclose(gradient[0].b, [0.0, 3 / 8 * half, 9 / 32, 1 / 8], rtol=1e-14, atol=1e-14)
 
 
-def test_forget_gate_keeps_and_input_gate_writes():
+def test_forget_gate_keeps_the_memory_and_input_gate_writes_to_it():
     params, x = by_hand(jnp.float32), jnp.asarray(X, jnp.float32)
     state = LSTMState(jnp.asarray(H, jnp.float32), jnp.asarray(C, jnp.float32))
     kept = lstm_step(params._replace(b=jnp.array([-100.0, -100.0, 100.0, 100.0, 0.0, 0.0, 0.0, 0.0])), state, x)
@@ -90,7 +90,7 @@ def test_forget_gate_keeps_and_input_gate_writes():
     np.testing.assert_allclose(written.c, [-0.46211715726000974, 0.24491866240370913], rtol=1e-6)
 
 
-def test_parameters_and_state_are_named_tuples_of_the_documented_shapes():
+def test_parameters_and_state_have_the_documented_shapes():
     params = LSTM().init(jax.random.key(0), input_size=3, hidden_size=5)
     assert params._fields == ("W", "U", "b")
     assert [p.shape for p in params] == [(3, 20), (5, 20), (20,)]
@@ -101,5 +101,5 @@ def test_parameters_and_state_are_named_tuples_of_the_documented_shapes():
     assert not state.c.any()
 
 
-def test_a_cell_is_hashable_and_equal_by_value():
+def test_cells_are_hashable_and_equal_by_value():
     assert len({LSTM(), LSTM(forget_bias=1.0), LSTM(forget_bias=0.0)}) == 2

@@ -19,7 +19,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_copies_no_weights(name):
+def test_step_does_not_copy_weights(name):
     cell, step = STEPS[name]
     params = cell.init(jax.random.key(0), input_size=H, hidden_size=H)
     memory = jax.jit(step).lower(params, jnp.ones((1, H)), jnp.ones((1, H))).compile().memory_analysis()
@@ -30,7 +30,7 @@ def test_a_step_copies_no_weights(name):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", STEPS)
 def test_few_and_many_rows_have_the_same_gradients(name):
-    """The weights of all gates are one matrix for few rows, and are split for many."""
+    """The weights of the gates are split only for many rows."""
     cell, step = STEPS[name]
     key_params, key_h, key_x = jax.random.split(jax.random.key(1), 3)
     params = cell.init(key_params, input_size=5, hidden_size=7, dtype=jnp.float64)

@@ -5,7 +5,7 @@ import pytest
 from gru_jax.interop._arrays import write_atomically
 
 
-def test_file_is_old_until_the_new_one_is_complete(tmp_path):
+def test_file_is_replaced_when_the_new_one_is_complete(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
     with write_atomically(path) as temporary:

@@ -1,4 +1,4 @@
-"""The gate layouts of other libraries, the networks that each has, and the table of converters in the documents."""
+"""The gate layouts and networks of other libraries, and the table of converters in the docs."""
 
 import importlib
 from pathlib import Path
@@ -23,14 +23,14 @@ CELLS = {
     "Elman": gru_jax.Elman(),
     "Elman (relu)": gru_jax.Elman(activation="relu"),
 }
-# W, U and b of a gate have the value of its position, from 1; b_hn is 9.
+# All entries of W, U and b of a gate equal its position, from 1. b_hn is 9.
 MARKS = {"before": "rzn", "after": "rzn", "LSTM": "ifgo", "Elman": "h", "Elman (relu)": "h"}
 B_HN = 9
 ELMAN = ("Elman", "Elman (relu)")
 
 
 class Library(NamedTuple):
-    """What a library has: the order of its gates, the layout of its matrices and biases, and its networks."""
+    """A library: the order of its gates, the layout of its matrices and biases, and its networks."""
 
     module: str
     function: str
@@ -71,8 +71,8 @@ LIBRARIES = {
 TITLES = {"linen": "Flax Linen", "nnx": "Flax NNX"}
 
 
-def test_the_table_of_docs_interop_is_true():
-    """Its functions are public, and it has the resets, cells, layers and merges that are tested here."""
+def test_table_in_the_docs_is_correct():
+    """The functions in the table are public. The resets, cells, layers and merges are those tested here."""
     lines = (ROOT / "docs/interop.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     documented = {row[0]: row[1:] for row in rows if len(row) == 8}
@@ -92,7 +92,7 @@ def test_the_table_of_docs_interop_is_true():
 
 
 def marked(name, width=I, b_hn=B_HN):
-    """Returns parameters where every gate has its own number."""
+    """Returns parameters in which every gate has a different number."""
     marks = np.repeat(np.arange(1, len(MARKS[name]) + 1, dtype=np.float32), H)
     W, U, b = (jnp.asarray(np.tile(marks, (rows, 1))) for rows in (width, H, 1))
     fields = [W, U, b[0]] + ([jnp.full(H, b_hn, jnp.float32)] if name == "after" else [])
@@ -101,7 +101,7 @@ def marked(name, width=I, b_hn=B_HN):
 
 
 def write(library, name, b_hn=B_HN):
-    """Returns marked parameters in the library's form, and W, U and the biases of that form."""
+    """Returns marked parameters in the format of the library, and their W, U and biases."""
     cell, params = CELLS[name], marked(name, b_hn=b_hn)
     if library == "PyTorch":
         form = torch.to_state_dict(cell, params)
@@ -191,7 +191,7 @@ TWO_BIASES += [("ONNX", name) for name in CELLS]
 
 @pytest.mark.parametrize(("library", "name"), TWO_BIASES)
 def test_two_biases_are_added_except_for_b_hn(library, name):
-    """The n of the second bias is b_hn for reset="after"."""
+    """For reset="after", the second bias of n is b_hn."""
     params = marked(name)
     form, _, _, biases = write(library, name)
     first, second = (
@@ -224,8 +224,8 @@ def test_two_biases_are_added_except_for_b_hn(library, name):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_networks_are_written_if_the_library_has_them(name):
-    """Cells, layers and merges: others raise an error of one line."""
+def test_networks_are_written_if_the_library_supports_them(name):
+    """Cells, layers and merges that the library does not have raise an error of one line."""
     library = LIBRARIES[name]
     if name in ("Equinox", "ONNX"):
         pytest.importorskip(library.module, reason=f"needs {name}: make test-peers")

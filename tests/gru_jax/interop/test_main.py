@@ -1,4 +1,4 @@
-"""The command `python -m gru_jax.interop` converts files; an error is one line."""
+"""The command `python -m gru_jax.interop` converts files. Its errors are one line."""
 
 import os
 import re
@@ -171,7 +171,7 @@ def test_closed_pipe_and_ascii_output_do_not_fail(tmp_path):
     assert rb"Gr\xf6\xdfe.safetensors: GRU(" in done.stdout
 
 
-def test_safetensors_of_a_pytorch_state_dict(tmp_path, capsys):
+def test_safetensors_of_a_pytorch_state_dict_are_converted(tmp_path, capsys):
     torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
     save_file = pytest.importorskip("safetensors.torch").save_file
     model = torch.nn.ModuleDict({"rnn": torch.nn.RNN(I, H, nonlinearity="relu"), "head": torch.nn.Linear(H, 2)})

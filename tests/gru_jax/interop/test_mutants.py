@@ -17,7 +17,7 @@ from tests.gru_jax.interop.mutants import json_mutants, message_mutants, mutants
 
 COUNT = 150
 """The number of damaged files of each kind."""
-I, H = 1, 2  # Small weights, so that most changes are in the headers.
+I, H = 1, 2  # The weights are small, so that most changes are in the headers.
 STACK = gru_jax.Stack(gru_jax.GRU(reset="after"), 2, bidirectional=True)
 
 
@@ -77,7 +77,7 @@ def test_damaged_files_raise_one_line_or_are_read(save, tmp_path):
     assert read < COUNT / 2
 
 
-def test_damaged_pickles_in_an_intact_zip_file(tmp_path):
+def test_damaged_pickles_in_a_zip_file_raise_one_line_or_are_read(tmp_path):
     path = tmp_path / "weights.pt"
     load = torch_zip(path)
     with zipfile.ZipFile(path) as whole:
@@ -92,7 +92,7 @@ def test_damaged_pickles_in_an_intact_zip_file(tmp_path):
         assert try_to_read(load, path) or mutant != parts[name]
 
 
-def test_onnx_models_with_wrong_fields(tmp_path):
+def test_onnx_models_with_wrong_fields_raise_one_line_or_are_read(tmp_path):
     path = tmp_path / "weights.onnx"
     load = onnx_model(path)
     model = pytest.importorskip("onnx").load(path)
@@ -103,7 +103,7 @@ def test_onnx_models_with_wrong_fields(tmp_path):
     assert COUNT / 4 < refused < COUNT
 
 
-def test_safetensors_headers_with_wrong_values(tmp_path):
+def test_wrong_safetensors_headers_raise_one_line_or_are_read(tmp_path):
     """The header of a safetensors file and the cell in its metadata are JSON."""
     path = tmp_path / "weights.safetensors"
     load = safetensors(path)
@@ -124,7 +124,7 @@ def test_safetensors_headers_with_wrong_values(tmp_path):
 
 AFTER, LSTM, ELMAN = gru_jax.GRU(reset="after"), gru_jax.LSTM(), gru_jax.Elman()
 RELU = gru_jax.Elman(activation="relu")
-# Functions, cells, and the arguments that the weights of an Elman network do not tell.
+# Functions, cells, and the arguments that the weights of an Elman network do not determine.
 TREES = {
     "torch": (torch.from_state_dict, torch.to_state_dict, (AFTER, LSTM, ELMAN, STACK), {"nonlinearity": "tanh"}),
     "keras": (keras.from_weights, keras.to_weights, (AFTER, gru_jax.GRU(), LSTM, ELMAN), {"activation": "tanh"}),

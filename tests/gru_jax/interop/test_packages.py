@@ -1,4 +1,4 @@
-"""The library imports and converts arrays and dicts with JAX, Flax and NumPy only; a missing package is one line."""
+"""The library converts arrays and dicts with JAX, Flax and NumPy only. A missing package raises one line."""
 
 import os
 import subprocess

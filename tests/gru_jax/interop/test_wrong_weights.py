@@ -1,4 +1,4 @@
-"""Missing, unknown and wrong weights raise one line with the key, what is expected and what is given."""
+"""Missing, unknown and wrong weights raise one line with the key, the expected and the given value."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Blocks of time."""
+"""Splitting, joining and scanning blocks of time."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_join_accepts_an_empty_batch():
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("T", "length"), [(6, 6), (6, 2), (7, 3), (7, 5)])
 def test_scan_blocks_visits_time_in_order(T, length, reverse):
-    """The carry lists the steps in their order, since 10 carry + value is not commutative."""
+    """The carry records the order of the steps, since 10 carry + value is not commutative."""
 
     def body(carry, block):
         return jax.lax.scan(lambda c, x: (10 * c + x, 10 * c + x), carry, block, reverse=reverse)
@@ -46,7 +46,7 @@ def test_scan_blocks_visits_time_in_order(T, length, reverse):
 @pytest.mark.parametrize("memory", ["save", "recompute", "checkpoint"])
 @pytest.mark.parametrize("cell", [gru_jax.GRU(), gru_jax.LSTM(), gru_jax.Elman()], ids=lambda cell: type(cell).__name__)
 def test_programs_do_not_grow_with_time(cell, memory):
-    """A program depends on whether there are several blocks and a tail, not on the number of steps."""
+    """A program depends on whether there are several blocks and a tail, but not on the number of steps."""
     params = cell.init(jax.random.key(0), input_size=16, hidden_size=32)
 
     def operations(T):

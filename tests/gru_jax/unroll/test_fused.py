@@ -1,4 +1,4 @@
-"""The fast backend: what it keeps, which derivatives it has, and the two ways to its gradient."""
+"""The fused backend: its memory, its second derivatives, and gradients with and without `Adjoint` methods."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_st
 
 @dataclass(frozen=True)
 class Bare:
-    """A cell without the gradient that it brings, so that the library has to derive one."""
+    """A cell without its `Adjoint` methods, so that the library derives its gradient."""
 
     cell: Any
 
@@ -38,7 +38,7 @@ class Bare:
         return self.cell.output(state)
 
 
-def test_which_cells_bring_their_gradient():
+def test_only_cells_with_adjoint_methods_are_adjoints():
     assert {name for name, cell in CELLS.items() if not isinstance(cell, Adjoint)} == {"minimal"}
     assert isinstance(Bare(GRU()), Cell)
     assert not isinstance(Bare(GRU()), Adjoint)
@@ -46,7 +46,7 @@ def test_which_cells_bring_their_gradient():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["gru_before", "gru_after", "lstm", "elman"])
-def test_derived_gradient_equals_the_one_by_hand(name):
+def test_gradient_derived_from_the_step_equals_the_adjoint(name):
     problem = draw(name, (3,), lengths=True, resets="state per mark" if name == "lstm" else "state", seed=2)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
 
@@ -65,7 +65,7 @@ def test_derived_gradient_equals_the_one_by_hand(name):
 
 
 def kept_numbers(cell, T, memory):
-    """How many numbers the backward pass is left by the forward pass, arguments aside, per sequence, step and unit."""
+    """Returns the number of stored residuals per sequence, step and unit, without the arguments."""
     B, I, H = 4, 3, 8
     params, xs = cell.init(jax.random.key(0), I, H), jnp.ones((T, B, I))
 
@@ -80,8 +80,8 @@ def kept_numbers(cell, T, memory):
 @pytest.mark.parametrize(
     ("cell", "gates", "states"), [(GRU(), 3, 1), (GRU("after"), 3, 1), (LSTM(), 4, 2), (Elman(), 0, 1)]
 )
-def test_memory_kept_for_the_backward_pass_is_as_documented(cell, gates, states):
-    """In blocks of 16 steps; each block also keeps the states that it starts from."""
+def test_stored_residuals_are_as_documented(cell, gates, states):
+    """Blocks have 16 steps. For each block, its initial state is stored as well."""
     starts = states / 16
     assert kept_numbers(cell, 64, "save") <= gates + states + starts
     assert kept_numbers(cell, 64, "recompute") <= states + starts
@@ -89,7 +89,7 @@ def test_memory_kept_for_the_backward_pass_is_as_documented(cell, gates, states)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere nothing is known of what is faster")
-def test_products_that_are_soon_worked_out_again_are_not_kept_in_blocks():
+def test_auto_memory_recomputes_with_several_blocks():
     assert kept_numbers(GRU(), 64, "auto") == kept_numbers(GRU(), 64, "recompute")
     assert kept_numbers(GRU(), 16, "auto") == kept_numbers(GRU(), 16, "save") > kept_numbers(GRU(), 16, "recompute")
 
@@ -118,7 +118,7 @@ def small_loss(name, backend, **options):
         ("minimal", "checkpoint"),
     ],
 )
-def test_second_derivatives_equal_those_of_the_plain_scan(name, memory):
+def test_second_derivatives_equal_the_scan_backend(name, memory):
     fused, at = small_loss(name, "fused", memory=memory, block_length=3)
     scan, _ = small_loss(name, "scan")
     hessian, expected = (jax.jit(jax.hessian(loss, argnums=(0, 1)))(*at) for loss in (fused, scan))
@@ -128,7 +128,7 @@ def test_second_derivatives_equal_those_of_the_plain_scan(name, memory):
 
 
 @pytest.mark.usefixtures("x64")
-def test_reverse_over_reverse_equals_that_of_the_plain_scan():
+def test_reverse_over_reverse_equals_the_scan_backend():
     def norm_of_gradient(loss):
         return lambda *at: sum((g**2).sum() for g in jax.grad(loss, argnums=(0, 1))(*at))
 
@@ -139,8 +139,8 @@ def test_reverse_over_reverse_equals_that_of_the_plain_scan():
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_a_program_without_gradient_keeps_nothing():
-    """The states of a cell with two of them would show in the program's outputs."""
+def test_program_without_gradient_stores_no_residuals():
+    """The outputs of the program are the outputs and the final state only."""
     cell = LSTM()
     params = cell.init(jax.random.key(0), 2, 3)
     jaxpr = jax.make_jaxpr(lambda xs: unroll(cell, params, xs, backend="fused"))(jnp.ones((4, 5, 2)))
@@ -149,8 +149,8 @@ def test_a_program_without_gradient_keeps_nothing():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("which", ["ys", "h_last"])
-def test_gradient_of_one_output_alone(which):
-    """The other's cotangent is zero and not even an array."""
+def test_gradient_of_one_output_equals_the_scan_backend(which):
+    """The cotangent of the other output is a symbolic zero."""
     problem = draw("lstm", (2,), lengths=True)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     stack = Stack(LSTM())

@@ -1,4 +1,4 @@
-"""Every way to differentiate the fast backend: the values of the plain scan, and the gradient derived by hand."""
+"""Derivatives of the fused backend in every mode, compared with the scan backend."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_st
 
 
 class At(NamedTuple):
-    """Where a loss is differentiated and in which direction: parameters and inputs."""
+    """The point and the direction of a derivative: parameters `p`, `dp` and inputs `x`, `dx`."""
 
     p: dict
     x: jax.Array
@@ -36,7 +36,7 @@ class At(NamedTuple):
 
 
 def losses(name, **options):
-    """The loss on the fast backend and on the plain scan, and a point with a direction."""
+    """Returns the loss with the fused and with the scan backend, and a point with a direction."""
     problem = draw(
         name, (2,), T=5, I=2, H=2, lengths=True, resets="state per mark" if name == "lstm" else "state", seed=6
     )
@@ -98,7 +98,7 @@ def three_times_forward(loss, at):
 
 
 def gradient_over_mapped_axes(loss, at):
-    """Parameters alone, inputs along their last axis, and both at once, nested."""
+    """Returns the gradient through `vmap` over parameters and over the last axis of inputs, nested."""
 
     def total(p, x):
         over_inputs = jax.vmap(loss, (None, -1))
@@ -141,7 +141,7 @@ WAYS = {
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_differentiate_gives_what_the_plain_scan_gives(way):
+def test_derivatives_equal_the_scan_backend(way):
     fused, scan, at = losses("gru_before", memory="save", block_length=2)
     got, expected = jax.jit(lambda at: [WAYS[way](loss, at) for loss in (fused, scan)])(at)
     assert jax.tree.structure(got) == jax.tree.structure(expected)
@@ -154,14 +154,14 @@ def test_every_way_to_differentiate_gives_what_the_plain_scan_gives(way):
 @pytest.mark.parametrize(
     ("name", "memory"), [("gru_after", "checkpoint"), ("lstm", "recompute"), ("elman", "save"), ("minimal", "save")]
 )
-def test_both_modes_against_finite_differences(name, memory):
+def test_both_modes_equal_finite_differences(name, memory):
     fused, _, at = losses(name, memory=memory, block_length=3)
     check_grads(jax.jit(fused), at.primals, order=1, modes=("fwd", "rev"), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("way", ["jvp", "jacfwd", "linearize"])
-def test_ways_outside_jit(way):
+def test_derivatives_outside_jit_equal_the_scan_backend(way):
     fused, scan, at = losses("lstm", block_length=2)
     for a, b in zip(*(jax.tree.leaves(WAYS[way](loss, at)) for loss in (fused, scan)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
@@ -169,8 +169,8 @@ def test_ways_outside_jit(way):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_forward_mode_in_shard_map(check_vma):
-    """Each device has rows of its own; tangents of parameters are the same on all."""
+def test_forward_mode_in_shard_map_equals_one_device(check_vma):
+    """Inputs differ between devices. The parameters and their tangents are replicated."""
     fused, scan, at = losses("gru_after")
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
 
@@ -186,7 +186,7 @@ def test_forward_mode_in_shard_map(check_vma):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
-def test_forward_mode_on_a_mesh_with_explicit_axes():
+def test_forward_mode_on_an_explicit_mesh_equals_one_device():
     cell, mesh = GRU(), jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
     params, xs = cell.init(jax.random.key(0), 3, 4), jax.random.normal(jax.random.key(1), (4, 6, 3))
 
@@ -203,8 +203,8 @@ def loops(function, *arguments):
     return str(jax.make_jaxpr(function)(*arguments)).count(" scan[")
 
 
-def test_reverse_mode_is_one_loop_forward_and_one_back():
-    """Also around `vmap` and within a loop; forward mode adds one to the values' own."""
+def test_reverse_mode_has_one_forward_and_one_backward_loop():
+    """This also holds around `vmap`. Forward mode adds one loop to the loop of the values."""
     cell = GRU()
     params, xs = cell.init(jax.random.key(0), 2, 3), jnp.ones((4, 5, 2))
 
@@ -224,7 +224,7 @@ def test_reverse_mode_is_one_loop_forward_and_one_back():
 
 @dataclass(frozen=True)
 class Marked:
-    """Returns (x y, x), with a gradient that cannot be mistaken for JAX's own."""
+    """A function that returns (x y, x), with a wrong gradient that is easy to recognize."""
 
     def outline(self, x, y, mask):
         return {"product": x, "x": x}
@@ -243,8 +243,8 @@ class Marked:
         )
 
 
-def test_reverse_mode_takes_the_function_s_gradient_and_no_other_does():
-    """An output that plays no part has no cotangent; masks have neither tangent nor cotangent."""
+def test_only_reverse_mode_uses_the_custom_gradient():
+    """The cotangent of an unused output is None. Masks have neither tangents nor cotangents."""
     x, y, mask = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), jnp.array([True, False])
 
     def product(x, y):

@@ -1,4 +1,4 @@
-"""What lengths and direction promise: padding is never seen, sequences stay apart, time runs one way."""
+"""Padding is ignored, the sequences of a batch are independent, and outputs are causal."""
 
 from functools import cache
 
@@ -22,7 +22,10 @@ T = 8
 
 @cache
 def evaluation(name, backend, reverse):
-    """The values, and the gradients of a loss in which every output and every state counts, and what they are of."""
+    """Returns a function for the gradient of a loss and the outputs, and its arguments.
+
+    The loss depends on every output and every final state.
+    """
     problem = draw(name, (4,), T=T, resets=True, seed=3)
 
     def loss(arrays, lengths, resets):
@@ -58,7 +61,7 @@ def assert_bits_equal(first, second):
     ],
 )
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30])
-def test_garbage_past_a_length_changes_nothing(name, backend, reverse, garbage):
+def test_padding_does_not_change_values_or_gradients(name, backend, reverse, garbage):
     evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
     past = np.arange(T)[None, :] >= np.asarray(lengths)[:, None]
     gradient, (ys, h_last) = evaluate(arrays, lengths, resets)
@@ -71,7 +74,7 @@ def test_garbage_past_a_length_changes_nothing(name, backend, reverse, garbage):
 
 
 @pytest.mark.parametrize(("name", "backend", "reverse"), [("gru_before", "save", True), ("lstm", "checkpoint", True)])
-def test_a_sequence_of_length_zero_keeps_its_initial_state(name, backend, reverse):
+def test_final_state_of_an_empty_sequence_is_its_initial_state(name, backend, reverse):
     evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
     gradient, (ys, h_last) = evaluate(arrays, lengths, resets)
     start = library_state(name, arrays)
@@ -90,7 +93,7 @@ def test_a_sequence_of_length_zero_keeps_its_initial_state(name, backend, revers
         ("minimal", "save", False),
     ],
 )
-def test_sequences_of_a_batch_do_not_see_each_other(name, backend, reverse):
+def test_sequences_of_a_batch_are_independent(name, backend, reverse):
     evaluate, arrays, lengths, resets = evaluation(name, backend, reverse)
     changed = arrays | {key: arrays[key].at[0].add(1.0) for key in arrays if key in ("xs", "h", "c")}
     with_other = evaluate(changed, lengths.at[0].set(T), resets.at[0].set(~resets[0]))
@@ -105,7 +108,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(name, backend, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", CELLS)
-def test_outputs_depend_on_no_later_input(name, reverse):
+def test_outputs_do_not_depend_on_later_inputs(name, reverse):
     problem = draw(name, (), T=5, I=1, H=2, seed=1)
     arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
     params, h0 = library_params(name, arrays), library_state(name, arrays)
@@ -123,7 +126,7 @@ def test_outputs_depend_on_no_later_input(name, reverse):
 
 
 @pytest.mark.parametrize("name", ["gru_before", "lstm"])
-def test_reverse_with_lengths_is_flipping_each_sequence_by_hand(name):
+def test_reverse_with_lengths_equals_flipping_each_sequence(name):
     problem = draw(name, (3,), T=T, seed=6)
     arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
     params, h0 = library_params(name, arrays), library_state(name, arrays)
@@ -142,8 +145,8 @@ def test_reverse_with_lengths_is_flipping_each_sequence_by_hand(name):
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32])
-def test_lengths_of_any_integer_dtype_count_to_the_end(dtype, backend):
-    """300 steps are more than 8 bits can count."""
+def test_lengths_have_any_integer_dtype(dtype, backend):
+    """8 bits cannot represent the 300 steps."""
     params = CELLS["gru_before"].init(jax.random.key(0), 1, 2)
     ys, _ = unroll(
         CELLS["gru_before"], params, np.ones((2, 300, 1)), lengths=np.array([100, 7], dtype), backend=backend
@@ -153,14 +156,14 @@ def test_lengths_of_any_integer_dtype_count_to_the_end(dtype, backend):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("dtype", "length"), [(np.uint32, 2**31 + 5), (np.int64, 2**32 + 1), (np.uint64, 2**63 + 1)])
-def test_traced_lengths_past_the_end_are_the_end_in_any_integer_dtype(dtype, length):
+def test_traced_lengths_past_the_end_are_clipped_in_any_integer_dtype(dtype, length):
     cell = CELLS["gru_before"]
     params, xs = cell.init(jax.random.key(0), 2, 3), jnp.ones((1, 4, 2), jnp.float32)
     ys, _ = jax.jit(lambda lengths: unroll(cell, params, xs, lengths=lengths))(np.array([length], dtype))
     np.testing.assert_array_equal(ys, unroll(cell, params, xs)[0])
 
 
-def test_lengths_known_while_tracing():
+def test_constant_lengths_equal_eager_lengths_under_jit():
     cell = CELLS["gru_before"]
     params, xs, lengths = cell.init(jax.random.key(0), 2, 3), jnp.ones((2, 4, 2)), jnp.array([4, 1])
     expected, _ = unroll(cell, params, xs, lengths=lengths)
@@ -168,7 +171,7 @@ def test_lengths_known_while_tracing():
     np.testing.assert_allclose(ys, expected, rtol=1e-6)
 
 
-def test_masks_choose_sequence_by_sequence():
+def test_masks_select_per_sequence():
     where = jnp.array([True, False])
     first, second = {"h": jnp.ones((2, 3))}, {"h": jnp.full((2, 3), 2.0)}
     chosen = [[1.0] * 3, [2.0] * 3]

@@ -1,4 +1,4 @@
-"""Gates from -20 to 11 within 1 % of float64, values and gradients, whatever the parameters' dtype."""
+"""Values and gradients are within 1 % of float64 for pre-activations from -20 to 11, with parameters of any dtype."""
 
 from functools import cache
 
@@ -25,9 +25,10 @@ BACKENDS = {
 
 
 def at_the_edges(name, edges):
-    """Arrays exact in every dtype: each gate of some unit stands at each edge, the others at 1; U is diagonal.
+    """Returns arrays that are exact in every dtype, with a diagonal U.
 
-    Nothing cancels: all is positive, and the candidate is far from the state.
+    For each gate and edge there is a unit whose gate has that bias, while its other gates have a bias of 1. There is no
+    cancellation, since all values are positive and the candidate is far from the state.
     """
     gates, candidate = GATES[name], CANDIDATE[name]
     gated = [gate for gate in range(gates) if gate != candidate]
@@ -45,7 +46,7 @@ def at_the_edges(name, edges):
 
 @cache
 def expected(name, edges):
-    """Outputs, final state and gradients of their sum, in float64."""
+    """Returns the outputs, the final state and the gradients of their sum, in float64."""
 
     def run(arrays):
         gates, H = arrays["u"].shape
@@ -64,7 +65,7 @@ def expected(name, edges):
 
 
 def assert_within_one_percent(found, wanted, what, scale=1.0):
-    """But for what is smaller than the dtype's smallest number."""
+    """Compares with a relative tolerance of 1 % and the smallest subnormal as absolute tolerance."""
     smallest = float(jnp.finfo(found.dtype).smallest_subnormal)
     np.testing.assert_allclose(
         np.asarray(found, np.float64) / scale, wanted, rtol=0.01, atol=smallest / scale, err_msg=what
@@ -85,9 +86,9 @@ def assert_within_one_percent(found, wanted, what, scale=1.0):
     + [("gru_after", "float16", backend) for backend in ("scan", "save")]
     + [("minimal", dtype, backend) for dtype in ("bfloat16", "float16") for backend in ("scan", "save", "recompute")],
 )
-def test_values_and_gradients_of_gates_near_zero_and_one(name, dtype, backend):
-    edges = EDGES[2:] if dtype == "float16" else EDGES  # a gate at -20 is below float16's smallest number
-    scale = 1024.0 if dtype == "float16" else 1.0  # as losses are scaled in float16, which ends at 6e-8
+def test_values_and_gradients_are_accurate_for_gates_near_zero_and_one(name, dtype, backend):
+    edges = EDGES[2:] if dtype == "float16" else EDGES  # sigmoid(-20) underflows in float16
+    scale = 1024.0 if dtype == "float16" else 1.0  # loss scaling: 6e-8 is the smallest float16
     arrays = {key: jnp.asarray(array, dtype) for key, array in at_the_edges(name, edges).items()}
 
     def loss(arrays):
@@ -108,8 +109,8 @@ def test_values_and_gradients_of_gates_near_zero_and_one(name, dtype, backend):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_a_single_step_keeps_gates_near_zero(dtype):
-    """i = sigmoid(-7) and g = tanh(5), one step from zero: c = i g, dc/db_i = i (1 - i) g."""
+def test_single_step_is_accurate_for_gates_near_zero(dtype):
+    """One step from zero with i = sigmoid(-7), g = tanh(5): c = i g, dc/db_i = i (1 - i) g."""
     params = LSTMParams(jnp.zeros((1, 4), dtype), jnp.zeros((1, 4), dtype), jnp.array([-7, 5, 5, 5], dtype))
     zeros, x = LSTMState(jnp.zeros(1, dtype), jnp.zeros(1, dtype)), jnp.zeros(1, dtype)
     i, g = oracle.sigmoid(-7.0), np.tanh(5.0)
@@ -128,8 +129,8 @@ def test_a_single_step_keeps_gates_near_zero(dtype):
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("name", ["gru_before", "gru_after", "lstm"])
-def test_no_unit_with_a_chrono_bias_is_dead(name, dtype, backend):
-    """Delays of 5000: gates down to 2e-4, and the candidate at 1 with no other input."""
+def test_units_with_a_chrono_bias_have_gradients(name, dtype, backend):
+    """For delays of 5000, gates are as small as 2e-4. The bias of the candidate is 1; all inputs are zero."""
     cell = {
         "gru_before": GRU(b_init="chrono", longest_delay=5000),
         "gru_after": GRU(reset="after", b_init="chrono", longest_delay=5000),
@@ -157,8 +158,8 @@ def test_no_unit_with_a_chrono_bias_is_dead(name, dtype, backend):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("options", [{"backend": "scan"}, {"backend": "fused", "block_length": 2}])
-def test_16_bits_are_those_of_operands_and_results(dtype, options):
-    """All between them is in float32: the same as to widen, to multiply in 16 bits, and to round what comes out."""
+def test_only_operands_and_results_have_16_bits(dtype, options):
+    """All else is in float32: float32 arrays with a 16-bit `matmul_dtype` give the same results after rounding."""
     stack = Stack(LSTM(), num_layers=2, bidirectional=True, merge="sum")
     params = stack.init(jax.random.key(0), 3, 4, dtype)
     xs = jax.random.normal(jax.random.key(1), (2, 5, 3), dtype)
@@ -185,7 +186,7 @@ def test_16_bits_are_those_of_operands_and_results(dtype, options):
     (gradient, outputs), (wide_gradient, wide_outputs) = (loss(run)(params, xs, h0) for run in (narrow, wide))
     assert {leaf.dtype for leaf in jax.tree.leaves((gradient, outputs))} == {jnp.dtype(dtype)}
     for a, b in zip(jax.tree.leaves((gradient, outputs)), jax.tree.leaves((wide_gradient, wide_outputs)), strict=True):
-        if a is gradient[1]:  # The inputs' gradient is the sum of each direction's, rounded.
+        if a is gradient[1]:  # The gradient of the inputs is the sum of the rounded gradients of both directions.
             np.testing.assert_allclose(*np.asarray((a, b), np.float32), atol=2 * float(jnp.finfo(dtype).eps))
         else:
             np.testing.assert_array_equal(a, b)
@@ -193,8 +194,8 @@ def test_16_bits_are_those_of_operands_and_results(dtype, options):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_a_state_carried_in_float32_is_not_rounded_between_chunks(dtype, backend):
-    """A unit that decays by sigmoid(-6.5), a 667th, a step: 8 bits of mantissa would hold it where it is."""
+def test_float32_state_is_not_rounded_between_chunks(dtype, backend):
+    """The state decays by a factor of 1 - sigmoid(-6.5) = 1 - 1/666 per step. In bfloat16 it would stay at 1."""
     params = GRUParams(jnp.zeros((1, 3), dtype), jnp.zeros((1, 3), dtype), jnp.array([0, -6.5, 0], dtype))
     xs, h = jnp.zeros((8, 1), dtype), jnp.ones((1,), jnp.float32)
     expected = (1 - oracle.sigmoid(-6.5)) ** 8

@@ -1,4 +1,4 @@
-"""Resets: a mark begins an episode, in both directions; packed episodes give what each gives alone."""
+"""Resets: packed episodes equal single episodes, in both directions."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def close(found, expected, rtol=1e-11, atol=1e-12):
 
 
 def values_and_gradients(run, arrays):
-    """`run(arrays)`, and the gradient of its squares, each weighed on its own."""
+    """Returns `run(arrays)` and the gradient of a weighted sum of its squares."""
 
     def loss(arrays):
         outputs = run(arrays)
@@ -54,13 +54,13 @@ def values_and_gradients(run, arrays):
         ("minimal", False, "save"),
     ],
 )
-def test_packed_episodes_equal_each_alone(name, reverse, backend):
-    """Each starts from a state of its own: the marks', and for the one that is run first h0's, if it has no mark."""
+def test_packed_episodes_equal_single_episodes(name, reverse, backend):
+    """Each episode starts from the state of its mark. The first one in the run starts from h0 if it has no mark."""
     arrays = jax.tree.map(jnp.asarray, draw(name, (), T=T, resets="state per mark", seed=5).arrays)
     options = {"reverse": reverse, **BACKENDS[backend]}
 
     def start(arrays, episode):
-        """Going down, the state before step t - 1 is that of the mark at t."""
+        """In reverse, the mark at t sets the state before step t - 1."""
         if reverse:
             fresh = {key: arrays["reset_" + key][episode.stop] if episode.stop < T else arrays[key] for key in states}
         else:
@@ -86,14 +86,14 @@ def test_packed_episodes_equal_each_alone(name, reverse, backend):
 
 
 def rows():
-    """A row of two packed episodes, and a padded one of one: marks past its end mean nothing."""
+    """Returns a row of two packed episodes, and a padded row of one episode with marks in the padding."""
     xs = np.random.default_rng(0).normal(size=(2, T, I))
     marks = np.stack([np.isin(np.arange(T), marked) for marked in ([0, 3], [0, 5, 7])])
     return jnp.asarray(xs), marks, np.array([T, 5]), [(0, 0, 3), (0, 3, 8), (1, 0, 5)]
 
 
 def laid_out(outputs, episodes):
-    """Outputs of single episodes where they lie in rows, zeros elsewhere."""
+    """Returns the outputs of single episodes at their positions in the rows, and zeros elsewhere."""
     ys = jnp.zeros((2, T, outputs[0].shape[-1]))
     for output, (row, start, stop) in zip(outputs, episodes, strict=True):
         ys = ys.at[row, start:stop].set(output)
@@ -109,7 +109,7 @@ def laid_out(outputs, episodes):
         ("minimal", "checkpoint", True, False),
     ],
 )
-def test_packed_episodes_equal_each_alone_in_a_bidirectional_stack(name, backend, reverse, time_major):
+def test_packed_episodes_equal_single_episodes_in_a_bidirectional_stack(name, backend, reverse, time_major):
     stack = Stack(CELLS[name], num_layers=2, bidirectional=True)
     params = stack.init(jax.random.key(0), I, H, jnp.float64)
     xs, marks, lengths, episodes = rows()
@@ -130,7 +130,7 @@ def test_packed_episodes_equal_each_alone_in_a_bidirectional_stack(name, backend
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_packed_episodes_equal_each_alone_in_modules(reverse):
+def test_packed_episodes_equal_single_episodes_in_modules(reverse):
     xs, marks, lengths, episodes = rows()
     options = {"lengths": lengths, "resets": marks, "reverse": reverse}
     layer = modules.GRU(I, H, num_layers=2, bidirectional=True, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
@@ -154,7 +154,7 @@ def test_packed_episodes_equal_each_alone_in_modules(reverse):
     ],
 )
 def test_chunks_with_a_carried_state_equal_one_pass(name, resets, backend):
-    """A mark inside a later chunk begins an episode, and does not go back to what the chunk began with."""
+    """A mark inside a later chunk starts an episode from the reset state, not from the initial state of the chunk."""
     problem = draw(name, (3,), T=T, resets=resets, seed=7)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     marks = np.asarray(problem.resets)
@@ -185,8 +185,8 @@ def test_chunks_with_a_carried_state_equal_one_pass(name, resets, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_fresh_state_is_zero_whatever_h0_was(backend):
-    """One unit that halves its state at each step: with all parameters zero z = 1/2 and n = 0."""
+def test_episodes_start_from_zeros_or_the_reset_state(backend):
+    """One unit halves its state at each step: if all parameters are zero, z = 1/2 and n = 0."""
     params = jax.tree.map(jnp.zeros_like, gru_jax.GRU().init(jax.random.key(0), 1, 1, jnp.float64))
     xs, h0, marks = jnp.zeros((4, 1)), jnp.full((1,), 8.0), np.array([False, False, True, False])
 
@@ -206,8 +206,8 @@ def test_a_fresh_state_is_zero_whatever_h0_was(backend):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_states_that_no_mark_reads_change_nothing(backend, reverse):
-    """Those beside unmarked steps, and of marks past a length: whatever they hold, and their gradient is zero."""
+def test_unused_reset_states_do_not_change_values_or_gradients(backend, reverse):
+    """Reset states of unmarked steps and of marks in the padding are unused, and their gradient is zero."""
     problem = draw("lstm", (3,), T=T, lengths=True, resets="state per mark", seed=3)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     read = problem.resets & (np.arange(T) < problem.lengths[:, None])
@@ -227,7 +227,7 @@ def test_states_that_no_mark_reads_change_nothing(backend, reverse):
         assert not np.asarray(gradient[key])[~read].any()
 
 
-def test_a_state_of_an_lstm_may_be_per_mark_in_one_part_alone():
+def test_reset_state_may_be_per_mark_in_one_field_only():
     problem = draw("lstm", (3,), T=T, resets="state per mark", seed=3)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     constant = arrays["reset_c"][:, 0]
@@ -241,7 +241,7 @@ def test_a_state_of_an_lstm_may_be_per_mark_in_one_part_alone():
     close(run(constant), run(everywhere))
 
 
-def test_turning_shifts_marks_with_their_states():
+def test_reverse_resets_shifts_marks_and_states():
     marks, states = jnp.array([[True], [False], [True]]), jnp.arange(3.0)[:, None, None]
     turned = reverse_resets(Resets(marks, states))
     np.testing.assert_array_equal(turned.marks[:, 0], [False, True, False])
@@ -304,7 +304,7 @@ STACKED = Stack(gru_jax.GRU(), num_layers=2, bidirectional=True)
         ),
     ],
 )
-def test_a_reset_state_that_does_not_fit_is_one_line(cell, options, error, message):
+def test_wrong_reset_state_raises_one_line(cell, options, error, message):
     params = cell.init(jax.random.key(0), I, H)
     xs = jnp.zeros((T, B, I) if options.get("time_major") else (B, T, I), jnp.float32)
     with pytest.raises(error) as caught:

@@ -1,4 +1,4 @@
-"""The reference backend against finite differences, in forward and in reverse mode."""
+"""The scan backend against finite differences, in forward and in reverse mode."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from tests.gru_jax.problems import CELLS, draw, library_params, library_state
     ("name", "options"),
     [("gru_before", {"reverse": True}), ("gru_after", {"lengths": True}), ("lstm", {"resets": True})],
 )
-def test_gradients_against_finite_differences(name, options):
+def test_gradients_equal_finite_differences(name, options):
     reverse = options.pop("reverse", False)
     problem = draw(name, (2,), T=4, I=2, H=2, **options)
 
@@ -30,7 +30,7 @@ def test_gradients_against_finite_differences(name, options):
 
 @pytest.mark.usefixtures("x64")
 def test_forward_mode_is_the_transpose_of_reverse_mode():
-    """<w, J v> = <Jᵀ w, v>, for the cell that the library does not know."""
+    """<w, J v> = <Jᵀ w, v>, for a user-defined cell."""
     problem = draw("minimal", (2,), lengths=True, resets=True)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Shapes that nobody thought of: no steps, no sequences, one of everything, blocks longer than time."""
+"""Unusual shapes: no steps, no sequences, sizes of one, blocks longer than T."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ NO_STEPS = {"name": "lstm", "batch_shape": (2,), "T": 0, "I": 2, "H": 3, "length
 @example(NO_STEPS, PLAIN)
 @example(NO_STEPS | {"T": 5, "batch_shape": (0,)}, PLAIN)
 @example(NO_STEPS | {"T": 1, "batch_shape": (1,), "name": "gru_before"}, PLAIN)
-def test_any_shape_agrees_with_the_oracle(case, options):
+def test_any_shape_equals_the_oracle(case, options):
     problem = draw(**case)
     with jax.enable_x64(True):
         answer = library_answer(problem, jnp.float64, **options)
@@ -48,7 +48,7 @@ def test_any_shape_agrees_with_the_oracle(case, options):
 
 
 @pytest.mark.parametrize("names", ["B, T", "B", "T"])
-def test_a_program_is_exported_with_sizes_left_open(names):
+def test_programs_are_exported_with_symbolic_sizes(names):
     cell = Stack(LSTM(), bidirectional=True)
     params = cell.init(jax.random.key(0), 3, 4)
     xs = jax.random.normal(jax.random.key(1), (2, 5, 3))

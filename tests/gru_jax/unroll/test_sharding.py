@@ -1,4 +1,4 @@
-"""Meshes with explicit axes: the numbers of one device, sharded as the inputs are."""
+"""Meshes with explicit axes: results equal one device and have the sharding of the inputs."""
 
 import contextlib
 
@@ -16,7 +16,7 @@ CELLS = [GRU(), Stack(LSTM(), num_layers=2, bidirectional=True)]
 
 @pytest.fixture(params=[True, False], ids=["in its context", "outside"])
 def mesh(request):
-    """Two by two devices, of which the first axis is for rows; `jax.set_mesh` or not."""
+    """A mesh of 2 x 2 devices, inside and outside `jax.set_mesh`."""
     made = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(made) if request.param else contextlib.nullcontext():
         yield made
@@ -47,7 +47,7 @@ def assert_equal(got, expected):
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: type(cell).__name__)
-def test_gradients_over_rows(cell, backend, mesh):
+def test_gradients_of_a_sharded_batch_equal_one_device(cell, backend, mesh):
     given = problem(cell)
     expected = gradient(cell, backend=backend)(*given)
     params, *rows = given
@@ -57,7 +57,7 @@ def test_gradients_over_rows(cell, backend, mesh):
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: type(cell).__name__)
-def test_outputs_lie_where_their_inputs_do(cell, mesh):
+def test_outputs_have_the_sharding_of_the_inputs(cell, mesh):
     params, xs, h0, _ = problem(cell)
     expected = unroll(cell, params, xs), unroll(cell, params, xs, h0)
     params, xs = put(params, mesh), put(xs, mesh, "data")
@@ -68,7 +68,7 @@ def test_outputs_lie_where_their_inputs_do(cell, mesh):
         assert_equal((ys, h_last), (expected_ys, expected_last))
 
 
-def test_time_major_and_several_batch_axes(mesh):
+def test_two_sharded_batch_axes_equal_one_device(mesh):
     cell = GRU()
     params = cell.init(jax.random.key(0), 3, 8)
     xs = jax.random.normal(jax.random.key(1), (6, 2, 4, 3))
@@ -80,8 +80,8 @@ def test_time_major_and_several_batch_axes(mesh):
     assert jax.typeof(got[1]).sharding.spec == P("data", "model", None)
 
 
-def test_a_given_state_stays_as_it_was_sharded(mesh):
-    """So that a loop of the caller's can carry it."""
+def test_final_state_has_the_sharding_of_h0(mesh):
+    """A `lax.scan` around `unroll` can then carry it."""
     cell = GRU()
     params, xs, h0, _ = problem(cell)
     params, xs, h0 = put(params, mesh), put(xs, mesh, "data"), put(h0, mesh, "data", "model")
@@ -95,7 +95,7 @@ def test_a_given_state_stays_as_it_was_sharded(mesh):
     assert_equal(h_last, unroll(cell, params, xs, unroll(cell, params, xs, h0)[1])[1])
 
 
-def test_weights_cut_over_devices(mesh):
+def test_gradients_of_sharded_weights_equal_one_device(mesh):
     cell = GRU()
     given = problem(cell)
     expected = gradient(cell)(*given)
@@ -106,7 +106,7 @@ def test_weights_cut_over_devices(mesh):
     assert jax.typeof(got[0].U).sharding.spec == P(None, "model")
 
 
-def test_vmap_over_parameters(mesh):
+def test_vmap_over_parameters_equals_one_device(mesh):
     cell = GRU()
     _, xs, _, _ = problem(cell)
     many = jax.vmap(lambda key: cell.init(key, 3, 8))(jax.random.split(jax.random.key(3), 3))

@@ -1,4 +1,4 @@
-"""`unroll` under the transformations of JAX, and how often it is traced."""
+"""`unroll` under JAX transformations, and the number of its traces."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ TRACES: list[str] = []
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", ["eager", "jit", "grad", "jit of grad"])
-def test_a_second_call_is_not_traced_again(mode, backend):
+def test_second_call_is_not_traced(mode, backend):
     cell = Counting(f"{mode} {backend}")
     params = cell.init(jax.random.key(0), 2, 3)
 
@@ -65,8 +65,8 @@ def test_a_second_call_is_not_traced_again(mode, backend):
     assert TRACES.count(cell.label) > traced
 
 
-def test_an_eager_loop_over_options_compiles_each_once():
-    """Equal cells and equal options in another form are the same program."""
+def test_equal_options_are_compiled_once():
+    """Equal cells, and equal options of different types, share one program."""
     cell = Counting("options")
     params = cell.init(jax.random.key(0), 2, 3)
     for matmul_dtype in (jnp.bfloat16, "bfloat16", jnp.dtype("bfloat16")):
@@ -78,7 +78,7 @@ def test_an_eager_loop_over_options_compiles_each_once():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_vmap_over_the_batch_is_the_batch(backend):
+def test_vmap_over_sequences_equals_a_batch(backend):
     batched = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS)
 
     def over_sequences(params, xs):
@@ -93,7 +93,7 @@ def test_vmap_over_the_batch_is_the_batch(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_vmap_over_parameters_is_an_ensemble(backend):
+def test_vmap_over_parameters_equals_each_member(backend):
     keys = jax.random.split(jax.random.key(1), 3)
     ensemble = jax.vmap(lambda key: GRU().init(key, 2, 3))(keys)
     gradients = jax.jit(jax.vmap(jax.grad(lambda p: loss(p, XS, backend, LENGTHS))))(ensemble)
@@ -107,8 +107,8 @@ def test_vmap_over_parameters_is_an_ensemble(backend):
 @pytest.mark.parametrize(
     "cell", [GRU("after"), LSTM(), Elman(), Stack(GRU(), 2)], ids=["GRU", "LSTM", "Elman", "Stack"]
 )
-def test_a_cell_is_an_argument_of_any_transformation(cell):
-    """It has no leaves: part of a program's structure, as its hash and equality are."""
+def test_cells_are_arguments_of_any_transformation(cell):
+    """A cell is a static pytree node without leaves."""
     params = cell.init(jax.random.key(0), 2, 3)
     expected = unroll(cell, params, XS)
     close(jax.jit(unroll)(cell, params, XS), expected)
@@ -126,7 +126,7 @@ def test_a_cell_is_an_argument_of_any_transformation(cell):
     close(h_last, unroll(cell, params, XS[0])[1])
 
 
-def test_equal_cells_are_one_program_and_others_another():
+def test_equal_cells_share_one_program():
     compiled = jax.jit(lambda cell, params, xs: unroll(cell, params, xs))
     for cell in (GRU(), GRU(reset="before")):
         compiled(cell, GRU_PARAMS, XS)
@@ -136,7 +136,7 @@ def test_equal_cells_are_one_program_and_others_another():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_checkpoint_changes_no_gradient(backend):
+def test_checkpoint_does_not_change_gradients(backend):
     def plain(params, xs):
         return loss(params, jnp.tanh(xs), backend, LENGTHS)
 
@@ -145,8 +145,8 @@ def test_checkpoint_changes_no_gradient(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_scan_around_unroll_is_one_long_sequence(backend):
-    """Chunks of two steps with the state carried over, as in truncated backpropagation, here not truncated."""
+def test_scan_over_chunks_equals_one_long_sequence(backend):
+    """Chunks of two steps carry the state, as in truncated backpropagation, but the gradient is not truncated."""
     xs = XS[:, :4]
 
     def in_chunks(params, xs):
@@ -165,12 +165,12 @@ def test_scan_around_unroll_is_one_long_sequence(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_eager_calls_equal_compiled_ones(backend):
+def test_eager_calls_equal_compiled_calls(backend):
     eager = jax.value_and_grad(loss)(GRU_PARAMS, XS, backend, LENGTHS)
     close(eager, jax.jit(jax.value_and_grad(loss), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS))
 
 
-def test_numpy_arrays_are_taken_as_they_are():
+def test_numpy_arrays_are_accepted():
     params = jax.tree.map(np.asarray, GRU_PARAMS)
     resets = np.zeros((4, 5), bool)
     h0 = np.zeros((4, 3), np.float32)
@@ -180,13 +180,13 @@ def test_numpy_arrays_are_taken_as_they_are():
 
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_single_precision_stays_so_whatever_x64_says(x64, backend):
+def test_float32_is_kept_with_and_without_x64(x64, backend):
     with jax.enable_x64(x64):
         value, gradient = jax.jit(jax.value_and_grad(loss), static_argnums=2)(GRU_PARAMS, XS, backend, LENGTHS)
         assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype(jnp.float32)}
 
 
-def test_typed_and_raw_keys_drop_the_same():
+def test_typed_and_raw_keys_give_the_same_dropout_masks():
     stack = Stack(LSTM(), num_layers=2, dropout=0.5)
     params = stack.init(jax.random.PRNGKey(3), 2, 3)
     close(params, stack.init(jax.random.key(3), 2, 3))
@@ -195,8 +195,8 @@ def test_typed_and_raw_keys_drop_the_same():
     assert not np.array_equal(typed, unroll(stack, params, XS)[0])
 
 
-def test_outputs_that_nobody_asks_for_have_no_gradient():
-    """Integers and booleans beside the arrays: `jax.grad` of what holds them does not trip."""
+def test_gradient_of_a_constant_loss_is_zero():
+    """`jax.grad` supports integer lengths and boolean resets. The gradient of a constant loss is zero."""
     resets = XS[..., 0] > 0
     gradient = jax.grad(lambda p: unroll(GRU(), p, XS, lengths=LENGTHS, resets=resets)[0].sum() * 0)(GRU_PARAMS)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))

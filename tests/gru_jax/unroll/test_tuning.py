@@ -1,4 +1,4 @@
-"""Packed matrices, bulk work in rows and block lengths: the choices change no values."""
+"""Packed matrices, bulk computation in rows and block lengths do not change values."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(
     ("rows", "K", "N"), [(2, 8, 24), (32, 256, 768), (33, 250, 750), (2, 448, 1344), (1, 512, 1600), (128, 1024, 48)]
 )
-def test_packed_matrices_multiply_as_the_matrix(rows, K, N, dtype, platform):
+def test_packed_products_equal_the_product_with_the_matrix(rows, K, N, dtype, platform):
     w = jnp.asarray(RNG.normal(size=(K, N)), dtype)
     exact = np.asarray(w, np.float64)
     for packed, matrix in (
@@ -31,7 +31,7 @@ def test_packed_matrices_multiply_as_the_matrix(rows, K, N, dtype, platform):
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_accelerators_get_the_matrix_in_one_part(platform):
+def test_matrices_have_one_part_on_accelerators(platform):
     w = jnp.ones((1024, 3072))
     for packed in (pack(w, 64, platform), pack_transpose(w, 64, platform)):
         assert len(packed.parts) == 1
@@ -40,7 +40,7 @@ def test_accelerators_get_the_matrix_in_one_part(platform):
 
 @pytest.mark.parametrize("matmul_dtype", [None, jnp.bfloat16])
 @pytest.mark.parametrize("cell", [GRU(), GRU("after"), LSTM()])
-def test_large_layers_have_the_gradients_of_the_plain_scan(cell, matmul_dtype):
+def test_gradients_of_large_layers_equal_the_scan_backend(cell, matmul_dtype):
     """H is large enough that the matrices of both passes are packed in parts; `vmap` maps over the weights."""
     H, B, T = 464, 4, 3
     params = jax.vmap(lambda key: cell.init(key, 3, H))(jax.random.split(jax.random.key(0), 2))
@@ -60,7 +60,7 @@ def test_large_layers_have_the_gradients_of_the_plain_scan(cell, matmul_dtype):
 
 
 @pytest.mark.parametrize(("platform", "shape"), [("cpu", (3, 2, 5)), ("tpu", (6, 5))])
-def test_bulk_functions_see_rows_on_accelerators(platform, shape):
+def test_bulk_functions_get_rows_on_accelerators(platform, shape):
     shapes = []
 
     def function(tree):

@@ -1,4 +1,4 @@
-"""`unroll` against the NumPy loop, over its options: every pair of their values occurs in some test."""
+"""`unroll` against the oracle. The cases contain every pair of values of any two options."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ import pytest
 from tests.gru_jax.covering import pairwise
 from tests.gru_jax.problems import CELLS, assert_answers_agree, draw, library_answer, oracle_answer
 
-# T = 7: blocks of one step, blocks with a shorter one at the end, and all in one.
+# For T = 7: one block, blocks with a shorter tail, and blocks of one step.
 BACKENDS = [{"backend": "scan"}] + [
     {"backend": "fused", "memory": memory, "block_length": block_length}
     for memory, block_length in product(("save", "recompute", "checkpoint"), (None, 3, 1))
@@ -41,12 +41,12 @@ def answers(case, dtype):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", IN_DOUBLE, ids=label)
-def test_values_and_gradients_in_double_precision(case):
+def test_values_and_gradients_equal_the_oracle_in_float64(case):
     answer, expected = answers(case, jnp.float64)
     assert_answers_agree(answer, expected, jnp.float64, values=1e-10, gradients=1e-10)
 
 
 @pytest.mark.parametrize("case", IN_SINGLE, ids=label)
-def test_values_and_gradients_in_single_precision(case):
+def test_values_and_gradients_equal_the_oracle_in_float32(case):
     answer, expected = answers(case, jnp.float32)
     assert_answers_agree(answer, expected, jnp.float32, values=1e-5, gradients=1e-4)

@@ -1,4 +1,4 @@
-"""`unroll` over several devices: what one device computes, whichever way the batch is shared out."""
+"""`unroll` on several devices computes the results of one device, in `shard_map` and with sharded arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ def assert_close(results, expected):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_shard_map_over_the_batch(mesh, cell, backend):
-    """Gradients of replicated parameters are summed over the devices by `shard_map` itself."""
+def test_shard_map_over_the_batch_equals_one_device(mesh, cell, backend):
+    """`shard_map` sums the gradients of replicated parameters over the devices."""
     params = CELLS[cell].init(jax.random.key(0), 2, 3)
 
     def on_each(params, xs, lengths):
@@ -51,8 +51,8 @@ def test_shard_map_over_the_batch(mesh, cell, backend):
 
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_shard_map_over_members_of_an_ensemble(mesh, backend):
-    """Parameters differ by device, inputs and lengths are the same on all."""
+def test_shard_map_over_an_ensemble_equals_one_device(mesh, backend):
+    """Parameters are sharded. Inputs and lengths are replicated."""
     keys = jax.random.split(jax.random.key(1), 4)
     ensemble = jax.vmap(lambda key: GRU().init(key, 2, 3))(keys)
 
@@ -66,7 +66,7 @@ def test_shard_map_over_members_of_an_ensemble(mesh, backend):
 
 @pytest.mark.parametrize("make_keys", [jax.random.split, lambda key, n: jax.random.key_data(jax.random.split(key, n))])
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_a_dropout_key_alone_differs_by_device(mesh, backend, make_keys):
+def test_dropout_keys_may_differ_between_devices(mesh, backend, make_keys):
     stack = Stack(GRU(), 2, dropout=0.5, weight_dropout=0.5)
     params, keys = stack.init(jax.random.key(0), 2, 3), make_keys(jax.random.key(1), 4)
 
@@ -79,8 +79,8 @@ def test_a_dropout_key_alone_differs_by_device(mesh, backend, make_keys):
         np.testing.assert_allclose(one, unroll(stack, params, XS, key=key)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_sharded_arrays_under_jit(mesh):
-    """The compiler shares the work out by itself: the same numbers, and outputs that stay where their inputs are."""
+def test_sharded_batch_equals_one_device(mesh):
+    """The results equal one device, and the outputs have the sharding of the inputs."""
     params = CELLS["gru"].init(jax.random.key(0), 2, 3)
     xs = jax.device_put(XS, NamedSharding(mesh, BATCH))
     lengths = jax.device_put(LENGTHS, NamedSharding(mesh, BATCH))
@@ -94,7 +94,7 @@ def varying(array):
     return jax.typeof(array).manual_axis_type.varying
 
 
-def test_arrays_are_made_to_vary_alike(mesh):
+def test_vary_alike_and_zeros_like_set_the_varying_axes(mesh):
     def on_each(xs, w):
         same, none = vary_alike((w, None))
         assert none is None

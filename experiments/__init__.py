@@ -1,1 +1,1 @@
-"""Experiments on real data, run from config files; they use `gru_jax` as an outsider would."""
+"""Experiments on real data, run from config files. They import only the public API of `gru_jax`."""

@@ -1,9 +1,9 @@
-"""Times our recurrent layers and those of all other installed libraries side by side.
+"""Times our recurrent layers and the layers of all other installed libraries side by side.
 
 python -m experiments.benchmark --suite=layer
 
-Before anything is timed, all programs are checked to compute the same function of the same weights. The numbers are
-meaningful only on an otherwise idle machine.
+All programs are first checked to compute the same function with the same weights. The numbers are meaningful only on an
+otherwise idle machine.
 """
 
 import pathlib
@@ -26,7 +26,7 @@ class Suite(NamedTuple):
     """A suite of the benchmark.
 
     Attributes:
-      run: makes the measurements.
+      run: performs the measurements.
       seconds: how long each group of programs is timed.
       quick: the sizes with --quick.
     """

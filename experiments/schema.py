@@ -25,7 +25,7 @@ ConfigType = TypeVar("ConfigType", bound="Checked")
 
 
 class UserError(Exception):
-    """An error whose message is all that the user needs, on one line: commands print it without a traceback."""
+    """An error with a one-line message for the user. Commands print it without a traceback."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@
 A value of --grid is parsed as the value of --config.<key>=<value>. Each run has its own run folder,
 <workdir>/<combination>/seed_<n>, as `train` makes it. A failed run is reported, and the others continue. Rerun the
 command to resume: finished runs are read, failed ones are retried. In a job array, each job trains one combination with
---index, and the same command without --index prints the table. The exit status is that of `train`, and 1 if a run
-failed.
+--index, and the same command without --index prints the table. The exit status is the same as for `train`, and 1 if
+a run failed.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ Failures = dict[str, str]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Reads the flags, trains what is not finished, prints the table."""
+    """Reads the flags, trains unfinished runs, prints the table."""
     del arguments
     config, config_file, overrides = cli.config_of(CONFIG)
     if not WORKDIR.value:

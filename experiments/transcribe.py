@@ -6,7 +6,7 @@ python -m experiments.transcribe --workdir=runs/an4 mine.wav             a text,
 python -m experiments.transcribe --workdir=runs/an4 mine.mfc             or from a Sphinx feature file
 
 An argument that is not a file is the name of a recording of the run's data set, and its true text is printed too. AN4
-is distributed as mel-cepstra. For WAV files, best of 16 kHz or more, an AN4 run computes the same features.
+is distributed as mel-cepstra. For WAV files, preferably at 16 kHz or more, an AN4 run computes the same features.
 """
 
 from collections.abc import Sequence

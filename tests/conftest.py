@@ -17,14 +17,14 @@ from experiments.data.fetch import fetch, user_cache
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# The programs that tests start compile the same few models over and over: they share what the first one compiled.
+# Programs started by tests compile the same few models repeatedly, so they share a compilation cache.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
-jax.config.update("jax_enable_compilation_cache", False)  # Tests themselves compile what they test.
+jax.config.update("jax_enable_compilation_cache", False)  # The tests themselves do not use the cache.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -44,7 +44,7 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of the real data sets, `$GRU_JAX_DATA` or the user's cache; the test is skipped if there is none."""
+    """The folder of the real data sets, `$GRU_JAX_DATA` or the user's cache. Skips the test if it does not exist."""
     named = os.environ.get("GRU_JAX_DATA")
     folder = Path(named).expanduser().resolve() if named else user_cache().resolve()
     if not folder.is_dir():
@@ -54,7 +54,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def data_file(data_dir: Path) -> Callable[[str, str], Path]:
-    """Gives the checked path of a real data file; the test is skipped if it is not there. Nothing is downloaded."""
+    """Returns the checked path of a real data file. Skips the test if it is missing. Nothing is downloaded."""
 
     def find(dataset: str, name: str) -> Path:
         if not (data_dir / dataset / name).is_file():

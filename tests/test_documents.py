@@ -1,4 +1,4 @@
-"""The README stays short, its code and the guides' code runs, and links between documents lead somewhere."""
+"""The README stays short, its code and the guides' code runs, and links between documents have targets."""
 
 import re
 import warnings
@@ -19,7 +19,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_readme_fits_on_one_page():
+def test_readme_fits_on_one_page():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
@@ -45,7 +45,7 @@ def test_code_in_the_guides_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(path):
+def test_links_between_documents_have_targets(path):
     text = path.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     dead = []

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The floors of the house, from the ground up. A module may import from its own floor and from those listed before it.
+# The layers (floors) of the project, lowest first. A module may import from its own floor and from lower ones.
 FLOORS = {
     "types and checks": ("gru_jax._types", "gru_jax._arguments", "gru_jax._precision"),
     "cells": ("gru_jax.cells",),
@@ -28,7 +28,7 @@ FLOORS = {
 }
 # What experiments may import from the library: its public modules.
 PUBLIC = ("gru_jax", "gru_jax.nnx", "gru_jax.linen", "gru_jax.interop", "gru_jax.export")
-# Where the library may import other packages than JAX and NumPy, at the top of a file or inside a function.
+# Where the library may import packages other than JAX and NumPy, at the top of a file or inside a function.
 AT_TOP = {"gru_jax.nnx": {"flax"}, "gru_jax.linen": {"flax"}}
 IN_FUNCTIONS = {
     "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "safetensors", "torch"},
@@ -39,7 +39,7 @@ NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
 class Import(NamedTuple):
-    """Module `of` imports module `what` in a line; `lazy` inside a function, or for a type checker only."""
+    """An import of module `what` by module `of`; `lazy` if inside a function, or for a type checker only."""
 
     of: str
     what: str
@@ -57,7 +57,7 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(path: Path, known: set[str]) -> Iterator[Import]:
-    """All imports of a file; `from package import module` is an import of the module."""
+    """Yields the imports of a file; `from package import module` is an import of the module."""
 
     def visit(node: ast.AST, lazy: bool) -> Iterator[Import]:
         where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
@@ -90,14 +90,14 @@ def within(module: str, packages: str | tuple[str, ...] | set[str]) -> bool:
 
 
 def floor_of(module: str) -> int:
-    """Returns the floor of a module, or of the nearest package around it."""
+    """Returns the floor of a module, or of its nearest parent package."""
     floors = {package: floor for floor, packages in enumerate(FLOORS.values()) for package in packages}
     while module not in floors:
         module = module.rpartition(".")[0]
     return floors[module]
 
 
-def test_the_modules_and_imports_are_found():
+def test_modules_and_imports_are_found():
     assert {"gru_jax", "gru_jax.cells.gru", "gru_jax._unroll.unroll", "experiments.data.fetch"} <= MODULES
     assert len(IMPORTS) > 100
 
@@ -125,7 +125,7 @@ def test_imports_have_no_cycles():
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_the_library_does_not_import_its_top_module():
+def test_library_does_not_import_its_top_module():
     wrong = [found for found in IMPORTS if within(found.of, "gru_jax") and found.what == "gru_jax"]
     assert not wrong, wrong
 
@@ -135,7 +135,7 @@ def test_no_backend_names_a_cell():
     assert not wrong, wrong
 
 
-def test_the_library_needs_only_jax_numpy_and_flax():
+def test_library_needs_only_jax_numpy_and_flax():
     wrong = []
     for found in IMPORTS:
         package = found.what.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What is installed with the library alone: the wheel's files and what it asks for."""
+"""The wheel contains only the library and requires only its dependencies."""
 
 import email
 import shutil
@@ -16,7 +16,7 @@ EXTRAS = DOMAINS | {"aot", "experiments", "export", "peers", "tensorboard", "tes
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """The wheel, built from a copy, so that the build leaves nothing in the checkout."""
+    """The wheel, built from a copy, so that the build does not change the checkout."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_wheel_holds_the_library_and_nothing_else(wheel):
+def test_wheel_contains_only_the_library(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gru_jax").rglob("*.py")}
     assert modules <= names
@@ -37,7 +37,7 @@ def test_wheel_holds_the_library_and_nothing_else(wheel):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
 
-def test_wheel_asks_for_jax_flax_and_numpy_alone(wheel):
+def test_wheel_requires_only_jax_flax_and_numpy(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = email.message_from_bytes(wheel.read(name))
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]

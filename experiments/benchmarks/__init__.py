@@ -1,1 +1,1 @@
-"""Benchmarks of our recurrent layers beside other libraries': the same function of the same weights."""
+"""Benchmarks of our recurrent layers against other libraries: the same function with the same weights."""

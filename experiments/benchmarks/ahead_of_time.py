@@ -24,7 +24,7 @@ from experiments.benchmarks.settings import Precision, Sizes, Work, mean_square
 from experiments.runner import cli
 from experiments.schema import UserError
 
-# libtpu reads these when it is loaded: it must not look for a TPU, nor claim one for this process alone.
+# libtpu reads these when it is loaded: it must not look for a TPU or lock one for this process.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -129,7 +129,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _without_layouts(text: str) -> str:
-    """Removes layouts, whose letters and parentheses look like opcodes."""
+    """Removes layouts, since their letters and parentheses look like opcodes."""
     return re.sub(r"\]\{[^}]*\}", "]", text)
 
 

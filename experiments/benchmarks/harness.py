@@ -171,12 +171,12 @@ def interleave(
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[], None] | None = None,
 ) -> list[Timing]:
-    """Times calls in turn, A B C A B C ..., so that disturbances of the machine affect all of them alike.
+    """Times calls in rounds, A B C A B C ..., so that disturbances of the machine affect all of them equally.
 
     Args:
       calls: each does its work and waits until it has finished.
-      seconds: for how long to repeat the rounds.
-      min_rounds: the least number of rounds, however long they take.
+      seconds: the time for which rounds are repeated.
+      min_rounds: the minimum number of rounds, regardless of the time.
       warm_up: the number of rounds that are not timed.
       clock: returns seconds.
       pause: called before each timed call; if None, `wait_for_idle_threads`.
@@ -219,7 +219,7 @@ _STATUS, _CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/cl
 
 
 def peak_growth(make: Callable[..., Callable[[], Any]], *arguments: Any) -> int | None:
-    """Returns by how many bytes a new process grows, at its peak, during the second call of a function.
+    """Returns the peak growth of a new process, in bytes, during the second call of a function.
 
     Args:
       make: `make(*arguments)` returns the function to call; it must be defined at the top level of a module.
@@ -268,7 +268,7 @@ class Candidate:
 
     Attributes:
       program: the program to time.
-      reference: what it has to compute.
+      reference: the expected outcome.
       memory, loss: see `Measurement`.
       resident_bytes: measures the memory of a library without a compiler; if None, it is not measured.
     """
@@ -296,7 +296,7 @@ class Measurement:
       median_ms, minimum_ms: of the rounds' times, per unit of work.
       rounds: how often the program was timed.
       temp_bytes: the compiled program's temporary memory, on all devices.
-      resident_bytes: by how much a process that runs the program grows, for libraries without a compiler.
+      resident_bytes: the growth of a process that runs the program, for libraries without a compiler.
       compile_seconds: for tracing and compiling.
       distance: of its results from the reference, relative to its norm.
     """
@@ -346,7 +346,7 @@ def measure(
       seconds, min_rounds, warm_up: see `interleave`.
 
     Raises:
-      UserError: if a candidate computes something else; nothing is timed.
+      UserError: if a candidate disagrees with its reference. Nothing is timed then.
     """
     distances = [check(candidate.program, candidate.reference) for candidate in candidates]
     timings = interleave([candidate.program.call for candidate in candidates], seconds, min_rounds, warm_up)

@@ -1,4 +1,4 @@
-"""The suite "layer": one layer, forward and forward+backward, with both resets, beside every peer."""
+"""The suite "layer": one layer, forward and forward+backward, with both resets, against every peer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +36,7 @@ def run(settings: Settings) -> list[Measurement]:
 
 
 def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
-    """Returns our programs and those of every peer that supports the problem."""
+    """Returns our programs and the programs of every peer that supports the problem."""
     expected = reference(problem)
     devices = largest_divisor(problem.sizes.B, settings.devices)
     ours = [our_program(problem), our_program(problem, "bfloat16"), our_program(problem, library=SCAN)]
@@ -67,7 +67,7 @@ def without_b_hn(problem: Problem) -> Problem:
 
 
 def peer_call(name: str, sizes: tuple[int, ...], reset: str, work: Work, program_name: str) -> Callable[[], Any]:
-    """Returns the call of a peer's program; it is built anew since it runs in another process."""
+    """Returns the call of a peer's program. It is built again, since it runs in another process."""
     peer: type[Peer] = PEERS[name]
     problem = make_problem(Sizes(*sizes), reset, work)
     if not peer.has_b_hn:

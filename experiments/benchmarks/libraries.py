@@ -76,7 +76,7 @@ def our_program(
 
 
 def reference(problem: Problem) -> Outcome:
-    """Returns what every program has to compute: the result of the plain scan in full float32, on a GPU too."""
+    """Returns the outcome that every program has to match: the plain scan in full float32, also on a GPU."""
     with jax.default_matmul_precision("highest"):
         return our_program(problem, library=SCAN).outcome()
 
@@ -364,7 +364,7 @@ def installed(names: Sequence[str] | None) -> tuple[str, ...]:
     """Checks the names of peers.
 
     Args:
-      names: the peers to compare with; if None, all that are installed.
+      names: the peers to compare with; if None, all installed ones.
 
     Raises:
       UserError: if a peer is unknown or is not installed.

@@ -14,7 +14,7 @@ LONGEST_SCAN = 16 * 1024
 
 MEMORY = ("save", "recompute", "checkpoint")
 LOSSES = ("mean(ys**2)", "mean(h_last**2)")
-"""The first needs every output, whose cotangent takes H numbers per step; the second needs the last state alone."""
+"""The first needs every output, with a cotangent of H numbers per step. The second needs only the last state."""
 
 
 def run(settings: Settings) -> list[Measurement]:

@@ -1,4 +1,4 @@
-"""The suite "loop_overhead": what the training loop adds to its compiled step.
+"""The suite "loop_overhead": the time that the training loop adds to its compiled step.
 
 The bare loop repeats the compiled step on one batch that is already on the devices, and waits at the end. The training
 loop also makes a batch for each step, transfers it, fetches the sums of each step, shows progress and writes rows.

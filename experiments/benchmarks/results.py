@@ -117,7 +117,7 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
 
 
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Groups measurements that were timed side by side: those with the same sizes, work and reset."""
+    """Groups measurements that were timed side by side, with the same sizes, work and reset."""
     found: dict[tuple[Any, ...], list[Measurement]] = {}
     for row in measurements:
         found.setdefault((row.sizes, row.work, row.reset), []).append(row)
@@ -160,7 +160,7 @@ def _group_table(group: Sequence[Measurement]) -> str:
 
 
 def _column_name(peer: Measurement) -> str:
-    """Returns the name of a peer; PyTorch alone has two precisions."""
+    """Returns the name of a peer; only PyTorch has two precisions."""
     return "torch bf16" if peer.name == "torch bfloat16" else peer.library
 
 

@@ -1,4 +1,4 @@
-"""The sizes, problems and options that every suite is given."""
+"""The sizes, problems and options of every suite."""
 
 import dataclasses
 import re
@@ -42,12 +42,12 @@ class Settings:
     """The options of one run of a suite.
 
     Attributes:
-      shapes: the sizes to measure, one after the other; if None, the suite's own.
+      shapes: the sizes to measure; if None, the suite's default sizes.
       peers: the names of the libraries to compare with.
       seconds: how long the programs of one problem are timed.
-      min_rounds: how often each program is timed at least.
+      min_rounds: the minimum number of times that each program is timed.
       devices: how many JAX devices a batch may be sharded over.
-      resident: whether to measure the memory of libraries without a compiler, each in a process of its own.
+      resident: whether to measure the memory of libraries without a compiler, each in a separate process.
       say: called with a line of progress.
     """
 

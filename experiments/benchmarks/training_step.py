@@ -1,4 +1,4 @@
-"""The suite "training_step": a training step of a character-level language model, beside the same in PyTorch.
+"""The suite "training_step": a training step of a character-level language model, and the same step in PyTorch.
 
 The model is an embedding, two GRU layers with reset="after" and a softmax over 65 characters. Its state is carried from
 batch to batch. Gradients are clipped at norm 1, the optimizer is Adam. Ours is the step of `experiments.train`.
@@ -141,7 +141,7 @@ def torch_inputs(sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
 
 
 def torch_program(library: str, weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> Program:
-    """Makes the program of `torch_training_step`, whose arguments it has."""
+    """Makes the program of `torch_training_step`, and takes the same arguments."""
 
     def outcome():
         return losses_of(torch_training_step(library, weights, batch, one_bias=True))

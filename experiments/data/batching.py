@@ -1,4 +1,4 @@
-"""Which examples are in which batch. Every batch is a pure function of a seed and a step number.
+"""Selection of the examples of a batch. Every batch is a pure function of a seed and a step number.
 
 A resumed run therefore sees the batches of an uninterrupted one. Axes: B batch, T time, N examples or symbols.
 """
@@ -169,7 +169,7 @@ def bucket_edges(lengths: np.ndarray, num_buckets: int, multiple: int = 1) -> np
 
     Args:
       lengths: (N,) int.
-      num_buckets: the most buckets; there are fewer if quantiles coincide.
+      num_buckets: the maximum number of buckets; there are fewer if quantiles coincide.
       multiple: every edge is a multiple of it, so that fewer shapes are compiled.
 
     Returns:

@@ -76,7 +76,7 @@ def fetch(
       retry: time limits and retries of a download.
 
     Raises:
-      UserError: the data set or file is unknown, its bytes are not the recorded ones, or it is missing and cannot be
+      UserError: the data set or file is unknown, its checksum does not match, or it is missing and cannot be
         downloaded or written.
 
     Example:
@@ -131,7 +131,7 @@ def _digest_of_contents(path: Path, name: str, size: int) -> Digest | None:
 
     Compressed files of the same data differ with the compressor's version, level and clock. A `.gz` is therefore
     verified by its decompressed bytes. A `.tar.gz` is verified by the files directly in a folder `recordings`, sorted
-    by name: the digest is that of the lines `<sha256>  <name>`, as sha256sum prints them, and the size is their sum.
+    by name. The digest is taken over lines `<sha256>  <name>`, in the format of sha256sum. The sizes are added.
 
     Args:
       path: the file.
@@ -244,7 +244,7 @@ def _try_url(url: str, entry: File, path: Path, label: str, retry: RetryPolicy) 
 
 def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy) -> None:
     """Writes the body of one response to `part` and flushes it to the disk."""
-    # The same contents may be compressed otherwise, and archives may have other members.
+    # The same contents may be compressed differently, and archives may have other members.
     limit = entry.stored.size if entry.contents is None else 2 * (entry.stored.size + entry.contents.size)
     with part.open("wb") as file:
         with contextlib.ExitStack() as stack:
@@ -255,7 +255,7 @@ def _transfer(url: str, part: Path, entry: File, label: str, retry: RetryPolicy)
 
             def on_response(answer: "requests.Response", **_: Any) -> None:
                 stack.callback(answer.close)
-                answer.raw.headers.pop("Content-Encoding", None)  # a .gz file is stored as it is
+                answer.raw.headers.pop("Content-Encoding", None)  # a .gz file is stored unchanged
                 announced = answer.headers.get("Content-Length", "0")
                 if not announced.isdecimal():
                     del answer.headers["Content-Length"]  # pooch cannot parse it

@@ -1,8 +1,8 @@
 """The data sets of the experiments: files, digests, URLs, license and citation of each.
 
 The project contains no data set. URLs refer to a fixed commit if the host allows it, and a download is used only if
-its digest matches. `stored` tables have sha256, size in bytes and name of each file. `contents` tables have the same of
-the decompressed data, for files whose compressed form differs between sources.
+its digest matches. `stored` tables have sha256, size in bytes and name of each file. `contents` tables have the same
+for the decompressed data of files whose compressed form differs between sources.
 """
 
 from collections.abc import Callable, Mapping

@@ -28,7 +28,7 @@ class Page:
       name: the name of the file and of its notes, and the `page` of its rows.
       title: the heading.
       about: one line for RESULTS.md.
-      studies: the studies whose Markdown it contains.
+      studies: the studies with Markdown on the page.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Report:
     """The data of the documents.
 
     Attributes:
-      published: the rows of published.toml, and a bare row for each recorded metric that has none there.
+      published: the rows of published.toml, and a bare row for each recorded metric without a row there.
       groups: from `records.grouped`.
       scores: the scores of the trivial baselines, by name.
       folder: experiments/results.

@@ -22,7 +22,7 @@ BEST_OTHER: dict[str, Any] = {"marker": "*", "color": COLORS["other"], "markersi
 PUBLISHED: dict[str, Any] = {"marker": "x", "color": "#999999", "markersize": 4}
 TRIVIAL: dict[str, Any] = {"marker": "|", "color": "#555555", "markersize": 12, "markeredgewidth": 1.6}
 LEFT, RIGHT = -0.12, 1.3
-"""The range of the scale of `overview`; marks outside of it are drawn at the edge, beside an arrow."""
+"""The range of the scale of `overview`; marks outside of it are drawn at the edge, next to an arrow."""
 
 
 class Shown(NamedTuple):
@@ -168,7 +168,7 @@ LINE_STYLES: dict[str, dict[str, Any]] = {
     "best published recurrent": {**BEST_RECURRENT, "linestyle": ""},
     "best published of any kind": {**BEST_OTHER, "linestyle": ""},
 }
-"""Published figures are not connected, since those of neighboring horizons may come from different papers."""
+"""Published figures are not connected, since figures of neighboring horizons may come from different papers."""
 
 
 def curves(

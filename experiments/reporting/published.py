@@ -49,7 +49,7 @@ class Figure(Checked):
       budget: other information on the size, such as "256 units".
       protocol: how the measurement differs from ours; empty if no difference is known.
       like_for_like: whether the protocol permits a comparison; if not, the figure is quoted but not compared.
-      reported: whether it is quoted at second hand.
+      reported: whether it is quoted from a secondary source.
     """
 
     model: str
@@ -171,7 +171,7 @@ class Row(Checked):
         return one < other if self.better == "less" else one > other
 
     def best(self, figures: Iterable[Figure]) -> Figure | None:
-        """Returns the best figure that is like for like, the first of equal ones; None if there is none."""
+        """Returns the best like-for-like figure, the first one of a tie; None if there is none."""
         choose = min if self.better == "less" else max
         return choose((f for f in figures if f.like_for_like), key=lambda figure: figure.value, default=None)
 
@@ -241,7 +241,7 @@ class SpeedTargets(Checked):
       train_float32, train_bfloat16: the time of a training step over PyTorch's in float32.
       train_autocast: the time of a training step in bfloat16 over PyTorch's under autocast.
       long_slowest: the slowest time per step over the fastest, for all sequence lengths.
-      long_recompute, long_checkpoint: temporary memory over that of "save".
+      long_recompute, long_checkpoint: temporary memory over the memory of "save".
       loop: the time of the training loop over a bare loop's.
       layer: targets of a layer by its sizes "B, T, I, H".
     """

@@ -1,4 +1,4 @@
-"""The records in experiments/results/*.jsonl, and groups of records that differ in the seed alone."""
+"""The records in experiments/results/*.jsonl, and groups of records that differ only in the seed."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The page on speed: the ratios of the benchmark beside their targets."""
+"""The page on speed: the ratios of the benchmark and their targets."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -57,7 +57,7 @@ def _origin(found: Results) -> str:
 
 
 def verdict(ratio: float, target: float | None) -> str:
-    """Returns a ratio beside its target, "0.43 (≤ 0.46)"; bold if the target is missed."""
+    """Returns a ratio with its target, "0.43 (≤ 0.46)"; bold if the target is missed."""
     if target is None:
         return f"{ratio:.2f}"
     met = round(ratio, 2) <= target
@@ -208,7 +208,7 @@ def _long(found: Results, targets: SpeedTargets) -> str:
 
 
 def _streaming_step(found: Results, targets: SpeedTargets) -> str:
-    del targets  # This suite has none.
+    del targets  # This suite has no targets.
     names = list(dict.fromkeys(row.name for row in found.measurements))
     rows = []
     for group in results.groups(found.measurements):
@@ -242,7 +242,7 @@ def _loop_overhead(found: Results, targets: SpeedTargets) -> str:
 
 
 def _named(group: Sequence[Measurement], library: str) -> Measurement:
-    """Returns the program of a peer; PyTorch's is the one in float32 unless autocast is asked for."""
+    """Returns the program of a peer; for PyTorch, the one in float32 unless autocast is requested."""
     return next(row for row in group if row.name in (program_name(library, "float32", 1), f"{library} bfloat16"))
 
 

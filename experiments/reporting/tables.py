@@ -1,4 +1,4 @@
-"""Markdown tables: the results of each row beside published figures, and all records of a row."""
+"""Markdown tables: the results of each row with published figures, and all records of a row."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ def overview(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, 
 
 
 def readme(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, float], pages: str) -> str:
-    """Returns a narrower table for the README: the GRU alone, and figures without their sizes.
+    """Returns a narrower table for the README: only the GRU, and figures without their sizes.
 
     Args:
       rows: one line each, in their order.
@@ -132,7 +132,7 @@ def baselines(row: Row, mine: Sequence[Group], scores: Mapping[str, float]) -> l
 
     Args:
       row: has the baselines.
-      mine: its groups, including those of baselines that are recorded as runs.
+      mine: its groups, including groups of baselines that are recorded as runs.
       scores: the scores of the other baselines, by name.
     """
     found = []
@@ -203,7 +203,7 @@ def details(name: str, published: Published, groups: Sequence[Group], scores: Ma
 
 
 def groups_of(row: Row, groups: Sequence[Group]) -> list[Group]:
-    """Returns the groups of a row's task and metric, with the overrides that the row asks for."""
+    """Returns the groups of a row's task and metric, with the overrides of the row."""
     alike = [group for group in groups if (group.task, group.metric) == (row.task, row.metric)]
     if row.overrides:
         return [group for group in alike if group.overrides == row.overrides]
@@ -211,7 +211,7 @@ def groups_of(row: Row, groups: Sequence[Group]) -> list[Group]:
 
 
 def representative(row: Row, groups: Sequence[Group], cell: str) -> Group | None:
-    """Returns the group that stands for a cell in the tables; None if it has no runs.
+    """Returns the group that represents a cell in the tables; None if it has no runs.
 
     It has the row's setting, no overrides if there is such a group, and is the newest; scores are not considered.
     """
@@ -287,7 +287,7 @@ def protocols(rows: Iterable[Row]) -> str:
 
 
 def budgets(groups: Sequence[Group]) -> str:
-    """Returns a table of the `-lstm` and `-elman` configs beside the GRU's: score and minutes.
+    """Returns a table of the `-lstm` and `-elman` configs next to the GRU's: score and minutes.
 
     Minutes are left out if the machines differ.
     """

@@ -36,7 +36,7 @@ PLAIN = re.compile(r"[\w/.,=+@ -]*", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The state of the training loop beside the arrays.
+    """The state of the training loop, except the arrays.
 
     Attributes:
       step: number of training steps.
@@ -46,7 +46,7 @@ class Progress:
       finished: whether training has ended, at the last step or by early stopping.
       seconds: training time over all starts.
       sums: the training sums since the last row of metrics.
-      due: whether the evaluation of this step is still to be done.
+      due: whether the evaluation of this step is still pending.
       skipped: number of steps that were skipped because they were not finite.
       skipped_in_a_row: number of skipped steps since the last finite one.
     """
@@ -78,7 +78,7 @@ class Checkpoints:
     def save(self, arrays: Any, progress: Progress) -> None:
         """Writes the checkpoint of `progress.step`, then removes all but the newest two.
 
-        Each process writes the arrays of its own devices, and the first process everything else.
+        Each process writes the arrays of its own devices. The first process writes everything else.
 
         Args:
           arrays: a pytree of arrays.
@@ -104,7 +104,7 @@ class Checkpoints:
             ) from error
 
     def _rename(self, temporary: pathlib.Path, final: pathlib.Path, step: int) -> None:
-        """Renames a written checkpoint, and removes those that are no longer needed."""
+        """Renames a written checkpoint, and removes checkpoints that are no longer needed."""
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)

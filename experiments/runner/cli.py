@@ -200,7 +200,7 @@ class _ConfigFileParser(flags.ArgumentParser):
 
 
 class _LiteralParser(flags.ArgumentParser):
-    """Parses the override of a value that is None, whose type is therefore unknown."""
+    """Parses the override of a value that is None, since its type is unknown."""
 
     def parse(self, argument: str) -> Any:
         try:
@@ -252,7 +252,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 
 def _unknown_section(arguments: Sequence[str]) -> str | None:
-    """Returns the message for the first `--config.<section>.<key>` whose section is unknown, or None."""
+    """Returns the message for the first `--config.<section>.<key>` with an unknown section, or None."""
     words = [argument.partition("=")[0].lstrip("-").split(".") for argument in arguments]
     try:
         check_keys({word[1]: None for word in words if word[0] == "config" and len(word) > 2}, SECTIONS, "")

@@ -9,7 +9,7 @@ A config file returns a `ConfigDict` with up to five keys, of which `task.name` 
 
 The variants of a config file are its settings, each for every cell, and "smoke". `<setting>` uses the GRU;
 `<setting>-lstm` and `<setting>-elman` are the same experiment with those cells and about as many parameters. "smoke" is
-the first setting at a size of seconds.
+the first setting, reduced to run in seconds.
 """
 
 import ast
@@ -136,7 +136,7 @@ def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns "key: a, not b" for each dotted key whose values differ."""
+    """Returns "key: a, not b" for each dotted key with different values."""
     left, right = _flat(one), _flat(other)
     return [
         f"{key}: {left.get(key, 'nothing')!r}, not {right.get(key, 'nothing')!r}"

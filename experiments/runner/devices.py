@@ -39,7 +39,7 @@ def request_cpu_devices(batch_size: int, count: int | None, model_parallel: int 
     """
     if count is None:
         count = model_parallel * largest_divisor(batch_size, max(1, available_cores() // model_parallel))
-    jax.config.update("jax_num_cpu_devices", min(count, batch_size * model_parallel))  # `make_mesh` refuses more
+    jax.config.update("jax_num_cpu_devices", min(count, batch_size * model_parallel))  # `make_mesh` rejects more
 
 
 def available_cores() -> int:

@@ -81,7 +81,7 @@ def require_clean_commit(flag: str, found: str) -> None:
     """Checks that a commit, as `commit` returns it, has no uncommitted changes.
 
     Raises:
-      UserError: it has, or it is unknown.
+      UserError: it has uncommitted changes, or it is unknown.
     """
     if found == "unknown" or found.endswith("-dirty"):
         raise UserError(f"{flag}: expected a clean commit, got {found}")

@@ -24,7 +24,7 @@ class Evaluator:
         task: has the splits and the metrics.
         graphdef: the model's, which `nnx.merge` combines with parameters.
         mesh: from `devices.make_mesh`.
-        stop: is called before every batch; once it returns True, the evaluation is stopped.
+        stop: called before every batch. Once it returns True, the evaluation is stopped.
         """
         self.task, self.graphdef, self.mesh, self.stop = task, graphdef, mesh, stop
         self._steps: dict[int, Any] = {}

@@ -163,7 +163,7 @@ def table(rows: Sequence[tuple[str, str]], title: str) -> str:
 
 
 def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: bool, command: str = "") -> str:
-    """Returns what `train` prints last; `selects` and `command` as the task says."""
+    """Returns the table that `train` prints last. `selects` and `command` come from the task."""
     validation = summary["validation"]
     chosen = f"best at step {validation['step']}" if selects else "trained on too, so the last step counts"
     rows = [
@@ -220,7 +220,7 @@ class EventFiles:
     """Writes rows as TensorBoard scalars, with one TensorBoard run per split, so that both are in one chart."""
 
     def __init__(self, folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]):
-        """Starts again with the given rows, so that no row is missing or repeated after a resumption."""
+        """Rewrites the given rows, so that no row is missing or repeated after a resumption."""
         extras.require("tensorboard")
         if folder.exists():
             shutil.rmtree(folder)

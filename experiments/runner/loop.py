@@ -1,10 +1,10 @@
 """The training loop: steps, rows of metrics, validation, checkpoints, early stopping.
 
-`load_run` reads the newest checkpoint of a run folder, `train` continues from it. A run depends on its configuration
-alone: stopped at any moment and restarted, it writes the rows and ends with the numbers of an uninterrupted run.
+`load_run` reads the newest checkpoint of a run folder, `train` continues from it. A run depends only on its
+configuration. If stopped at any moment and restarted, it ends with the rows and numbers of an uninterrupted run.
 
-A step whose loss or gradient is not finite stops the run with a `NonFiniteError`, or is skipped. The diagnosis in
-nonfinite.json is enough to repeat that step alone.
+A step with a nonfinite loss or gradient stops the run with a `NonFiniteError`, or is skipped. The diagnosis in
+nonfinite.json is enough to repeat that step.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Run:
       graphdef: the model's graphdef, which `nnx.merge` combines with parameters.
       state: the training state.
       best: the parameters with the best validation metric so far.
-      progress: what a checkpoint holds beside the arrays.
+      progress: the content of a checkpoint other than the arrays.
     """
 
     graphdef: Any
@@ -87,8 +87,8 @@ def train(
       run: from `load_run`. The arrays of its state are donated.
       mesh: from `devices.make_mesh`.
       display: shows rows and progress.
-      writers: are called with each row of the metrics file.
-      stop: is called after each step and between the batches of an evaluation. Once it returns True, a checkpoint is
+      writers: called with each row of the metrics file.
+      stop: called after each step and between the batches of an evaluation. Once it returns True, a checkpoint is
         written, and training ends with `progress.finished` false.
 
     Returns:
@@ -190,7 +190,7 @@ class Trainer:
         )
 
     def log_eval_save(self, log: bool, evaluate: bool, save: bool) -> None:
-        """Writes a row, evaluates and saves a checkpoint after a step whose metrics are fetched."""
+        """Writes a row, evaluates and saves a checkpoint after the metrics of a step are fetched."""
         if log:
             self.write_row("train", self.training_row())
             self.progress = dataclasses.replace(self.progress, sums={})
@@ -261,13 +261,13 @@ def update_best(progress: Progress, value: float, task: Task, settings: TrainCon
 
 @dataclasses.dataclass(frozen=True)
 class NonFiniteStep:
-    """A training step whose loss or gradient is not finite.
+    """A training step with a nonfinite loss or gradient.
 
     Attributes:
       step: number of the step, from 1. Its batch is `task.train_batch(seed, step - 1)`.
       loss: mean loss of the batch.
       grad_norm: global norm of the gradient before clipping.
-      nonfinite: 1 for each parameter array whose gradient is not finite, in the order of `jax.tree.leaves`.
+      nonfinite: 1 for each parameter array with a nonfinite gradient, in the order of `jax.tree.leaves`.
       in_a_row: number of such steps in a row.
       last_finite: step, loss, gradient norm and learning rate of the last finite step since the start; empty if there
         was none.
@@ -296,7 +296,7 @@ def write_diagnosis(path: pathlib.Path, step: NonFiniteStep, task: Task, seed: i
     Args:
       path: the file.
       step: the step.
-      task: makes the batch again.
+      task: recreates the batch.
       seed: the seed of the run.
       params: the parameters, for the names of the arrays.
     """

@@ -153,7 +153,7 @@ def own_folder(folder: RunFolder, config: ExperimentConfig) -> Iterator[RunFolde
 
 
 class Preemption:
-    """Called, returns whether any process has received SIGTERM. All processes get the same answer at the same call.
+    """Called, returns whether any process has received SIGTERM. All processes get the same answer from the same call.
 
     It has the interface of `interruption.Interruption`; JAX records the signal and synchronizes the processes.
     """

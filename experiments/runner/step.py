@@ -25,13 +25,13 @@ from experiments.tasks.base import Batch, Carry, Sums, Task
 
 
 class TrainState(NamedTuple):
-    """What one training step passes to the next.
+    """The state that one training step passes to the next.
 
     Attributes:
       step: () int32, number of updates.
       params: the model's parameters, nested dicts of arrays.
       opt_state: the optimizer's state.
-      carry: what the task carries from batch to batch: recurrent states, or `()`.
+      carry: the task's state from batch to batch: recurrent states, or `()`.
     """
 
     step: Any
@@ -133,7 +133,7 @@ def make_eval_step(
 ) -> Callable[[Any, Batch, Carry], tuple[Sums, Carry]]:
     """Returns the compiled evaluation step `(params, batch, carry) -> (sums, next carry)`, without dropout.
 
-    A batch whose rows cannot be divided by the devices, such as one long stream, is replicated.
+    A batch is replicated if its rows cannot be divided by the devices, such as one long stream.
     """
 
     def score(params: Any, batch: Batch, carry: Carry) -> tuple[Sums, Carry]:

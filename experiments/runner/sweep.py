@@ -131,9 +131,9 @@ def summarize(point: Point, scoring: Scoring) -> Row:
 
 
 def best_row(rows: Sequence[Row], scoring: Scoring) -> Row | None:
-    """Returns the row with the best mean on validation, among those whose trials are all finished.
+    """Returns the row with the best mean on validation, among the rows with all trials finished.
 
-    None if there is no such row, or if the validation split was trained on and can select nothing.
+    None if there is no such row, or if the validation split was trained on and cannot be used for selection.
     """
     complete = [row for row in rows if len(row.validation) == row.seeds]
     if not scoring.selects or not complete:

@@ -4,7 +4,7 @@ python -m experiments.studies.efficiency
 
 The cells are compared at equal width, where their gates are in the proportion 3 : 4 : 1, and with as many parameters as
 the GRU. A training step is forward and backward over B sequences of T steps and one update by gradient descent.
-Operations are those of the matrix products: 2 per multiplication forward, twice as many backward. Times are the
+Only matrix products count as operations: 2 per multiplication forward, twice as many backward. Times are the
 minimum of interleaved rounds. Memory is the temporary memory of the compiled program.
 
 The results are written to experiments/results/studies/; docs/results/efficiency.md includes them.
@@ -91,7 +91,7 @@ def training_step(cell: Any, shape: tuple[int, int, int, int]) -> tuple[Callable
 
 
 def measure(shape: tuple[int, int, int, int], equal: str, seconds: float) -> list[dict[str, Any]]:
-    """Times the three cells in turn for the given number of seconds; returns a row for each cell."""
+    """Times the three cells, interleaved, for the given number of seconds. Returns a row for each cell."""
     B, T, I, H = shape
     goal = parameter_count("gru", I, H)
     rows, programs = [], {}

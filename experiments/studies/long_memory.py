@@ -6,10 +6,10 @@ python -m experiments.studies.long_memory --workdir=runs/long_memory --task=addi
 
 GRU, LSTM and Elman networks are trained with three seeds each, the gated cells with their default biases and with
 chrono initialization (`model.longest_delay` = T). Every run is a run of `experiments.train` in its own folder; the
-configs are those of the two tasks with a smaller width. Short lengths and first seeds come first.
+configs are the configs of the two tasks with a smaller width. Short lengths and first seeds come first.
 
 A run ends when it reaches the criterion on the validation split: a mean squared error of 0.01 for adding, where always
-answering 1 gives 0.167; half of the memoryless loss for copying. It also ends when it diverges: ten consecutive steps
+predicting 1 gives 0.167; half of the memoryless loss for copying. It also ends when it diverges: ten consecutive steps
 with a nonfinite gradient. A length is solved if every seed reaches the criterion. From T = 400, other seeds are not run
 if the first one fails.
 
@@ -64,7 +64,7 @@ class Problem:
     limits: tuple[float, float]
 
 
-# The norm of the gradient is about 0.5 for adding and 0.02 for copying, where a GRU's exploded at T = 400.
+# The norm of the gradient is about 0.5 for adding and 0.02 for copying. A GRU's exploded in copying at T = 400.
 PROBLEMS = {
     "adding": Problem("mse", 0.01, 4000, 5e-3, 1.0, "log", (1e-3, 0.3)),
     "copying": Problem("loss_ratio", 0.5, 6000, 1e-2, 0.1, "linear", (0.4, 1.1)),
@@ -140,7 +140,7 @@ LIST = flags.DEFINE_bool("list", False, "Print the runs and their states, and do
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does all unfinished runs, writes long_memory.json, .md and .svg, and prints the table."""
+    """Runs all unfinished trials, writes long_memory.json, .md and .svg, and prints the table."""
     del arguments
     folder = pathlib.Path(WORKDIR.value)
     chosen = [trial for trial in trials() if TASK.value in (None, trial.task)]
@@ -185,7 +185,7 @@ def solved_at(trial: Trial, rows: Sequence[dict[str, Any]]) -> int | None:
 
 
 def do(trial: Trial, folder: pathlib.Path, device_count: int) -> None:
-    """Starts or resumes a trial and runs it to the end; a trial that diverges has failed."""
+    """Starts or resumes a trial and runs it to the end. A trial that diverges is printed."""
     config, own = trial.config(), RunFolder(folder / trial.name)
     task = tasks.find(config.task.name)(config.task, None)
     mesh = prepare(config, task, device_count)

@@ -1,7 +1,7 @@
 """The results of a study: measurements as JSON, and a Markdown section and a plot made from them.
 
-The report includes the sections of all studies and imports none of the studies. With --render, a study measures nothing
-and makes the section and the plot from the recorded measurements.
+The report includes the sections of all studies and imports none of the studies. With --render, a study makes the
+section and the plot from the recorded measurements, without measuring again.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The scores of trivial answers on the test splits.
+"""The scores of trivial predictions on the test splits.
 
 python -m experiments.studies.trivial_baselines
 
@@ -9,7 +9,7 @@ Frequencies are counted on the training split and scored on the test split with 
 - text: the frequency of each character, or its frequency given the previous character;
 - translation: the source sentence.
 
-Forecasts have `experiments.studies.forecast_baselines`; the baselines of other tasks follow from a definition. The
+For forecasts, see `experiments.studies.forecast_baselines`. The baselines of other tasks follow from a definition. The
 scores are written to experiments/results/studies/trivial_baselines.json, to which published.toml refers.
 """
 

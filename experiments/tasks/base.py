@@ -1,4 +1,4 @@
-"""The task interface: a task is its data, model, loss and metrics. The runner uses tasks through this interface alone.
+"""The task interface: a task is its data, model, loss and metrics. The runner uses tasks only through this interface.
 
 Also holds helpers that tasks share: padding evaluation batches, averaging metrics, the file of artifacts.
 """
@@ -21,7 +21,7 @@ from experiments.data.fingerprint import Fingerprint
 from experiments.schema import Checked, UserError
 
 Batch: TypeAlias = dict[str, np.ndarray]
-"""Arrays whose first axis is the batch axis, so that a batch can be sharded over devices."""
+"""Arrays with the batch axis first, so that a batch can be sharded over devices."""
 
 Sums: TypeAlias = dict[str, tuple[Any, Any]]
 """Name -> (sum, weight). Kept apart, they add up exactly over devices, batches and padding."""
@@ -42,7 +42,7 @@ class FinalConfig(Checked):
 
     Attributes:
       train_on_validation: whether to train on the validation split too, as published results often do. Settings and
-        number of steps come from earlier runs then, and the last checkpoint counts.
+        number of steps then come from earlier runs, and the last checkpoint is scored.
     """
 
     train_on_validation: bool = False
@@ -53,9 +53,9 @@ class Scoring(NamedTuple):
 
     Attributes:
       metric: the metric that selects checkpoints on the validation split; a key of `Task.metrics` or `Task.scores`.
-      mode: "min" or "max", whether less or more of it is better.
+      mode: "min" or "max": whether lower or higher values are better.
       reported: the metrics of the test split that results report.
-      selects: whether the validation split is held out and selects a checkpoint; otherwise the last one counts.
+      selects: whether the validation split is held out and selects a checkpoint; otherwise the last one is scored.
     """
 
     metric: str
@@ -79,7 +79,7 @@ class Task(abc.ABC):
       artifact_names: the keys of `artifacts`.
       config: an instance of `Config`, with a `batch_size`.
       data_dir: the folder where data sets are looked up first, or None.
-      artifacts: what was learned from the data beside the parameters, such as a vocabulary. Plain JSON values.
+      artifacts: values learned from the data besides the parameters, such as a vocabulary. Plain JSON values.
       recorded: the fingerprint of the data that a run folder records; None for a fresh run.
     """
 
@@ -184,7 +184,7 @@ class Task(abc.ABC):
         return {}
 
     def fingerprint(self) -> Fingerprint | None:
-        """Returns the fingerprint of the data as they are now; None for generated data."""
+        """Returns the fingerprint of the current data; None for generated data."""
         return None
 
     def save_artifacts(self, folder: pathlib.Path) -> None:
@@ -212,14 +212,14 @@ class Task(abc.ABC):
         return True
 
     def check_data(self, folder: pathlib.Path, option: str) -> None:
-        """Checks that the data are those that the run in a folder was trained on.
+        """Checks that the data are the same as in the training of a run.
 
         Args:
           folder: the run folder. One without artifacts passes.
           option: the flag that tells the command where the user's file is.
 
         Raises:
-          UserError: they differ, or the user's file is missing.
+          UserError: the data differ, or the user's file is missing.
         """
         content = read_artifacts(folder)
         if content is None:

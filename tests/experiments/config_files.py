@@ -4,4 +4,4 @@ from experiments.runner.config import CONFIGS
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 GENERATED = {"adding", "copying", "digits"}
-"""Configs whose data are generated or bundled."""
+"""Configs with generated or bundled data."""

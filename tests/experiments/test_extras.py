@@ -16,13 +16,13 @@ from experiments.tasks.music import task
 from experiments.tasks.speech.wav import read_wav
 from tests.experiments.programs import ROOT
 
-# JAX and scikit-learn need SciPy themselves, so it is there in every installation.
+# JAX and scikit-learn require SciPy, so it is always installed.
 OPTIONAL = {package for packages in EXTRAS.values() for package in packages} | {"chex", "flatbuffers", "safetensors"}
 BLOCKED = sorted(OPTIONAL - {"scipy"})
 
 
 def program(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m experiments.<module>` where the packages of all extras are missing."""
+    """Runs `python -m experiments.<module>` without the packages of all extras."""
     code = f"""
 import importlib.metadata, runpy, sys
 

@@ -30,7 +30,7 @@ def test_failed_run_is_reported_and_others_finish(tmp_path):
     foreign = tmp_path / "task.length=12,model.cell=lstm" / "seed_1"
     foreign.mkdir(parents=True)
     (foreign / "thesis.tex").write_text("")
-    # Two jobs of an array, then the whole sweep, which finds them finished.
+    # Two jobs of an array, then the whole sweep with their runs finished.
     for index in ("0", "2"):
         job = sweep(*arguments, f"--index={index}")
         out, error = job.communicate(timeout=500)

@@ -1,4 +1,4 @@
-"""The train command and those that use its runs, in their own processes."""
+"""The train command and the commands that use its runs, in their own processes."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, run, options):
-    """A finished run, and what it printed."""
+    """A finished run and its output."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     return folder, run.run("train", *options, "--tensorboard", f"--workdir={folder}")
 
@@ -47,7 +47,10 @@ def test_run_folder_has_all_files(finished):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["validation"] == {"metric": "nats_per_char", "value": best["nats_per_char"], "step": best["step"]}
     assert summary["config"] == "configs/char_lm.py:smoke"
-    assert summary["overrides"][:2] == ["train.steps=60", "train.eval_every=25"]  # however the flags were written
+    assert summary["overrides"][:2] == [
+        "train.steps=60",
+        "train.eval_every=25",
+    ]  # regardless of the syntax of the flags
     (first,) = json.loads((folder / "environment.json").read_text())
     assert first["from_step"] == 0
     assert first["versions"]["jax"]
@@ -62,9 +65,9 @@ def test_run_folder_has_all_files(finished):
 
 
 def everything_from(terminal):
-    """Reads what is shown on a terminal until the last program that has it open ends."""
+    """Reads the output of a terminal until its last program exits."""
     seen = b""
-    with os.fdopen(terminal, "rb", buffering=0) as shown, contextlib.suppress(OSError):  # EIO is its end
+    with os.fdopen(terminal, "rb", buffering=0) as shown, contextlib.suppress(OSError):  # EIO marks the end
         while piece := shown.read(4096):
             seen += piece
     return seen.decode()
@@ -80,7 +83,7 @@ def test_saved_config_repeats_the_run_exactly_and_terminal_shows_a_bar(run, fini
     run.finish(process)
     assert re.search(r"\r[ 0-9]+% .*/60 .* left, loss \d", seen)
     assert re.search(r"60/60  validation  nats_per_char \d\.\d{4} ", seen)
-    assert not re.search(r"\x1b\[[0-9;]*m", seen)  # no colours
+    assert not re.search(r"\x1b\[[0-9;]*m", seen)  # no colors
     assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
     one, other = (json.loads((path / "summary.json").read_text()) for path in (folder, tmp_path / "again"))
     assert (one["test"], one["validation"]) == (other["test"], other["validation"])
@@ -153,7 +156,7 @@ def test_invalid_flags_print_one_line(run, tmp_path):
         error = run.finish(process, status)
         assert error.startswith(message)
         assert error.count("\n") == 1
-    assert not (tmp_path / "run").exists()  # so that the corrected command may have it
+    assert not (tmp_path / "run").exists()  # so that the corrected command can create it
 
 
 def test_unreadable_config_file_is_named(run, tmp_path):

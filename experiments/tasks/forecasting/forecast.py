@@ -60,7 +60,7 @@ class Forecast:
 
 
 def choose_series(task: Forecasting, path: str | None, column: str | None, date_column: str) -> tuple[Series, str]:
-    """Reads the series to forecast. A run of one variable can forecast any variable, others need all of theirs.
+    """Reads the series to forecast. A run of one variable can forecast any variable; others need all their variables.
 
     Args:
       task: the run's task.

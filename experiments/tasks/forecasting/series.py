@@ -55,7 +55,7 @@ class Scaling:
     @classmethod
     def standard(cls, values: np.ndarray) -> "Scaling":
         """Returns the scaling to mean 0 and standard deviation 1 over values (N, V); constants keep their scale."""
-        deviation = values.std(axis=0)  # can be nonzero for a constant, whose mean is rounded
+        deviation = values.std(axis=0)  # can be nonzero for a constant, since its mean is rounded
         varying = (np.ptp(values, axis=0) > 0) & (deviation > 0)
         return cls(values.mean(axis=0), np.where(varying, deviation, 1.0))
 

@@ -158,7 +158,7 @@ class Forecasting(Task):
 
     @functools.cached_property
     def series(self) -> Series:
-        """The series as it is now, with newer rows."""
+        """The current series, including newer rows."""
         series = load_series(self.config, self.data_dir)
         known = self.artifacts.get("columns", series.columns)
         if not set(known) <= set(series.columns):

@@ -1,7 +1,8 @@
 """Sequential MNIST: 784 steps of one pixel, in reading order or in a fixed random order.
 
 The last 5,000 of the 60,000 training images are held out for validation. Pixels are standardized by the mean and
-standard deviation of all training pixels. No permutation is standard; `ORDER` is that of NumPy's `default_rng(0)`.
+standard deviation of all training pixels. There is no standard permutation; `ORDER` is drawn by NumPy's
+`default_rng(0)`.
 
 Reference: Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", 2015.
 """
@@ -45,7 +46,7 @@ class MNISTConfig(Checked):
       permuted: whether pixels are in the fixed random order.
       batch_size: images in a training batch.
       eval_batch_size: images in an evaluation batch.
-      eval_count: the most images of the validation split that are scored; the test split is scored completely.
+      eval_count: the maximum number of validation images to score; the test split is scored completely.
     """
 
     name: Literal["mnist"] = "mnist"
@@ -135,7 +136,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a gzipped IDX file of unsigned bytes: a header of type and shape, then the numbers.
 
     Raises:
-      UserError: the file has another type, or another size than its header says.
+      UserError: the file has another type, or its size does not match its header.
     """
     content = gzip.decompress(Path(path).read_bytes())
     zero, kind, rank = struct.unpack(">HBB", content[:4])

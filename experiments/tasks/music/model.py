@@ -71,7 +71,7 @@ class Polyphony(nnx.Module):
 
         Args:
           rolls: (B, T, K) float, 1 where a key sounds.
-          following: (B, T, K) float, the next steps, whose probability is wanted.
+          following: (B, T, K) float, the next steps, for which logits are computed.
           h0: the initial state; None for zeros.
           lengths: (B,) int, the steps of each sequence; None for T.
           key: PRNG key for dropout, consumed; None for no dropout.

@@ -6,8 +6,8 @@ of each piece, divided by the number of these steps in the split (as Bai et al. 
 keys of a step (`model.chord`), the sum is the negative log-probability of the whole chord.
 
 Most pieces, as published, are transposed to C major or C minor. Training batches come from buckets of similar length.
-They are padded to the bucket's length; padding has no effect. Training pieces longer than `longest` are split, those of
-the validation and test splits are not.
+They are padded to the bucket's length; padding has no effect. Training pieces longer than `longest` are split;
+validation and test pieces are not.
 
 References: Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences",
 2012 (data and splits); Chung et al., "Empirical Evaluation of Gated Recurrent Neural Networks on Sequence Modeling",
@@ -61,7 +61,7 @@ class MusicConfig(Checked):
       collection: the collection of pieces.
       batch_size: pieces in a training batch.
       num_buckets: the number of buckets of training pieces of similar length.
-      longest: the most steps of a training piece; longer ones are split.
+      longest: the maximum number of steps of a training piece; longer ones are split.
       transpose: augmentation, the largest random transposition in semitones.
     """
 

@@ -68,7 +68,7 @@ def load(data_dir: str | None) -> Mapping[str, tuple[Utterance, ...]]:
     """Returns the utterances of "train", "validation" and "test".
 
     Raises:
-      UserError: the file is missing or another one. The message says where to get it.
+      UserError: the file is missing or is a different file. The message says where to get it.
     """
     return _read(fetch("an4_mfcc", "an4_mfcc.npz", data_dir))
 
@@ -111,9 +111,9 @@ class An4Config(FinalConfig):
       beam_width: width of the prefix beam search.
       speed: augmentation, the largest relative change of the speed, such as 0.1.
       warp: augmentation, the largest relative change of the frequencies of the spectrum.
-      hidden_bands: augmentation, the most of the 40 mel bands that are masked.
+      hidden_bands: augmentation, the maximum number of the 40 mel bands to mask.
       hidden_spans: augmentation, the number of masked spans of time.
-      hidden_frames: the most frames of a masked span, and at most a tenth of the utterance.
+      hidden_frames: the maximum number of frames of a masked span, and at most a tenth of the utterance.
     """
 
     name: Literal["an4"] = "an4"

@@ -34,7 +34,7 @@ def spectral_change(
       low_hz: lower end of the mel bands.
       high_hz: upper end of the mel bands.
       warp: factor of the frequencies; above 1 for a longer vocal tract.
-      hidden: the bands whose log spectrum is set to 0; None for none.
+      hidden: the bands to mask by setting their log spectrum to 0; None for none.
     """
     low, high = mel(low_hz), mel(high_hz)
     spacing = (high - low) / (bands + 1)
@@ -62,7 +62,7 @@ def hide_spans(frames: np.ndarray, rng: np.random.Generator, count: int, most: i
       frames: (T, ...) with mean 0.
       rng: generator of the spans.
       count: the number of spans.
-      most: the most frames in a span.
+      most: the maximum number of frames in a span.
       share: the largest share of the frames in a span.
     """
     frames = frames.copy()
@@ -101,7 +101,7 @@ def augmented(
       tilt: the largest |a| of the filter 1 + a z⁻¹.
       gain_db: the largest change of the gain.
       noise_db: the highest level of white noise, relative to the waveform. The noise is up to 30 dB softer.
-      silence: the most samples of noise alone before the waveform and after it, each with probability ½.
+      silence: the maximum number of noise-only samples before and after the waveform, each with probability ½.
       color: the strength of a random `impulse_response`; 0 for none.
 
     Returns:

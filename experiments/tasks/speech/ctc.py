@@ -32,7 +32,7 @@ def prefix_beam(
 ) -> list[tuple[tuple[int, ...], float]]:
     """Searches for the most likely labelings, keeping the `width` most likely prefixes after each frame.
 
-    Each prefix has two probabilities: of its paths that end in a blank, and of those that end in its last label. A
+    Each prefix has two probabilities: of its paths that end in a blank, and of its paths that end in its last label. A
     label can be repeated only after a blank. The search is exact if `width` is at least the number of labelings.
 
     Args:

@@ -100,7 +100,7 @@ class MelCepstra:
 
     c_k = Σ_b β_b L(b) cos(π k (b + ½) / M) / M, with β_0 = ½ and β_b = 1 otherwise. L(b) is the log power of the
     pre-emphasized waveform, x_n - a x_{n-1} in units of 16-bit samples, in band b. The bands are triangles of equal
-    area. The defaults are those of the AN4 corpus. Sphinx also adds dither of one unit; here digital silence has the
+    area. The defaults match the AN4 corpus. Sphinx also adds dither of one unit; here digital silence has the
     power `floor` in each band.
 
     Attributes:
@@ -112,7 +112,7 @@ class MelCepstra:
       low_hz, high_hz: ends of the lowest and the highest band.
       coefficients: C.
       emphasis: a.
-      floor: the least power of a band, so that silence is finite.
+      floor: the minimum power of a band, so that silence is finite.
 
     Reference: Davis and Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word Recognition in
     Continuously Spoken Sentences", 1980.
@@ -193,7 +193,7 @@ def deltas(frames: np.ndarray, reach: int = 2) -> np.ndarray:
 
 
 def with_deltas(frames: np.ndarray) -> np.ndarray:
-    """Concatenates coefficients (T, C), their deltas and the deltas of those: (T, 3C)."""
+    """Concatenates coefficients (T, C), their deltas and their second deltas: (T, 3C)."""
     slopes = deltas(frames)
     return np.concatenate([frames, slopes, deltas(slopes)], axis=1)
 

@@ -102,7 +102,7 @@ class FsddConfig(FinalConfig):
       tilt: the largest |a| of a first-order filter 1 + a z⁻¹.
       gain_db: the largest change of the gain.
       noise_db: the highest level of white noise relative to the recording; -100 for none.
-      silence: the most seconds of noise alone before the recording and after it, each with probability ½.
+      silence: the maximum seconds of noise only before and after the recording, each with probability ½.
       colour: the strength of a random impulse response; 0 for none.
     """
 

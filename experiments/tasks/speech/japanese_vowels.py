@@ -140,7 +140,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], list[str]]:
       the sequences, float32 (T, I) each, and their labels.
 
     Raises:
-      UserError: a line is not a sequence, or has other channels than the first one.
+      UserError: a line is not a sequence, or has a different number of channels than the first one.
     """
     sequences, labels, data = [], [], False
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):

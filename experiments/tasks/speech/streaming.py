@@ -38,10 +38,10 @@ BLOCK_LENGTH = 16
 
 
 class StreamingRecognizer:
-    """Recognizes one waveform. After the last chunk the result is that of the whole waveform.
+    """Recognizes one waveform. After the last chunk, the result equals a call with the whole waveform.
 
-    Frames are processed in blocks of one shape, compiled once. `probabilities` also takes account of the frames that
-    do not fill a block yet.
+    Frames are processed in blocks of one shape, compiled once. `probabilities` also includes the frames that do not
+    fill a block yet.
 
     Example:
       >>> recognizer = StreamingRecognizer(model)

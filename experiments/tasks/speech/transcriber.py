@@ -64,7 +64,7 @@ def ctc_losses(
       lengths: (B,) int, the frames of each utterance. Frames past a length have no effect.
       labels: (B, N) int, from 1.
       label_counts: (B,) int, the number of labels in each row.
-      least: stands for log 0.
+      least: a finite value in place of log 0.
     """
     mask = jnp.arange(log_probs.shape[1])[None] < lengths[:, None]
     padding = jnp.arange(labels.shape[1])[None] >= label_counts[:, None]

@@ -68,7 +68,7 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
 
 
 def whole_frames(content: bytes) -> tuple[bytes, str]:
-    """Returns a WAV file that ends with a whole frame, and what is missing; "" if nothing is.
+    """Returns a WAV file that ends with a whole frame, and a description of what is missing, or "".
 
     Args:
       content: the bytes of the file. Other formats are returned unchanged.
@@ -95,7 +95,7 @@ def whole_frames(content: bytes) -> tuple[bytes, str]:
 
 
 def scaled(samples: np.ndarray) -> np.ndarray:
-    """Maps samples of a WAV file to [-1, 1]: signed integers, unsigned bytes, or floats as they are."""
+    """Maps samples of a WAV file to [-1, 1]: signed integers, unsigned bytes, or unchanged floats."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
     if np.issubdtype(samples.dtype, np.integer):

@@ -17,7 +17,7 @@ class Generated(Task):
 
     Attributes:
       config: with a `batch_size`, and an `eval_count` for each of the validation and test sets.
-      eval_batch_size: the most rows of an evaluation batch.
+      eval_batch_size: the maximum number of rows of an evaluation batch.
     """
 
     config: Any

@@ -1,8 +1,8 @@
 """Character-level language modeling of the Penn Treebank, with its standard splits.
 
 The splits are Mikolov's: 5,017,482 characters for training, 393,042 for validation and 442,423 for testing, line ends
-included, of 50 kinds. Words outside a vocabulary of 10,000 are spelled <unk>. Training, evaluation and model are those
-of `char_lm`, except that the test split is also read in parallel streams.
+included, of 50 kinds. Words outside a vocabulary of 10,000 are spelled <unk>. Training, evaluation and model are the
+same as in `char_lm`, except that the test split is also read in parallel streams.
 
 References: Marcus et al., "Building a Large Annotated Corpus of English", 1993; Mikolov et al., "Subword Language
 Modeling with Neural Networks", 2012.

@@ -22,7 +22,7 @@ from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
 def product(x: jax.Array, w: jax.Array, dtype: Any, transposed: bool = False) -> jax.Array:
     """Returns `x w`, or `x wᵀ` if `transposed`, with operands in `dtype` and sums in float32.
 
-    The matmuls of the gradient have operands in `dtype` too. (JAX alone would run those in float32.)
+    The matmuls of the gradient have operands in `dtype` too. (JAX alone would use float32 there.)
 
     Args:
       x: (..., K).

@@ -93,13 +93,13 @@ class Multi30k(Task):
         return f"multi30k_{''.join(self.languages)}"
 
     def save_artifacts(self, folder: pathlib.Path) -> None:
-        """Writes also the two vocabularies, each to a file in sentencepiece's format."""
+        """Also writes the two vocabularies, each to a file in sentencepiece's format."""
         for path, subwords in zip(self._vocabularies(folder), self.subwords, strict=True):
             write_bytes(path, subwords.model)
         super().save_artifacts(folder)
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
-        """Reads also the two vocabularies of a run folder. Returns False if there are none."""
+        """Also reads the two vocabularies of a run folder. Returns False if there are none."""
         paths = self._vocabularies(folder)
         if not all(path.exists() for path in paths):
             return False
@@ -213,7 +213,7 @@ class Multi30k(Task):
         """Returns the attention weights of a translation.
 
         Returns:
-          weights (T, S) of each subword of the translation over those of the source, the end symbols included; the
+          weights (T, S) of each subword of the translation over the source subwords, end symbols included; the
           subwords of the source; the subwords of the translation.
         """
         pair = (translation.source, translation.codes)

@@ -20,7 +20,7 @@ CANDIDATES = 8
 
 
 class Subwords:
-    """A vocabulary of word pieces, with codes from 4. No piece contains a space inside, so words are segmented alone.
+    """A vocabulary of word pieces, with codes from 4. Pieces contain no inner space, so words are segmented separately.
 
     Attributes:
       model: the vocabulary in sentencepiece's file format.

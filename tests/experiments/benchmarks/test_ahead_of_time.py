@@ -51,7 +51,7 @@ def test_transpositions_change_the_order_in_memory():
     assert ahead_of_time.transpositions(module, 128 * 64 * 256 + 1) == []
 
 
-def test_a_program_compiled_on_this_machine_is_read():
+def test_program_compiled_on_this_machine_is_read():
     def loop(U, xs):
         return jax.lax.scan(lambda h, x: (jnp.tanh(h @ U + x), None), xs[0], xs)[0]
 

@@ -30,7 +30,7 @@ def test_distance_is_the_largest_of_all_arrays():
         {**REFERENCE, "b_r": np.array([np.nan])},
     ],
 )
-def test_a_missing_unexpected_misshapen_or_nonfinite_array_is_infinitely_far(outcome):
+def test_distance_is_infinite_for_missing_unexpected_misshapen_or_nonfinite_arrays(outcome):
     assert distance(outcome, REFERENCE)[0] == np.inf
 
 
@@ -65,7 +65,7 @@ class Clock:
         return self.now
 
 
-def test_programs_run_in_turn_and_pauses_are_not_timed():
+def test_programs_are_interleaved_and_pauses_are_not_timed():
     clock, order = Clock(), []
 
     def program(name, seconds):
@@ -79,7 +79,7 @@ def test_programs_run_in_turn_and_pauses_are_not_timed():
         clock.now += 100.0
 
     timings = interleave([program("a", 0.002), program("b", 0.005)], 0.0, min_rounds=3, clock=clock, pause=pause)
-    assert order == ["a", "b"] * 5  # two rounds to warm up
+    assert order == ["a", "b"] * 5  # two warm-up rounds
     assert [round(t.median, 6) for t in timings] == [2.0, 5.0]
     assert [t.rounds for t in timings] == [3, 3]
 
@@ -91,7 +91,7 @@ def test_rounds_are_repeated_for_the_given_time_and_the_median_is_reported():
         clock.now += next(durations)
 
     (timing,) = interleave([call], 3.5, min_rounds=1, warm_up=2, clock=clock, pause=lambda: None)
-    assert timing.rounds == 1  # the first round took longer than the time given
+    assert timing.rounds == 1  # the first round exceeded the given time
     assert timing.median == 9000.0
 
     clock, durations = Clock(), iter([1.0, 9.0, 1.0, 1.0])

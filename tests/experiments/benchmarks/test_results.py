@@ -36,7 +36,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["layer.json"]
 
 
-def test_results_from_a_gpu_have_a_file_of_their_own(tmp_path):
+def test_results_from_a_gpu_have_a_separate_file(tmp_path):
     of_gpu = Results("layer", ENVIRONMENT | {"jax_backend": "gpu"}, (ROW,))
     assert results.write(tmp_path, of_gpu).name == "layer_gpu.json"
     assert results.read(tmp_path, "layer_gpu") == of_gpu

@@ -1,4 +1,4 @@
-"""Every program of the suites computes the same as a plain scan, at tiny sizes; no test depends on a time."""
+"""Every program of the suites computes the same as a plain scan, at tiny sizes; no test depends on timing."""
 
 import json
 import subprocess

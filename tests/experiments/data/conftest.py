@@ -13,7 +13,7 @@ Handler = http.server.BaseHTTPRequestHandler
 
 @dataclass
 class Server:
-    """Answers of a server by path, and what it was asked for."""
+    """Responses of a server by path, and the number of requests for each."""
 
     address: str
     answers: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
@@ -36,8 +36,8 @@ class Server:
     ) -> str:
         """Serves a body.
 
-        If told to, it claims another length (none for 0), fails the first times, dawdles between the pieces, or
-        waits with the first answer until several clients have asked.
+        Options: announces another length (none for 0), fails the first requests, pauses between chunks, or delays
+        the first response until several clients have sent a request.
         """
         barrier = threading.Barrier(together, timeout=30)
 
@@ -51,7 +51,7 @@ class Server:
                 handler.send_header("Content-Length", str(len(body) if length is None else length))
             if encoding:
                 handler.send_header("Content-Encoding", encoding)
-            # A name that must not be believed.
+            # This name must be ignored.
             handler.send_header("Content-Disposition", 'attachment; filename="../../trust_me.txt"')
             handler.end_headers()
             for start in range(0, len(body), 1 << 12):
@@ -63,7 +63,7 @@ class Server:
         return self.url(path)
 
     def stall(self, path: str) -> str:
-        """Accepts the question and then says nothing."""
+        """Accepts the request and never responds."""
 
         def answer(handler: Handler) -> None:
             del handler
@@ -96,7 +96,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             try:
                 state.answers[path](self)
             except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True  # the client has had enough
+                self.close_connection = True  # the client disconnected
 
         def log_message(self, format: str, *args: object) -> None:
             del format, args

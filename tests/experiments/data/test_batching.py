@@ -135,7 +135,7 @@ class TestBuckets:
         assert bucket_edges(np.array([0, 0, 3]), 2).tolist() == [1, 3]
 
     @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 6))
-    def test_an_epoch_contains_every_sequence_in_its_bucket(self, lengths, num_buckets, batch_size):
+    def test_epoch_contains_every_sequence_in_its_bucket(self, lengths, num_buckets, batch_size):
         lengths = np.array(lengths)
         edges = bucket_edges(lengths, num_buckets, multiple=4)
         buckets = Buckets(lengths, edges, batch_size, seed=1)

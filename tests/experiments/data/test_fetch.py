@@ -46,14 +46,14 @@ def everything_in(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty user's cache; no other folder is named."""
+    """An empty user cache; no other folder is configured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GRU_JAX_DATA", raising=False)
     return tmp_path / "cache" / "gru_jax"
 
 
 class TestDownload:
-    def test_a_file_is_downloaded_once_to_the_cache(self, server, cache):
+    def test_file_is_downloaded_once_to_the_cache(self, server, cache):
         registry = registry_of(server.serve("play.txt", BODY))
         path = fetch("plays", "play.txt", registry=registry, retry=QUICK)
         assert path == cache / "plays" / "play.txt"
@@ -85,7 +85,7 @@ class TestDownload:
         assert fetch("plays", "play.txt", registry=registry, retry=QUICK).read_bytes() == BODY
         assert server.asked["play.txt"] == 3
 
-    def test_the_second_url_is_used_if_the_first_has_other_bytes(self, server):
+    def test_second_url_is_used_if_the_first_has_other_bytes(self, server):
         registry = registry_of(server.serve("other", b"x" * len(BODY)), server.serve("play.txt", BODY))
         assert fetch("plays", "play.txt", registry=registry, retry=QUICK).read_bytes() == BODY
         assert server.asked == {"other": 1, "play.txt": 1}
@@ -143,7 +143,7 @@ class TestDownload:
 
 
 class TestFailure:
-    """Whatever fails, the message is one line that names file, address and place, and nothing is left behind."""
+    """Every failure raises one line with the file, its location and the reason, and leaves no files."""
 
     def refused(self, registry, cache, *words: str, data_dir=None) -> str:
         with pytest.raises(UserError) as caught:
@@ -190,12 +190,12 @@ class TestFailure:
         assert everything_in(cache) == []
 
     def test_offline(self, cache):
-        with socket.socket() as listener:  # a port where nobody listens
+        with socket.socket() as listener:  # no server listens on this port
             listener.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/play.txt"
         self.refused(registry_of(url), cache, url, "refused", "--data_dir", "$GRU_JAX_DATA")
 
-    def test_a_mistyped_folder_is_not_left_behind(self, server, tmp_path):
+    def test_mistyped_folder_is_not_left_behind(self, server, tmp_path):
         with pytest.raises(UserError, match="404"):
             fetch("plays", "play.txt", tmp_path / "a" / "typo", registry=registry_of(server.url("gone")))
         assert not (tmp_path / "a").exists()
@@ -280,7 +280,7 @@ class TestCorruption:
         assert path.read_bytes() == b"half"
         assert server.asked["play.txt"] == 0
 
-    def test_a_file_that_changes_in_place_is_checked_again(self, tmp_path):
+    def test_file_that_changes_in_place_is_checked_again(self, tmp_path):
         path, registry = tmp_path / "plays" / "play.txt", registry_of("http://127.0.0.1:1/")
         path.parent.mkdir()
         path.write_bytes(BODY)
@@ -299,7 +299,7 @@ class TestCorruption:
 class TestNames:
     @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "C:\\x", "a\\x", "a\0"])
     def test_names_outside_the_folder_raise(self, name, tmp_path):
-        # Refused even where a registry lists it.
+        # Invalid even if a registry lists it.
         with pytest.raises(UserError, match="expected a plain name"):
             fetch("plays", name, tmp_path, registry=registry_of(name=name))
         with pytest.raises(UserError, match="expected a plain name"):
@@ -322,7 +322,7 @@ class TestNames:
         with pytest.raises(UserError, match="expected a file inside the data folder, got a link"):
             fetch("plays", "play.txt", inside, registry=registry_of())
 
-    def test_the_data_folder_can_be_a_link(self, tmp_path):
+    def test_data_folder_can_be_a_link(self, tmp_path):
         (tmp_path / "real" / "plays").mkdir(parents=True)
         (tmp_path / "real" / "plays" / "play.txt").write_bytes(BODY)
         (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -365,7 +365,7 @@ def test_two_processes_can_fetch_the_same_file(server, cache):
 
 
 def stopped_midway(server, cache: Path, number: int) -> list[str]:
-    """Stops a download by a signal once its first bytes are there; returns which files are left."""
+    """Stops a download by a signal after its first bytes. Returns the remaining files."""
     with fetching(server.serve("play.txt", BODY, pause_s=30)) as (process,):
         deadline = time.monotonic() + 60
         while not everything_in(cache) and time.monotonic() < deadline:
@@ -394,7 +394,7 @@ def test_leftovers_of_killed_downloads_are_removed_after_a_day(server, cache):
     assert everything_in(cache) == ["plays/play.txt"]
 
 
-def test_the_cache_without_xdg(monkeypatch, tmp_path):
+def test_cache_without_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "gru_jax"

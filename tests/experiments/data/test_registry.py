@@ -23,7 +23,7 @@ def test_available_files_pass_their_checksums(data_dir, dataset):
     ("dataset", "name"), [(dataset, name) for dataset, name in ALL if REGISTRY[dataset].files[name].contents]
 )
 def test_content_digests_match_the_stored_files(data_dir, dataset, name):
-    """A file that is known by its contents is also accepted by them alone."""
+    """A file with a content digest is also accepted by that digest alone."""
     entry = REGISTRY[dataset].files[name]
     path = data_dir / dataset / name
     if not path.is_file():

@@ -171,7 +171,7 @@ def test_links_of_studies_are_relative_to_their_page():
     assert document.relinked("[a](b.md)") == "[a](../../experiments/results/b.md)"
 
 
-def test_the_report_imports_no_study():
+def test_report_imports_no_study():
     program = "import sys, experiments.report; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = [name for name in done.stdout.split() if name.startswith("experiments.")]

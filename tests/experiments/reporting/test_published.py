@@ -220,7 +220,7 @@ def test_best_figures_of_published_toml(real, name, comparable, larger, any_kind
 
 
 def test_recurrent_figures_of_our_size_are_comparable(real):
-    """Figures with up to 1.25 times our parameters are comparable; those with more than twice as many are not."""
+    """Figures with up to 1.25 times our parameters are comparable; more than twice as many are not."""
     groups = records.grouped(records.read(RESULTS))
     seen = 0
     for name, found in real.rows.items():
@@ -244,7 +244,7 @@ def test_every_source_is_cited_and_rows_are_unique(real):
 
 
 def test_rows_trained_on_validation_data_match_their_configs(real):
-    """`trained_on_validation` is what the config of the representative runs says."""
+    """`trained_on_validation` matches the config of the representative runs."""
     groups = records.grouped(records.read(RESULTS))
     for name, found in real.rows.items():
         gru = tables.representative(found, tables.groups_of(found, groups), "gru")

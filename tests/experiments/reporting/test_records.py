@@ -1,4 +1,4 @@
-"""Records are checked when they are read, and grouped if they differ in the seed alone."""
+"""Records are checked when they are read, and grouped if they differ only in the seed."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ def written(folder: pathlib.Path, *lines: dict | str) -> pathlib.Path:
     return folder
 
 
-def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
+def test_runs_that_differ_only_in_the_seed_are_one_group(tmp_path):
     folder = written(
         tmp_path,
         {"seed": 2, "value": 8.0, "overrides": ["seed=2"], "minutes": 4.0},

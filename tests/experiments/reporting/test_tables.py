@@ -1,4 +1,4 @@
-"""Tables show the values of the records beside the figures of the rows."""
+"""Tables show the values of the records and the figures of the rows."""
 
 import dataclasses
 
@@ -136,7 +136,7 @@ def test_rows_select_groups_by_their_overrides():
     assert tables.groups_of(ROW, [one, other]) == [one, other]
 
 
-def test_group_without_overrides_represents_a_cell_whatever_its_score():
+def test_group_without_overrides_represents_a_cell_regardless_of_score():
     worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
     assert tables.representative(ROW, [worse, better], "gru") is worse
     assert tables.representative(ROW, [better], "gru") is better

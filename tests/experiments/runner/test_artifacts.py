@@ -41,7 +41,7 @@ def configuration(path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A finished run beside its text."""
+    """A finished run next to its text file."""
     place = tmp_path_factory.mktemp("whole")
     (place / "song.txt").write_text(TEXT)
     config, folder = configuration(place / "song.txt"), RunFolder(place / "run")

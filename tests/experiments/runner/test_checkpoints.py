@@ -49,7 +49,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_folder_of_any_name_holds_checkpoints(tmp_path, name):
-    """A neighbour that the name would match as a pattern is not touched either."""
+    """A neighboring folder that matches the name as a pattern is not touched."""
     folders = [tmp_path / one / "checkpoints" for one in (name, "a1b")]
     for shift, folder in enumerate(folders):
         save(Checkpoints(folder), 10 + shift)
@@ -133,7 +133,7 @@ def test_unfinished_checkpoint_is_not_listed(monkeypatch, tmp_path):
 
 
 def test_write_errors_quote_the_system(monkeypatch, tmp_path):
-    """As TensorStore reports a full disk; test_survival really fills one."""
+    """The error imitates TensorStore on a full disk; test_survival fills a real one."""
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10)
 
@@ -150,7 +150,7 @@ def test_write_errors_quote_the_system(monkeypatch, tmp_path):
 
 
 def test_later_checkpoints_are_removed_when_saving(tmp_path):
-    """It can only be damaged: it must not take the place of a whole one among the two that are kept."""
+    """A later checkpoint is damaged, so it must not count as one of the two that are kept."""
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 10, 20)
     cut(tmp_path / "step_20" / "progress.json")
@@ -158,7 +158,7 @@ def test_later_checkpoints_are_removed_when_saving(tmp_path):
     assert checkpoints.steps() == [10, 15]
 
 
-# What orbax leaves open where it fails is closed within the test.
+# Files that orbax leaves open after a failure are closed within the test.
 leaves_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -179,7 +179,7 @@ def test_arrays_of_another_model_raise_one_line(tmp_path, template):
 
 @leaves_open
 def test_unmerged_arrays_raise_one_line(tmp_path):
-    """As earlier versions wrote them where orbax took the folder's name for a pattern."""
+    """Earlier versions wrote such arrays when orbax parsed the folder's name as a pattern."""
     save(Checkpoints(tmp_path), 10)
     (tmp_path / "step_10" / "arrays" / "manifest.ocdbt").unlink()
     files.write_json(tmp_path / "step_10" / "manifest.json", digests(tmp_path / "step_10"))

@@ -19,7 +19,7 @@ MANY, FEW = "for _ in range(9999): print('line')", "print('line')"
 
 
 def run(program, stdout: int = subprocess.PIPE, **environment):
-    """Runs a command whose `main` is `program`; returns its status, and both outputs as bytes."""
+    """Runs a command with `program` as its `main`. Returns its status, and both outputs as bytes."""
     text = f"from experiments.runner import cli\ndef main(words):\n    {program}\ncli.run(main, True)"
     done = subprocess.run(
         [sys.executable, "-c", text],

@@ -1,6 +1,6 @@
-"""A whole experiment's configuration: defaults, refusals, and the way through config.json and back.
+"""The configuration of an experiment: defaults, errors, and the round trip through config.json.
 
-What is known of config files without running them.
+Also the default variant of config files.
 """
 
 import inspect

@@ -22,7 +22,7 @@ WITH_WIDTHS = [name for name in NAMES if hasattr(load(name), "WIDTHS")]
 
 @pytest.fixture
 def folder_of(request):
-    """Gives the folder of real data, for configs that need it; else None. Skips where there is none."""
+    """Finds the folder of real data for configs that need it, else None. Skips the test if the data are missing."""
     return lambda name: None if name in GENERATED else str(request.getfixturevalue("data_dir"))
 
 

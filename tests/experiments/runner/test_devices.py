@@ -21,11 +21,11 @@ def test_mesh_uses_as_many_devices_as_divide_the_batch():
 @pytest.mark.parametrize(
     ("batch_size", "count", "model_parallel", "expected"),
     [
-        (12, None, 1, 4),  # of four cores as many as divide the batch
+        (12, None, 1, 4),  # four cores divide the batch
         (9, None, 1, 3),
-        (12, 6, 1, 6),  # asked for: more than there are cores
-        (4, 9, 1, 4),  # never more than rows
-        (12, None, 2, 4),  # two times two
+        (12, 6, 1, 6),  # an explicit count may exceed the cores
+        (4, 9, 1, 4),  # at most one device per row
+        (12, None, 2, 4),  # 2 x 2
         (1, None, 2, 2),
     ],
 )

@@ -10,7 +10,7 @@ from experiments.schema import UserError
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A repository of one commit, in the place of this one."""
+    """A repository with one commit, used in place of this one."""
     (tmp_path / "experiments" / "results").mkdir(parents=True)
     (tmp_path / "docs" / "results").mkdir(parents=True)
     for name in (

@@ -21,7 +21,7 @@ CONFIG = resolve(
 
 
 class Uneven(Adding):
-    """Its batches count for eight rows, one row and none."""
+    """A task with batches of eight, one and zero valid rows."""
 
     def eval_batches(self, split):
         for step, count in enumerate((8, 1, 0)):
@@ -29,7 +29,7 @@ class Uneven(Adding):
 
 
 class Counting(Uneven):
-    """Its carry counts the batches before, and is its loss."""
+    """The carry is the number of previous batches, and is also the loss."""
 
     def initial_carry(self, model, rows):
         return jnp.zeros(rows)
@@ -45,7 +45,7 @@ def test_carry_is_passed_between_batches(count):
     graph, state = initial_state(task, CONFIG, make_optimizer(CONFIG.optimizer, 10))
     mesh = devices.make_mesh(8, count)
     scores = Evaluator(task, graph, mesh)(devices.replicate(state.params, mesh), "test")
-    assert scores["mse"] == pytest.approx(1 / 9)  # of nine rows one is in the second batch
+    assert scores["mse"] == pytest.approx(1 / 9)  # one of nine rows is in the second batch
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -23,7 +23,7 @@ ALLOWED = 4 << 20
 
 
 def resident(process):
-    """The bytes of memory that a process holds."""
+    """Returns the resident memory of a process in bytes."""
     for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return 1024 * int(line.split()[1])

@@ -17,11 +17,11 @@ from experiments.schema import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
 TEXT = "So long as men can breathe, or eyes can see,\nSo long lives this, and this gives life to thee.\n" * 40
-# Plain gradient descent by small steps: Adam divides by the gradient's size, and so makes much of a sum taken in
-# another order; at a rate of 0.3 a difference in the eighth digit after 20 steps is one in the fifth after 100.
+# Plain gradient descent with a small learning rate keeps rounding differences small. Adam amplifies differences in
+# summation order. At a rate of 0.3, a difference in the eighth digit after 20 steps grows to the fifth digit after 100.
 OPTIONS = ["--config=configs/char_lm.py:smoke", "--config.model.dropout=0.0", "--devices=1"]
 OPTIONS += ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.02"]
-# Generous limits: a machine with two cores, busy with other things, takes its time to start four processes.
+# The limit is generous, since a busy machine with two cores starts four processes slowly.
 pytestmark = pytest.mark.timeout(1500)
 LONG = ["--config.train.steps=100000", "--config.train.log_every=1000", "--config.train.eval_every=100000"]
 
@@ -35,7 +35,7 @@ def text_file(tmp_path_factory):
 
 @pytest.fixture
 def start(text_file, tmp_path):
-    """Starts a job of so many processes: `start(2, *options)`; kills what is left of it at the end."""
+    """Starts a job with several processes: `start(2, *options)`. Kills the remaining ones at the end."""
     running = []
 
     def job(count, *options, workdir=tmp_path / "run"):
@@ -71,7 +71,7 @@ def start(text_file, tmp_path):
 
 
 def finish(job):
-    """Waits for a job that does what it should; returns what its first process printed."""
+    """Waits for a job to succeed. Returns the output of its first process."""
     printed = [process.communicate(timeout=900) for process in job]
     assert [process.returncode for process in job] == [0] * len(job), printed
     assert all(line.startswith("[Gloo]") for out, _ in printed[1:] for line in out.splitlines())

@@ -37,7 +37,7 @@ LINE = re.compile(r"\w+(\.\w+(\[\d+\])?)?: .*\b(expected|unknown key)\b.*|.*inpu
 
 @functools.cache
 def base(name, text_file):
-    """The smoke variant of a config file, smaller still, with every key that there is."""
+    """Returns the smoke variant of a config file, reduced further, with all keys."""
     values = resolve(load(name).get_config("smoke")).to_dict()
     for section, changes in SMALL[name].items():
         values[section] |= changes
@@ -53,7 +53,7 @@ def misspelt(draw, key):
 
 @st.composite
 def mutated(draw, text_file):
-    """A configuration with one to three things changed, and a number of devices."""
+    """Draws a configuration with one to three changes, and a number of devices."""
     values = copy.deepcopy(base(draw(st.sampled_from(sorted(SMALL))), text_file))
     for _ in range(draw(st.integers(1, 3))):
         section = draw(st.sampled_from(sorted(values)))
@@ -75,7 +75,7 @@ def mutated(draw, text_file):
 
 
 def step(config, task, mesh):
-    """Takes one step, as the trainer does."""
+    """Runs one training step."""
     optimizer = make_optimizer(config.optimizer, config.train.steps)
     graph, state = initial_state(task, config, optimizer)
     schedule = learning_rate(config.optimizer, config.train.steps)
@@ -86,7 +86,7 @@ def step(config, task, mesh):
 
 @pytest.fixture
 def quick_compilation():
-    """Whether a step runs is asked, not how fast."""
+    """Disables most optimizations, since the speed of a step does not matter."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -127,7 +127,7 @@ def test_mutated_configs_run_or_raise_one_line(tmp_path_factory, monkeypatch):
         taken.add(compiled)
         try:
             sums = jax.device_get(step(config, task, mesh))
-        except MemoryError as error:  # a batch that no machine holds: the command line says so in one line
+        except MemoryError as error:  # too large a batch: commands print it in one line
             message = str(error)
             assert message.startswith("Unable to allocate")
             assert "\n" not in message

@@ -25,7 +25,7 @@ VALUES = {
 
 
 class Poisoned(Adding):
-    """`Adding` whose batches of some steps (from 1) have a value that is no number in row 2."""
+    """`Adding` with a nonfinite value in row 2 of the batches of some steps (from 1)."""
 
     def __init__(self, config, *steps):
         super().__init__(config, None)
@@ -86,7 +86,7 @@ def test_skip_drops_and_counts_the_update(tmp_path):
 
 @pytest.mark.faults
 def test_skipped_steps_do_not_affect_the_run(tmp_path):
-    """The end is that of a run in which those batches do not occur."""
+    """The final state equals a run without those batches."""
     end, _ = train(tmp_path / "skipped", 2, 3, on_nonfinite="skip")
 
     class Without(Adding):
@@ -106,7 +106,7 @@ def test_skip_stops_at_the_limit_across_a_resumption(tmp_path):
     with pytest.raises(NonFiniteError, match=r"^step 7: the loss is nan, and 3 steps in a row were not finite; "):
         train(tmp_path, 2, 3, 5, 6, 7, on_nonfinite="skip", nonfinite_limit=3)
     assert json.loads((tmp_path / "nonfinite.json").read_text())["steps_in_a_row"] == 3
-    with pytest.raises(NonFiniteError, match=r"^step 7: .* 3 steps in a row"):  # goes on from the checkpoint of step 6
+    with pytest.raises(NonFiniteError, match=r"^step 7: .* 3 steps in a row"):  # resumes from the checkpoint of step 6
         train(tmp_path, 7, on_nonfinite="skip", nonfinite_limit=3)
 
 

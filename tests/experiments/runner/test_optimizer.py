@@ -1,6 +1,6 @@
-"""Schedules against values worked out by hand, and each rule against its definition on one step.
+"""Schedules against values computed by hand, and each rule against its definition on one step.
 
-The moving average of the parameters against a loop in NumPy, and where a run uses it.
+Also the moving average of the parameters against a loop in NumPy, and its use in a run.
 """
 
 import io
@@ -34,7 +34,7 @@ def first_update(**options) -> dict[str, np.ndarray]:
     ("options", "expected"),
     [
         ({"schedule": "constant"}, {0: 0.1, 50: 0.1, 100: 0.1}),
-        # Up over 20 steps; down along half a cosine over 80; half way down is the mean of peak and end.
+        # Warmup over 20 steps, then half a cosine over 80 steps. Its midpoint is the mean of peak and end.
         ({"schedule": "warmup_cosine", "warmup_steps": 20}, {0: 0.0, 10: 0.05, 20: 0.1, 60: 0.05, 100: 0.0}),
         ({"schedule": "warmup_cosine", "warmup_steps": 20, "final_fraction": 0.2}, {20: 0.1, 60: 0.06, 100: 0.02}),
         ({"schedule": "warmup_cosine"}, {0: 0.1, 50: 0.05, 100: 0.0}),
@@ -87,7 +87,7 @@ def test_adam_uses_betas_and_epsilon(name):
 
 
 def test_rmsprop_divides_by_the_root_mean_square():
-    # The mean of squares starts at zero, so that after one step it is (1 - 0.99) g².
+    # The mean of squares starts at zero, so after one step it is (1 - 0.99) g².
     updates = first_update(name="rmsprop", learning_rate=0.1, beta2=0.99, clip_norm=0.0)
     np.testing.assert_allclose(updates["b"], [-1.0], rtol=1e-4)
 
@@ -123,7 +123,7 @@ def test_eval_params_without_average_are_the_parameters():
         updates, opt_state = optimizer.update({"W": jnp.ones((2, 2))}, optimizer.init(params), params)
         after = optax.apply_updates(params, updates)
         found = eval_params(TrainState(1, after, opt_state, ()))
-        # Adam's first step is 1; the average, whose first decay is a tenth, has gone nine tenths of the way.
+        # Adam's first step is 1. The first decay of the average is a tenth, so the average moves by nine tenths.
         np.testing.assert_allclose(found["W"], np.full((2, 2), 0.1 if average else 0.0), atol=1e-5)
 
 

@@ -54,7 +54,7 @@ def trained(config, count, accumulate=1, model_parallel=1):
         now, sums = step(now, devices.shard_batch(task.train_batch(config.seed, number), mesh))
         curve.append([float(total / weight) for total, weight in (sums["loss"], sums["grad_norm"])])
     for leaf, before in zip(jax.tree.leaves(now), placed, strict=True):
-        assert leaf.sharding.is_equivalent_to(before, leaf.ndim)  # else the second step would be compiled anew
+        assert leaf.sharding.is_equivalent_to(before, leaf.ndim)  # otherwise the second step would be recompiled
     return curve, now, (task, graph, mesh)
 
 
@@ -79,7 +79,7 @@ def test_dropout_masks_depend_only_on_the_number_of_parts(text_file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "meshes"), [("gru", ((2, 2), (8, 2))), ("lstm", ((2, 2),))])
-def test_sharded_matrices_train_as_replicated_ones(cell, meshes, text_file):
+def test_sharded_and_replicated_matrices_train_equally(cell, meshes, text_file):
     config = config_of(text_file, cell, hidden_size=128)
     expected, _, (task, graph, mesh) = trained(config, 1)
     for count, model_parallel in meshes:

@@ -39,7 +39,7 @@ def one_step(device_count, weights):
 
 
 @pytest.mark.parametrize("device_count", [1, 4])
-def test_gradient_is_that_of_the_weighted_mean(device_count):
+def test_gradient_is_of_the_weighted_mean(device_count):
     # Uneven weights: a mean of the devices' means would be wrong.
     weights = np.array([1, 1, 1, 0, 0, 0, 0, 1], np.float32)
     graph, before, batch, after, sums = one_step(device_count, weights)
@@ -82,7 +82,7 @@ def test_dropout_masks_depend_on_the_step():
 
 
 class Counting(Adding):
-    """Its carry counts the steps before."""
+    """The carry counts the previous steps."""
 
     def initial_carry(self, model, rows):
         return jnp.zeros(rows)

@@ -14,7 +14,7 @@ from experiments.tasks.synthetic.adding import Adding
 
 CONFIG = resolve(
     {
-        "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 500},  # two batches an evaluation
+        "task": {"name": "adding", "length": 3, "batch_size": 4, "eval_count": 500},  # two batches per evaluation
         "model": {"hidden_size": 3, "dropout": 0.5},
         "optimizer": {"average": 0.5},
         "train": {"steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 4},
@@ -23,7 +23,7 @@ CONFIG = resolve(
 
 
 class Stop:
-    """Says so from the n-th question on."""
+    """Returns True from the n-th call on."""
 
     def __init__(self, questions):
         self.left = questions
@@ -42,12 +42,12 @@ def train(path, stop=lambda: False, writers=()):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run that nobody asked to stop, the run, and the rows that a writer was given."""
+    """The folder of an uninterrupted run, the run, and the rows passed to a writer."""
     path, rows = tmp_path_factory.mktemp("whole"), []
     return path, train(path, writers=[lambda step, split, row: rows.append((step, split, *row))]), rows
 
 
-# Questions: after each step, and before each batch of the evaluations after steps 3 and 6.
+# `stop` is called after each step, and before each batch of the evaluations after steps 3 and 6.
 FIRST = pytest.param(5, 3, True, id="in the first evaluation")
 OTHERS = [
     pytest.param(2, 2, False, id="after a step", marks=pytest.mark.faults),

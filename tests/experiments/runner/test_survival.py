@@ -1,7 +1,7 @@
-"""What happens to a process, a disk or a checkpoint costs no more than the steps since the last checkpoint.
+"""A fault of a process, a disk or a checkpoint loses only the steps since the last checkpoint.
 
-Every fault is really caused, to the commands that a person runs. All runs here are of one configuration, so that each
-can be compared, bit by bit, with the one that nobody disturbed.
+The faults are real, and the programs are the actual commands. All runs have the same configuration, so each is compared
+bit by bit with an uninterrupted run.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The commands, which compile what they all have in common once."""
+    """The commands, with a shared compilation cache."""
     with programs(**compilation_cache(tmp_path_factory.mktemp("compiled"))) as started:
         yield started
 
@@ -52,14 +52,14 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, run, options):
-    """The folder of the run that nobody disturbed."""
+    """The folder of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run.run("train", *options, f"--workdir={folder}")
     return folder
 
 
 def assert_same_run(folder, whole):
-    """The same rows, byte for byte, the same final and best parameters, optimizer and carry, the same scores."""
+    """Asserts equal rows (byte for byte), final and best parameters, optimizer state, carry and scores."""
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     one, other = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
     assert (one["test"], one["validation"]) == (other["test"], other["validation"])
@@ -75,7 +75,7 @@ def state_of(folder):
 
 
 def copied(whole, to):
-    """A copy of the undisturbed run, as it was before its test score: with the checkpoints of its last steps."""
+    """Copies the uninterrupted run without its test score, with the checkpoints of its last steps."""
     shutil.copytree(whole, to)
     (to / "summary.json").unlink()
     return to
@@ -90,7 +90,7 @@ def contents(folder):
 
 
 def begun_since(time_ns, folder):
-    """Whether a checkpoint is being written that is no leftover of an earlier process."""
+    """Returns whether the current process is writing a checkpoint; leftovers of earlier processes do not count."""
     try:
         return any(path.stat().st_mtime_ns > time_ns for path in folder.glob(".step_*.tmp"))
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def begun_since(time_ns, folder):
 
 @pytest.mark.timeout(1500)
 def test_run_killed_twenty_times_equals_uninterrupted_run(run, options, whole, tmp_path):
-    """At any moment: while it starts, while it trains, while it writes a checkpoint."""
+    """Kills happen during startup, training and the writing of a checkpoint."""
     folder, chance = tmp_path / "killed", random.Random(0)
     written = folder / "checkpoints"
     during_a_checkpoint = 0
@@ -117,7 +117,7 @@ def test_run_killed_twenty_times_equals_uninterrupted_run(run, options, whole, t
             time.sleep(chance.uniform(0, 0.06))
         run.kill(process)
         during_a_checkpoint += begun_since(started, written)
-        if before:  # what there was before is not lost
+        if before:  # earlier checkpoints are not lost
             assert any(checkpoints.damage(path) is None for path in written.glob("step_*"))
     assert during_a_checkpoint >= 5
     out = run.run("train", *options, f"--workdir={folder}")
@@ -204,7 +204,7 @@ def test_all_checkpoints_damaged_does_not_restart_silently(run, options, whole, 
 
 
 def fill(path):
-    """Writes a file until nothing more goes onto the disk."""
+    """Writes a file until the disk is full."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(1 << 12)):
             pass
@@ -230,7 +230,7 @@ def test_full_disk_keeps_earlier_checkpoints(run, options, whole, tmp_path):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to limit another process")
 def test_file_size_limit_keeps_complete_rows(run, options, whole, tmp_path):
-    """What a quota does, where no file system can be mounted: no file may be larger than so many bytes."""
+    """A limit on file sizes imitates a quota where no file system can be mounted."""
     folder = tmp_path / "limited"
     largest = max(path.stat().st_size for path in (whole / "checkpoints").rglob("*"))
     assert largest < (whole / "metrics.jsonl").stat().st_size

@@ -32,7 +32,7 @@ def test_each_combination_has_all_seeds_and_one_folder_per_run():
     assert last.config.model.hidden_size == 8
     assert last.overrides == ("task.length=10", "model.cell=lstm", "optimizer.learning_rate=1", "seed=6")
     assert last.folder.path == FOLDER / "model.cell=lstm,optimizer.learning_rate=1" / "seed_6"
-    assert trials[0].overrides[-1] == "optimizer.learning_rate=1e-3"  # the config's own seed is no override
+    assert trials[0].overrides[-1] == "optimizer.learning_rate=1e-3"  # the config's own seed is not an override
 
 
 def test_without_grid_one_configuration_has_all_seeds():

@@ -26,7 +26,7 @@ def scalars(folder):
 
 
 def scalars_soon(folder, count):
-    """Reads scalars once there are `count`, or those that there are after a while."""
+    """Reads scalars once `count` exist, or all existing ones after 30 seconds."""
     deadline = time.monotonic() + 30
     while len(found := scalars(folder)) < count and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The last value is repeated, and the linear map learns a linear law from the training split alone."""
+"""The last value is repeated, and the linear map learns a linear law from the training split only."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_test_split_is_not_used_for_fitting_nor_validation_for_intervals(task):
     (before, penalty), naive = linear(task), last_value(task)
     train, validation, _ = task.ends
     noise = 10 * np.random.default_rng(1).normal(size=task.values.shape)
-    task.values[validation:] = np.cumsum(noise[validation:], axis=0)  # of which the last value is the best forecast
+    task.values[validation:] = np.cumsum(noise[validation:], axis=0)  # the last value is their best forecast
     after, same = linear(task)
     assert same == penalty
     np.testing.assert_array_equal(after.weights, before.weights)

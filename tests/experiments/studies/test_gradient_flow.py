@@ -1,4 +1,4 @@
-"""Gradients through time against the chain rule done in one piece."""
+"""Gradients through time against Jacobians of the whole sequence."""
 
 import jax
 import jax.flatten_util
@@ -41,7 +41,7 @@ def test_jacobian_norms_match_singular_values_of_full_jacobians(name):
     np.testing.assert_allclose(gradient_flow.jacobian_norms(cell, 1.5), expected, rtol=1e-4)
 
 
-def test_gain_multiplies_the_recurrent_weights_alone():
+def test_gain_multiplies_only_the_recurrent_weights():
     cell = gradient_flow.CELLS["elman"]
     (one, readout), (two, same) = (gradient_flow.initial(cell, gain) for gain in (1.0, 2.0))
     np.testing.assert_allclose(two.U, 2 * one.U)

@@ -1,4 +1,4 @@
-"""The runs of the study differ only in what is compared, and their results are collected."""
+"""The runs of the study differ only in the compared settings, and their results are collected."""
 
 import dataclasses
 import json
@@ -29,13 +29,13 @@ def test_trials_have_the_same_number_of_parameters(task):
         assert (config.task.length, config.seed) == (100, 2)
         assert config.model.longest_delay == (100 if "chrono" in kind else 0)
         made = find(task)(config.task, None)
-        assert made.scoring.metric == long_memory.PROBLEMS[task].metric  # what train.goal is compared with
+        assert made.scoring.metric == long_memory.PROBLEMS[task].metric  # train.goal is compared with it
         model = nnx.eval_shape(lambda made=made, config=config: made.model(config.model, nnx.Rngs(0)))
         counts[kind] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert max(counts.values()) < 1.03 * min(counts.values())
 
 
-def test_other_seeds_of_long_sequences_are_needless_if_the_first_fails(tmp_path):
+def test_other_seeds_of_long_sequences_are_skipped_if_the_first_fails(tmp_path):
     def ended(seed, *values, length=400):
         trial = long_memory.Trial("adding", length, "lstm", seed)
         folder = RunFolder(tmp_path / trial.name)
@@ -59,7 +59,7 @@ def test_other_seeds_of_long_sequences_are_needless_if_the_first_fails(tmp_path)
     assert long_memory.state(long_memory.Trial("adding", 200, "lstm", 1), tmp_path) == "to do"
 
 
-def test_a_diverging_trial_fails_and_does_not_stop_the_study(tmp_path, monkeypatch, capsys):
+def test_diverging_trial_fails_and_does_not_stop_the_study(tmp_path, monkeypatch, capsys):
     trial = long_memory.Trial("copying", 50, "gru", 0)
     config = trial.config()
     unstable = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Sections and plots of the studies are made from the recorded measurements alone."""
+"""Sections and plots of the studies are made from recorded measurements only."""
 
 import json
 import pathlib

@@ -48,11 +48,11 @@ def test_character_after_character_by_hand():
     assert character_after_character(train, test, 3) == pytest.approx(-(math.log(1 / 3) + math.log(2 / 5)) / 2)
 
 
-def test_most_frequent_digit_is_right_one_time_in_ten():
+def test_most_frequent_digit_has_ten_percent_accuracy():
     assert majority(Digits(DigitsConfig(), None)) == pytest.approx(10, abs=1)
 
 
-def test_recorded_baselines_are_those_of_published_toml():
+def test_recorded_baselines_match_published_toml():
     recorded = json.loads((RESULTS / "studies" / "trivial_baselines.json").read_text())["scores"]
     named = {trivial.study for row in published.read(RESULTS).rows.values() for trivial in row.trivial if trivial.study}
     assert named == set(recorded)

@@ -8,7 +8,7 @@ from experiments.tasks.synthetic.adding import Adding, AddingConfig
 
 
 @pytest.mark.parametrize("name", sorted(Task.__abstractmethods__))
-def test_a_task_that_lacks_a_method_cannot_be_made(name):
+def test_task_that_lacks_a_method_cannot_be_made(name):
     complete = {each: getattr(Adding, each) for each in Task.__abstractmethods__}
     assert type("Complete", (Task,), complete)(AddingConfig(), None)
     del complete[name]

@@ -31,7 +31,7 @@ def test_readout_equals_unpadded_sequences(readout, bidirectional):
 
 
 def test_rows_of_weight_zero_have_no_effect():
-    # Every row gives its classes 0.8 and 0.2. Two are of the class named, the third is not, the last is padding.
+    # Every row predicts 0.8 and 0.2. Two rows have class 0, the third has class 1, the last is padding.
     logits = jnp.tile(jnp.log(jnp.array([[0.8, 0.2]])), (4, 1))
     sums = class_sums(logits, jnp.array([0, 0, 1, 0]), jnp.array([1.0, 1.0, 1.0, 0.0]))
     found = class_metrics({name: (float(total), float(weight)) for name, (total, weight) in sums.items()})

@@ -20,7 +20,7 @@ from tests.experiments.config_files import GENERATED, NAMES
 
 @pytest.fixture
 def make(request):
-    """Makes the smoke variant's configuration and task: `make(name, cell="lstm")`; real data where it takes them."""
+    """Makes the smoke variant's configuration and task: `make(name, cell="lstm")`. Uses real data if needed."""
 
     def made(name, **model):
         config = load(name).get_config("smoke")
@@ -33,7 +33,7 @@ def make(request):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_starts_with_its_command_and_cost(name):
+def test_config_starts_with_its_command_and_cost(name):
     docstring = load(name).__doc__
     assert len(docstring.splitlines()) <= 13
     assert f"python -m experiments.train --config=configs/{name}.py" in docstring
@@ -41,14 +41,14 @@ def test_a_config_starts_with_its_command_and_cost(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_of_a_config_resolves_and_states_values_of_their_own_types(name):
+def test_every_variant_of_a_config_resolves_and_has_values_of_the_right_types(name):
     module = load(name)
     for variant in module.VARIANTS:
         stated = module.get_config(variant).to_dict()
         resolved = resolve(stated).to_dict()
         for part in ("task", "model", "optimizer", "train"):
             for key, value in stated.get(part, {}).items():
-                # An override on the command line is read in the stated type: 1 for 1.0 would refuse 0.5.
+                # Overrides on the command line are parsed with the stated type: 1 instead of 1.0 would reject 0.5.
                 assert type(resolved[part][key]) is type(value), f"{variant}: {part}.{key}"
     with pytest.raises(ValueError, match=r"expected one of .*, got 'other'"):
         module.get_config("other")
@@ -72,7 +72,7 @@ def test_tasks_are_imported_when_they_are_found():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_of_a_task_is_a_program(name):
+def test_command_of_a_task_is_a_program(name):
     command = find(name).command
     assert not command or importlib.util.find_spec(f"experiments.{command.split()[0]}")
 

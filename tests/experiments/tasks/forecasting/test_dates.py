@@ -70,7 +70,7 @@ def test_days_and_months_equal_numpy():
 
 
 def midnights(first, count, zone=BERLIN):
-    """The midnights of a place, as instants of universal time."""
+    """Returns the local midnights of consecutive days in a time zone."""
     try:
         place = zoneinfo.ZoneInfo(zone)
     except zoneinfo.ZoneInfoNotFoundError:
@@ -121,7 +121,7 @@ def test_local_months_and_hours_across_clock_changes():
         ("1614470400 1614470400", 1, "expected a date after 1614470400, that of the previous row, got 1614470400"),
     ],
 )
-def test_the_first_invalid_or_unevenly_spaced_date_is_reported(cells, row, message):
+def test_first_invalid_or_unevenly_spaced_date_is_reported(cells, row, message):
     with pytest.raises(DateError) as caught:
         read_dates(cells.split())
     assert caught.value.row == row
@@ -129,7 +129,7 @@ def test_the_first_invalid_or_unevenly_spaced_date_is_reported(cells, row, messa
 
 
 def test_uneven_spacing_without_a_clock_change_raises():
-    # A day an hour late, and a clock that is put back after a week: seasons are longer.
+    # One day is off by an hour, or the clock is set back after a week, although seasons are longer.
     days = [f"2021-03-{day:02} 23:00:00" for day in range(1, 28)]
     for wrong in ([5], range(5, 12)):
         cells = [day.replace(" 23:", " 22:") if place in wrong else day for place, day in enumerate(days)]

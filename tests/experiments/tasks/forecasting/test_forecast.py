@@ -73,7 +73,7 @@ def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     later = Forecasting(task.config, None, tmp_path)
     series, column = choose_series(later, path if named else None, None, "date")
     made = make_forecast(later, model, series, column, backtest=False, training_file=not named)
-    mean, deviation = values[:36].mean(), values[:36].std()  # the training rows: 60 % of those at the time
+    mean, deviation = values[:36].mean(), values[:36].std()  # the training rows: 60 % of the original rows
     expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
     np.testing.assert_allclose(made.quantiles, expected, rtol=1e-5)
     assert differences(later, series, training_file=not named) == [
@@ -82,7 +82,7 @@ def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     assert differences(task, task.series, training_file=True) == []
 
 
-def test_a_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
+def test_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
     path = write(tmp_path / "own.csv", values)
     task, model = make(path, normalisation="none")
     task.save_artifacts(tmp_path)
@@ -98,7 +98,7 @@ def test_a_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
         np.testing.assert_allclose(made.median, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
 
 
-def test_a_forecast_needs_only_the_series(tmp_path, values):
+def test_forecast_needs_only_the_series(tmp_path, values):
     task, model = make(write(tmp_path / "own.csv", values))
     task.save_artifacts(tmp_path)
     (tmp_path / "own.csv").unlink()
@@ -110,7 +110,7 @@ def test_a_forecast_needs_only_the_series(tmp_path, values):
         choose_series(later, None, None, "date")
 
 
-def test_the_training_series_keeps_its_scaling(run):
+def test_training_series_keeps_its_scaling(run):
     task, model = run
     series, column = choose_series(task, None, None, "date")
     made = make_forecast(task, model, series, column, backtest=False)
@@ -136,7 +136,7 @@ def test_backtests_do_not_use_held_out_rows(tmp_path, values):
     assert described["inside the 80 %"] == "0.0 %"
 
 
-def test_the_csv_has_dates_and_all_quantiles(tmp_path, run):
+def test_csv_has_dates_and_all_quantiles(tmp_path, run):
     task, model = run
     made = make_forecast(task, model, *choose_series(task, None, None, "date"), backtest=False)
     write_csv(made, tmp_path / "forecast.csv")
@@ -154,7 +154,7 @@ def test_runs_of_several_variables_need_all_columns(tmp_path, values):
     task, model = make(path)
     series, column = choose_series(task, path, "b", "date")
     made = make_forecast(task, model, series, column, backtest=False)
-    # Squares of about 20: the forecast is of the variable shown, in its own units.
+    # The values are squares of about 20: the forecast has the units of the shown variable.
     assert 100 < made.median.mean() < 2000
     with pytest.raises(UserError, match=r"--column: expected one of a, b, got 'c'"):
         choose_series(task, path, "c", "date")
@@ -209,7 +209,7 @@ def test_column_names_can_be_any_text(tmp_path, run, values, name):
     assert describe(made)[0][0] == "2056"
 
 
-def test_a_series_shorter_than_the_window_raises(tmp_path, run, values):
+def test_series_shorter_than_the_window_raises(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")
     make_forecast(task, model, series, column, backtest=False)

@@ -66,7 +66,7 @@ def test_ordered_quantiles_of_known_values():
 
 @pytest.mark.parametrize(("cell", "channels"), [("gru", "shared"), ("lstm", "joint")])
 def test_stepwise_decoding_feeds_back_medians(cell, channels):
-    # The same forecast by hand: each segment's medians are appended to the window and everything is read anew.
+    # The same forecast by hand: each segment's medians are appended to the window, and the whole is read again.
     model = make("stepwise", channels, "none", cell=cell, num_layers=2)
     xs = jax.random.normal(jax.random.key(3), (4, WINDOW, VARIABLES))
 
@@ -126,7 +126,7 @@ def test_normalization_removes_level_and_scale(center, xs):
     np.testing.assert_allclose(layer.inverse(jnp.ones((4, 3, 2)), level), 100.0 * plain - 7.0, rtol=1e-4, atol=1e-2)
 
 
-def test_a_constant_window_stays_finite():
+def test_constant_window_stays_finite():
     layer = ReversibleNormalization(1, "mean")
     normalized, level = layer(jnp.full((1, 8, 1), 2.5))
     np.testing.assert_array_equal(normalized, 0.0)

@@ -78,7 +78,7 @@ def test_quoted_line_breaks_do_not_end_rows(tmp_path):
         ("date,a,b,\n2021,1,2,\n2022,3,4,\n", ["2021", "2023"]),
     ],
 )
-def test_an_unnamed_first_column_is_dates_or_row_numbers(tmp_path, text, labels):
+def test_unnamed_first_column_is_dates_or_row_numbers(tmp_path, text, labels):
     series = read_csv(write(tmp_path, text))
     assert series.columns == ("a", "b")
     np.testing.assert_array_equal(series.values, [[1, 2], [3, 4]])
@@ -93,7 +93,7 @@ def test_values_keep_float64_precision(tmp_path):
 
 
 def test_scaling_a_constant_subtracts_its_mean():
-    scaling = Scaling.standard(np.full((60, 1), 0.1))  # whose mean and deviation are rounded
+    scaling = Scaling.standard(np.full((60, 1), 0.1))  # its mean and deviation are rounded
     np.testing.assert_array_equal(scaling.scale, 1.0)
     np.testing.assert_allclose(scaling.forward(np.full((1, 1), 0.2)), 0.1)
 
@@ -169,7 +169,7 @@ def test_invalid_files_raise_with_file_and_line(tmp_path, text, columns, message
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_raises(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"none.csv: expected a readable CSV file \(No such file or directory\)"):
         read_csv(tmp_path / "none.csv")
 

@@ -29,7 +29,7 @@ def make(path, **options):
 
 
 def make_exchange(monkeypatch, values, **options):
-    """The exchange-rate protocol on values of one's own."""
+    """Makes a task with the exchange-rate protocol and the given values."""
     series = forecasting_task.Series(values, ("x", "y"))
     monkeypatch.setattr(forecasting_task, "load_series", lambda config, data_dir: series)
     settings = {"window": 7, "horizon": 4, "batch_size": 5} | options
@@ -91,7 +91,7 @@ def test_training_ignores_rows_after_its_split(tmp_path, values):
 
 
 def evaluated(task, model):
-    """The metrics of the test split, and what they are computed from: forecasts (N, K, V, Q), targets (N, K, V)."""
+    """Returns metrics of the test split, and their inputs: forecasts (N, K, V, Q), targets (N, K, V)."""
     totals, forecasts, targets = {}, [], []
     for batch in task.eval_batches("test"):
         sums, _ = task.loss(model, batch, (), None)
@@ -105,7 +105,7 @@ def evaluated(task, model):
 
 
 def noisy(xs, *, key=None):
-    """Some forecast (B, 4, 2, 3): the last values, bent, and an interval around them."""
+    """Returns an arbitrary forecast (B, 4, 2, 3): the last values with a slope, and an interval around them."""
     last = jnp.asarray(xs)[:, -1:, :, None]
     return last * (1 + 0.1 * jnp.arange(4.0)[None, :, None, None]) + jnp.array([-0.7, 0.1, 0.5])[None, None, None]
 
@@ -132,7 +132,7 @@ def test_rse_and_corr_are_of_the_last_step_in_original_units(values, monkeypatch
     task = make_exchange(monkeypatch, rates)
     _, forecasts, _ = evaluated(task, noisy)
     largest = np.abs(rates[:60]).max(axis=0)
-    truth = rates[80:]  # the rows that LSTNet scores: each once
+    truth = rates[80:]  # the rows that LSTNet scores, once each
     answers = forecasts[:, 3, :, 1] * largest
     scores = task.last_step_scores(noisy, "test")
     squared, spread = ((truth - answers) ** 2).sum(), ((truth - truth.mean()) ** 2).sum()
@@ -177,7 +177,7 @@ def test_invalid_settings_raise(tmp_path, values, options, message):
         make(write(tmp_path, values), **options)
 
 
-def test_a_window_that_is_no_multiple_of_the_segment_raises(tmp_path, values):
+def test_window_that_is_not_a_multiple_of_the_segment_raises(tmp_path, values):
     task = make(write(tmp_path, values))
     with pytest.raises(UserError, match=r"model.segment: expected a divisor of task.window=7, got 2"):
         task.model(task.ModelConfig(segment=2), nnx.Rngs(0))

@@ -19,8 +19,8 @@ def test_splits_are_disjoint_stratified_and_complete():
         assert abs(shares - 0.1).max() < 0.01
 
 
-def test_the_split_is_fixed():
-    # What any published number rests on: the labels at the head of each split.
+def test_split_is_fixed():
+    # Published results depend on the split. These are the first labels of each part.
     heads = {name: labels[:8].tolist() for name, (_, labels) in load_splits().items()}
     assert heads == {
         "train": [9, 1, 7, 5, 5, 2, 9, 4],
@@ -37,8 +37,8 @@ def test_pixels_and_rows_are_layouts_of_the_same_image():
     np.testing.assert_array_equal(pixels["xs"].reshape(180, 64), rows["xs"].reshape(180, 64))
 
 
-def test_an_epoch_contains_every_training_image_once():
-    task = Digits(DigitsConfig(layout="pixels", batch_size=419), None)  # three batches an epoch
+def test_epoch_contains_every_training_image_once():
+    task = Digits(DigitsConfig(layout="pixels", batch_size=419), None)  # three batches per epoch
     batches = [task.train_batch(5, step) for step in range(3)]
     rows = np.concatenate([task.batch_indices(5, step) for step in range(3)])
     images, labels = load_splits()["train"]

@@ -27,8 +27,8 @@ def test_splits_have_the_documented_sizes(tasks):
     assert (tasks[False].result_name, tasks[True].result_name) == ("smnist", "psmnist")
 
 
-def test_the_permutation_is_fixed(tasks):
-    # What any published number rests on.
+def test_permutation_is_fixed(tasks):
+    # Published results depend on the permutation.
     assert ORDER[:8].tolist() == [318, 2, 606, 446, 758, 13, 98, 539]
     assert sorted(ORDER) == list(range(784))
     plain, permuted = (tasks[which].train_batch(0, 3) for which in (False, True))
@@ -36,7 +36,7 @@ def test_the_permutation_is_fixed(tasks):
     np.testing.assert_array_equal(permuted["labels"], plain["labels"])
 
 
-def test_a_batch_contains_the_images_of_its_indices(tasks):
+def test_batch_contains_the_images_of_its_indices(tasks):
     images, labels = tasks[False].splits["train"]
     rows = tasks[False].batch_indices(1, 2)
     batch = tasks[False].train_batch(1, 2)
@@ -50,7 +50,7 @@ def written(tmp_path, content):
     return path
 
 
-def test_an_idx_file_is_read(tmp_path):
+def test_idx_file_is_read(tmp_path):
     path = written(tmp_path, [0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255])
     np.testing.assert_array_equal(mnist.read(path), [[1, 2, 3], [4, 5, 255]])
 

@@ -15,10 +15,10 @@ from experiments.tasks.music.model import Polyphony, PolyphonyConfig
 ROLL = np.zeros((4, 88), np.uint8)
 ROLL[0:2, 39] = 1  # middle C for two steps
 ROLL[1, 43] = 1  # E for one
-ROLL[3, 39] = 1  # and C again, at the end
+ROLL[3, 39] = 1  # C again at the end
 
 
-def test_the_midi_file_contains_the_roll():
+def test_midi_file_contains_the_roll():
     file = mido.MidiFile(file=io.BytesIO(compose.midi(ROLL, beats_per_step=0.5)))
     now, played = 0, []
     for message in file.tracks[0]:
@@ -45,7 +45,7 @@ def model():
     return Polyphony(PolyphonyConfig(hidden_size=8, chord="ordered", chord_size=100), 88, nnx.Rngs(0))
 
 
-def test_a_composition_continues_its_opening(model):
+def test_composition_continues_its_opening(model):
     roll = compose.compose(model, ROLL[:3], 5, 0.0, jax.random.key(0))
     assert roll.shape == (8, 88)
     np.testing.assert_array_equal(roll[:3], ROLL[:3])

@@ -24,7 +24,7 @@ CHORDS = np.array(list(itertools.product((0.0, 1.0), repeat=K)), np.float32)
 @pytest.fixture(params=CONFIGS, scope="module")
 def model(request):
     made = Polyphony(CONFIGS[request.param], K, nnx.Rngs(3))
-    grown = jax.tree.map(lambda leaf: 2 * leaf, nnx.state(made, nnx.Param))  # so that keys matter to each other
+    grown = jax.tree.map(lambda leaf: 2 * leaf, nnx.state(made, nnx.Param))  # so that keys depend on each other
     nnx.update(made, grown)
     return made
 
@@ -35,7 +35,7 @@ def rolls():
 
 
 def log_probabilities(model, rolls):
-    """Of every chord after each step of `rolls`: (2^K, B, T)."""
+    """Returns the log-probability of every chord after each step of `rolls`: (2^K, B, T)."""
 
     def one(chord):
         following = jnp.broadcast_to(chord, rolls.shape)
@@ -44,7 +44,7 @@ def log_probabilities(model, rolls):
     return np.asarray(jax.vmap(one)(CHORDS), np.float64)
 
 
-def test_the_probabilities_of_all_chords_sum_to_one(model, rolls):
+def test_probabilities_of_all_chords_sum_to_one(model, rolls):
     np.testing.assert_allclose(np.exp(log_probabilities(model, rolls)).sum(axis=0), 1.0, rtol=1e-5)
 
 

@@ -26,7 +26,7 @@ def test_evaluation_predicts_every_step_but_the_first_of_every_piece(task, split
     assert notes == sum(piece[1:].sum() for piece in task.pieces[split])
 
 
-def test_a_batch_contains_the_pieces_of_its_indices(task):
+def test_batch_contains_the_pieces_of_its_indices(task):
     batch, rows = task.train_batch(0, 5), task.batch_indices(0, 5)
     for roll, length, row in zip(batch["rolls"], batch["lengths"], rows, strict=True):
         np.testing.assert_array_equal(roll[: length + 1], task.train_pieces[row])

@@ -67,7 +67,7 @@ def test_training_can_include_the_validation_speakers(make):
 
 
 class Oracle:
-    """A fake model whose log-probabilities spell the texts of a split, the first `wrong` ones wrongly."""
+    """A fake model. Its log-probabilities spell the texts of a split, with errors in the first `wrong` ones."""
 
     def __init__(self, task, split, wrong):
         texts = [one.text for one in task.splits[split]]
@@ -135,6 +135,6 @@ def test_utterances_have_their_frames_and_text(data_file, data_dir):
     np.testing.assert_array_equal(second.cepstra, frames[one : one + two])
 
 
-def test_a_missing_corpus_raises_with_its_source(tmp_path):
+def test_missing_corpus_raises_with_its_source(tmp_path):
     with pytest.raises(UserError, match=r"an4_mfcc.npz is not at .*http://www.speech.cs.cmu.edu/databases/an4/"):
         an4.load(str(tmp_path))

@@ -39,7 +39,7 @@ def test_spectral_change_without_change_is_the_identity():
 
 
 def test_formants_move_by_the_warp():
-    """A bump at 1500 Hz, as smooth as 13 cepstra are, lies at 1500 / 1.2 Hz in the spectrum L(1.2 f)."""
+    """A bump at 1500 Hz, smooth enough for 13 cepstra, moves to 1500 / 1.2 Hz in the spectrum L(1.2 f)."""
     centres = hertz(np.linspace(mel(130.0), mel(6800.0), 42)[1:-1])
     bump = np.exp(-(((mel(centres) - mel(1500.0)) / 300) ** 2))
     k = np.arange(13)
@@ -114,14 +114,14 @@ def test_silence_before_and_after_has_probability_one_half_and_only_noise():
     noisier = np.random.default_rng(6).uniform(-1, 1, 4)[3]
     silent = augmented(waveform, np.random.default_rng(6), 0, 0, 0, -20, silence=20_000)[-5000:]
     level = 20 * np.log10(silent.std() / np.sqrt(np.mean(np.square(waveform))))
-    assert level == pytest.approx(-20 - 15 * (1 + noisier), abs=0.3)  # of the sound, not of the silence around it
+    assert level == pytest.approx(-20 - 15 * (1 + noisier), abs=0.3)  # relative to the sound without the silence
 
 
 def test_impulse_responses_have_decaying_echoes_and_energy_one():
     rng = np.random.default_rng(8)
     drawn = np.stack([impulse_response(rng, 0.5) for _ in range(4000)])
     np.testing.assert_allclose((drawn**2).sum(axis=1), 1)
-    echoes = (drawn / drawn[:, :1])[:, 1:]  # over the sound itself, as drawn
+    echoes = (drawn / drawn[:, :1])[:, 1:]  # relative to the direct sound
     np.testing.assert_allclose(echoes.std(axis=0), 0.5 * 0.85 ** np.arange(16), rtol=0.06)
     np.testing.assert_array_equal(impulse_response(rng, 0.0), [1.0] + [0.0] * 16)
 

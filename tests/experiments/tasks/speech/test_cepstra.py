@@ -20,7 +20,7 @@ def test_deltas_equal_regression_slopes():
     np.testing.assert_allclose(slopes[2:-2, 0], 2.0, rtol=1e-6)
     np.testing.assert_array_equal(slopes[:, 1], 0.0)
     np.testing.assert_allclose(slopes[2:-2, 2], 2 * np.arange(2, 7), rtol=1e-6)
-    # At the edge the first frame stands for those before it: (1 (3 - 1) + 2 (5 - 1)) / 10.
+    # At the edge, the first frame is repeated: (1 (3 - 1) + 2 (5 - 1)) / 10.
     assert slopes[0, 0] == pytest.approx(1.0)
     assert deltas(np.ones((1, 3), np.float32)).tolist() == [[0.0, 0.0, 0.0]]
 
@@ -65,6 +65,6 @@ def test_other_files_raise(tmp_path, content):
         read_cepstra(path, 13)
 
 
-def test_a_missing_file_raises(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match=r"none.mfc: expected a readable file \(No such file or directory\)"):
         read_cepstra(tmp_path / "none.mfc", 13)

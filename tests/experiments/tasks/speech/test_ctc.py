@@ -20,7 +20,7 @@ def labelling(path):
 
 
 def all_labellings(log_probs):
-    """The probability of every labelling: the sum over its paths."""
+    """Returns the probability of every labeling: the sum over its paths."""
     T, V = log_probs.shape
     probabilities = collections.Counter()
     for path in itertools.product(range(V), repeat=T):

@@ -23,7 +23,7 @@ def counts(task):
     return {name: len(split) for name, split in task.splits.items()}
 
 
-def test_the_standard_split_is_by_index(make):
+def test_standard_split_is_by_index(make):
     task = make()
     assert task.result_name == "fsdd"
     assert counts(task) == {"train": 2400, "validation": 300, "test": 300}
@@ -31,7 +31,7 @@ def test_the_standard_split_is_by_index(make):
     assert indices == {"test": set(range(5)), "validation": set(range(5, 10)), "train": set(range(10, 50))}
 
 
-def test_a_left_out_speaker_is_only_in_the_test_split(make):
+def test_left_out_speaker_is_only_in_the_test_split(make):
     task = make(speaker="theo")
     assert task.result_name == "fsdd_loso"
     assert counts(task) == {"train": 2250, "validation": 250, "test": 500}
@@ -49,7 +49,7 @@ def test_a_left_out_speaker_is_only_in_the_test_split(make):
 
 
 @pytest.mark.parametrize("options", [{"validation_speaker": "theo"}, {"speaker": "theo", "validation_speaker": "theo"}])
-def test_the_validation_speaker_must_differ_from_the_test_speaker(options):
+def test_validation_speaker_must_differ_from_the_test_speaker(options):
     with pytest.raises(UserError, match="validation_speaker: expected a speaker other than `speaker`"):
         FsddConfig(**options)
 

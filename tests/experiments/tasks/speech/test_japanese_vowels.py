@@ -42,7 +42,7 @@ def test_padding_changes_neither_logits_nor_gradients(task, readout):
     model = task.model(ClassifierConfig(hidden_size=4, bidirectional=True, readout=readout), nnx.Rngs(0))
     batch = task.train_batch(0, 0)
     real = (np.arange(29) < batch["lengths"][:, None])[..., None]
-    assert (batch["xs"][~real[..., 0]] != 0).any()  # noise falls on the padding too
+    assert (batch["xs"][~real[..., 0]] != 0).any()  # noise is also added to the padding
     loss = jax.jit(jax.value_and_grad(lambda m, b: task.loss(m, b, (), None)[0]["loss"][0]))
     found = [loss(model, batch | {"xs": np.where(real, batch["xs"], np.float32(filling))}) for filling in (0.0, 1e3)]
     jax.tree.map(np.testing.assert_array_equal, *found)
@@ -57,7 +57,7 @@ def written(tmp_path, lines):
     return path
 
 
-def test_a_ts_file_is_read(tmp_path):
+def test_ts_file_is_read(tmp_path):
     sequences, labels = japanese_vowels.read(written(tmp_path, "1,2,3:4,5,6:a\n7.5:-8:b\n"))
     np.testing.assert_array_equal(sequences[0], [[1, 4], [2, 5], [3, 6]])
     np.testing.assert_array_equal(sequences[1], [[7.5, -8]])

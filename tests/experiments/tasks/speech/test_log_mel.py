@@ -15,7 +15,7 @@ def tone(frequency, samples=1000):
 
 
 @pytest.mark.parametrize("frequency", [300.0, 1000.0, 2500.0])
-def test_a_tone_is_loudest_in_the_band_of_its_frequency(frequency):
+def test_tone_is_loudest_in_the_band_of_its_frequency(frequency):
     spectra = np.asarray(FRONT(FRONT.frames(tone(frequency))))
     centres = hertz(np.linspace(mel(60.0), mel(4000.0), 42))[1:-1]
     assert spectra.shape == (11, 40)
@@ -57,7 +57,7 @@ def test_incomplete_frames_are_dropped(samples, frames):
 
 
 @pytest.mark.parametrize("size", [1, 37, 80, 200, 999, 5000])
-def test_a_stream_has_the_frames_of_the_whole_waveform(size):
+def test_stream_has_the_frames_of_the_whole_waveform(size):
     waveform = np.random.default_rng(0).standard_normal(1234).astype(np.float32)
     stream = FrameStream(FRONT)
     pieces = [stream.accept(waveform[start : start + size]) for start in range(0, 1234, size)]

@@ -53,7 +53,7 @@ def test_frames_are_one_hop_apart():
     assert len(FRONT(noise(410 + 160))) == 2
 
 
-def test_the_waveform_starts_after_silence():
+def test_waveform_starts_after_silence():
     np.testing.assert_allclose(FRONT(np.concatenate([np.zeros(160), noise()]))[1], FRONT(noise())[0], atol=1e-6)
 
 

@@ -60,7 +60,7 @@ def test_chunks_equal_the_whole(options):
 
 
 def test_gated_pooling_is_a_weighted_mean():
-    gated, plain = make(pooling="gated"), make()  # the same but for the gate
+    gated, plain = make(pooling="gated"), make()  # identical except for the gate
     frames = FRONT.frames(sounds(1000))
     heard, outputs = plain.initial_state(2), []
     hear = jax.jit(lambda heard, frame: plain.advance(heard, frame, jnp.array([1, 1])))
@@ -86,7 +86,7 @@ def test_differences_span_delta_frames():
 
 
 @pytest.mark.parametrize("delta_frames", [0, 2])
-def test_the_recognizer_is_causal(delta_frames):
+def test_recognizer_is_causal(delta_frames):
     model = make(delta_frames=delta_frames)
     frames = FRONT.frames(sounds(1000, rows=1))
 
@@ -101,7 +101,7 @@ def test_the_recognizer_is_causal(delta_frames):
 
 
 def test_loudness_has_no_effect_without_the_prior():
-    """Ten times as loud adds log 100 to each band of each frame, and to their mean: only the prior tells them apart."""
+    """A tenfold amplitude adds log 100 to each band and to the running mean. Only the prior makes a difference."""
     lengths = jnp.array([4000, 4000])
     pair = sounds(4000, rows=1) * jnp.array([[1.0], [10.0]])
     (soft, loud), (quieter, louder) = (

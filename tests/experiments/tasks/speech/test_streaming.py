@@ -23,13 +23,13 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def whole(model):
-    """The answer to the first samples of the waveform at once."""
+    """Returns the result for the first samples of the waveform in one call."""
     answer = jax.jit(lambda length: jax.nn.softmax(model(jnp.asarray(WAVEFORM)[None], length)[0]))
     return lambda samples: answer(jnp.array([samples]))
 
 
 @pytest.mark.parametrize("size", [1, 79, 80, 333, 1600, 10_000])
-def test_final_probabilities_equal_those_of_the_whole_waveform(model, whole, size):
+def test_final_probabilities_equal_the_whole_waveform(model, whole, size):
     recognizer = StreamingRecognizer(model)
     for start in range(0, N, size):
         recognizer.accept(WAVEFORM[start : start + size])

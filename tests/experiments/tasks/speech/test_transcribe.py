@@ -30,7 +30,7 @@ def letters(data_file, data_dir):
     return task, Transcriber(TranscriberConfig(hidden_size=4), 39 * 4, 28, nnx.Rngs(0))
 
 
-def test_a_wav_file_gives_the_result_of_its_recording(digits, data_dir, tmp_path):
+def test_wav_file_gives_the_result_of_its_recording(digits, data_dir, tmp_path):
     recording = next(one for one in fsdd.load(str(data_dir)) if one.name == "7_jackson_3")
     path = str(tmp_path / "mine.wav")
     wavfile.write(path, fsdd.SAMPLE_RATE, (recording.samples * 2**15).astype(np.int16))
@@ -50,7 +50,7 @@ def test_digits_are_sorted_by_probability():
     assert transcribe.most_likely(probabilities, 2) == "three 70.0 %, one 20.0 %"
 
 
-def test_a_feature_file_gives_the_result_of_its_utterance(letters, tmp_path):
+def test_feature_file_gives_the_result_of_its_utterance(letters, tmp_path):
     task, model = letters
     utterance = task.splits["test"][3]
     path = str(tmp_path / "mine.mfc")
@@ -66,7 +66,7 @@ def test_a_feature_file_gives_the_result_of_its_utterance(letters, tmp_path):
     assert all("(log probability -" in line for line in alternatives)
 
 
-def test_a_waveform_gives_the_result_of_its_cepstra(letters, tmp_path):
+def test_waveform_gives_the_result_of_its_cepstra(letters, tmp_path):
     waveform = np.random.default_rng(0).uniform(-0.1, 0.1, 24_000)
     wavfile.write(tmp_path / "mine.WAV", 16_000, waveform.astype(np.float32))
     cepstra = MelCepstra()(waveform.astype(np.float32))

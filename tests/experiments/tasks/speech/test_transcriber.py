@@ -16,7 +16,7 @@ T, V = 4, 3
 
 
 def paths_of(labels, frames):
-    """Every path of so many frames whose labelling is `labels`: (P, frames)."""
+    """Returns every path with `frames` frames and the labeling `labels`: (P, frames)."""
     paths = itertools.product(range(V), repeat=frames)
     merged = ((path, [label for label, _ in itertools.groupby(path) if label != BLANK]) for path in paths)
     return np.array([path for path, labelling in merged if labelling == labels])
@@ -31,7 +31,7 @@ CASES = [([1], 4), ([1, 2], 4), ([1, 1], 4), ([2, 1, 2], 4), ([], 4), ([2, 2], 3
 
 
 def batch():
-    labels = np.full((len(CASES), 3), 2, np.int32)  # labels in the padding, that must not count
+    labels = np.full((len(CASES), 3), 2, np.int32)  # labels in the padding, which must be ignored
     for row, (case, _) in enumerate(CASES):
         labels[row, : len(case)] = case
     lengths = np.array([frames for _, frames in CASES])

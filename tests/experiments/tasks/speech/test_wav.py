@@ -62,7 +62,7 @@ def test_clipping_warns(tmp_path, samples, message):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_a_truncated_file_is_read_to_its_last_whole_frame(tmp_path, dtype, channels):
+def test_truncated_file_is_read_to_its_last_whole_frame(tmp_path, dtype, channels):
     whole, cut, frame = tmp_path / "whole.wav", tmp_path / "cut.wav", np.dtype(dtype).itemsize * channels
     samples = np.linspace(-0.5, 0.5, 10 * channels).reshape(10, channels)
     encoded = samples if np.issubdtype(dtype, np.floating) else (samples + 1) * 100
@@ -107,7 +107,7 @@ def test_files_without_audio_raise(tmp_path):
     with pytest.raises(UserError, match=r"text.wav: expected a WAV file \(.*\)$"):
         read_wav(tmp_path / "text.wav", 8000)
     wavfile.write(tmp_path / "whole.wav", 8000, np.zeros(100, np.int16))
-    warnings.simplefilter("ignore")  # of cut files
+    warnings.simplefilter("ignore")  # from truncated files
     whole = (tmp_path / "whole.wav").read_bytes()
     for number, place in product((0, 1, 255), range(4, 44)):  # every byte of the header
         (tmp_path / "hurt.wav").write_bytes(whole[:place] + bytes([number]) + whole[place + 1 :])

@@ -8,7 +8,7 @@ import pytest
 from experiments.tasks.synthetic.copying import Copying, CopyingConfig, draw
 
 
-def test_a_sequence_of_length_three():
+def test_sequence_of_length_three():
     batch = draw(np.random.default_rng(0), 200, 3)
     inputs, targets = batch["inputs"], batch["targets"]
     assert inputs.shape == targets.shape == (200, 23)
@@ -25,7 +25,7 @@ def test_a_sequence_of_length_three():
     [(0.0, 1.0, 12.5), (1.0, 0.0, 100.0), (0.5, 0.5, 56.25)],
 )
 def test_loss_ratio_is_relative_to_the_memoryless_model(share_known, ratio, recalled):
-    # An oracle that knows the first symbols of each memory, and guesses the others evenly.
+    # An oracle that knows the first symbols of each memory, and guesses the others uniformly.
     task = Copying(CopyingConfig(length=7, eval_count=50), None)
     known = int(10 * share_known)
     sums = {"loss": (0.0, 0.0), "recalled": (0.0, 0.0)}
@@ -40,7 +40,7 @@ def test_loss_ratio_is_relative_to_the_memoryless_model(share_known, ratio, reca
     metrics = task.metrics(sums)
     assert metrics["loss_ratio"] == pytest.approx(ratio, abs=1e-6)
     assert metrics["loss"] == pytest.approx(ratio * 10 * math.log(8) / 27, abs=1e-6)
-    # A guess, always of symbol 1, is right once in eight.
+    # Always guessing symbol 1 is right once in eight.
     assert metrics["recalled"] == pytest.approx(recalled, abs=0 if share_known == 1 else 5)
 
 

@@ -85,7 +85,7 @@ def test_evaluation_predicts_every_character_but_the_first_once(text_file, split
     assert "".join(text_of(task, row[real > 0]) for row, real in zip(targets, weights, strict=True)) == part[1:]
 
 
-def test_the_state_is_carried_over_batches(text_file):
+def test_state_is_carried_over_batches(text_file):
     task = make(text_file)
     model = task.model(LanguageModelConfig(hidden_size=6, embedding_size=4), nnx.Rngs(0))
     carry = task.initial_carry(model, 4)
@@ -153,7 +153,7 @@ def test_tied_weights_share_one_array():
         (TEXT.encode(), {"validation_streams": 46}, r"task.validation_streams: expected at most 45"),
     ],
 )
-def test_an_unusable_text_raises(tmp_path, content, options, message):
+def test_unusable_text_raises(tmp_path, content, options, message):
     path = tmp_path / "none.txt"
     if content is not None:
         path.write_bytes(content)

@@ -44,7 +44,7 @@ def test_temperature_zero_selects_the_most_likely_symbol(model, temperature):
     ("symbols", "seed", "prompt"),
     [("\n ab", 3, "\n"), (" abc", 3, " "), ("abc", 0, "a"), ("abc", 4, "b")],
 )
-def test_the_default_prompt_is_in_the_vocabulary(symbols, seed, prompt):
+def test_default_prompt_is_in_the_vocabulary(symbols, seed, prompt):
     assert default_prompt(Vocabulary(symbols), seed) == prompt
 
 

@@ -69,7 +69,7 @@ def test_values_and_gradients(dtype, tolerance, transposed):
 
 
 def test_operands_are_rounded_in_forward_and_backward_pass():
-    x, w = jnp.full((1, 1), 1 + 2**-10), jnp.ones((1, 1))  # bfloat16 holds no 1 + 2⁻¹⁰
+    x, w = jnp.full((1, 1), 1 + 2**-10), jnp.ones((1, 1))  # bfloat16 cannot represent 1 + 2⁻¹⁰
     assert product(x, w, jnp.float32)[0, 0] == x[0, 0]
     assert product(x, w, jnp.bfloat16)[0, 0] == 1
     gradient = jax.grad(lambda w: product(x, w, jnp.bfloat16).sum())(w)

@@ -12,9 +12,9 @@ import pytest
 from experiments.tasks.translation.beam import beam_search, greedy_search
 
 BEGIN, END, V, LENGTH, ROWS = 0, 1, 3, 3, 4
-EVERY = sum((V - 1) ** k for k in range(LENGTH)) + (V - 1) ** LENGTH  # those that end, and those cut off
+EVERY = sum((V - 1) ** k for k in range(LENGTH)) + (V - 1) ** LENGTH  # complete and truncated sequences
 
-# The logits after every history: a table that the state, a number for each history, points into.
+# The logits after every history. The state is the index of a history in this table.
 TABLE = np.random.default_rng(0).normal(0, 2, (V ** (LENGTH + 1) * 2, V)).astype(np.float32)
 
 

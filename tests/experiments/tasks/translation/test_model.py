@@ -60,7 +60,7 @@ def test_teacher_forcing_equals_single_steps(cell, attention, num_layers):
     np.testing.assert_allclose(stepped(), forced, rtol=1e-5)
 
 
-def test_the_alignment_is_a_distribution_over_the_source():
+def test_alignment_is_a_distribution_over_the_source():
     model, (source, lengths, inputs) = make(), draw()
     weights = jax.jit(model.alignment)(source, lengths, inputs)
     assert weights.shape == (B, T, S)

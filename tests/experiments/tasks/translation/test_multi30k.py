@@ -26,7 +26,7 @@ SMALL = Multi30kConfig(pairs=120, vocabulary_size=160, batch_size=16, beam_width
 
 @pytest.fixture(scope="module")
 def folder(data_dir, data_file):
-    """The folder of the data, if they are there."""
+    """The folder of the data. Skips if they are missing."""
     for part in ("train", "val", "test_2016_flickr"):
         for language in ("de", "en", "fr"):
             data_file("multi30k", f"raw/{part}.{language}.gz")
@@ -42,7 +42,7 @@ def task(folder):
 def model(task):
     config = EncoderDecoderConfig(hidden_size=6, embedding_size=4, attention_size=5)
     made = task.model(config, nnx.Rngs(0))
-    made.target_embedding.embedding[...] *= 8  # clear choices: no search turns on the last bit of a sum
+    made.target_embedding.embedding[...] *= 8  # clear choices, independent of rounding
     return made
 
 
@@ -66,7 +66,7 @@ def test_vocabularies_come_from_training_sentences_and_are_saved(task, tmp_path)
     assert [s.model for s in without_data.subwords] == [s.model for s in task.subwords]
 
 
-def test_a_batch_contains_sentences_and_their_translations(task):
+def test_batch_contains_sentences_and_their_translations(task):
     lines = dict(zip(task.lines("train", "de"), task.lines("train", "en"), strict=True))
     seen = set()
     for step in range(12):
@@ -126,7 +126,7 @@ def test_labels_are_smoothed_only_in_training(task, model):
 
 
 def test_teacher_forced_loss_equals_log_probabilities_of_the_search(task, model):
-    """The search gives its own translation the probability that the loss gives it as a target."""
+    """The search and the loss assign the same probability to a translation."""
     source, lengths = np.array([[7, 9, END], [8, END, PADDING]]), np.array([3, 2])
 
     @jax.jit
@@ -146,7 +146,7 @@ def test_teacher_forced_loss_equals_log_probabilities_of_the_search(task, model)
             "targets": targets,
             "weights": (np.arange(6) < n)[None].astype(np.float32),
         }
-        # Log-probabilities near zero are differences of logits: their rounding is that of the logits.
+        # Log-probabilities near zero are differences of logits and have the rounding errors of the logits.
         np.testing.assert_allclose(-loss(batch)["loss"][0], found.log_probabilities[row, 0], rtol=1e-5, atol=1e-5)
 
 
@@ -201,7 +201,7 @@ def test_batches_have_little_padding():
     assert bucket_edges_by_growth(lengths, 2000).tolist() == [lengths.max()]
 
 
-def test_a_batch_of_two_pairs():
+def test_batch_of_two_pairs():
     batch = batch_of([(np.array([7, 8], np.int32), np.array([9], np.int32)), (np.zeros(0, np.int32),) * 2], 3)
     assert batch["source"].tolist() == [[7, 8, END], [END, PADDING, PADDING]]
     assert batch["source_lengths"].tolist() == [3, 1]
@@ -210,13 +210,13 @@ def test_a_batch_of_two_pairs():
     assert batch["weights"].tolist() == [[1, 1, 0], [1, 0, 0]]
 
 
-def test_a_vocabulary_larger_than_the_text_allows_raises(folder):
+def test_vocabulary_larger_than_the_text_allows_raises(folder):
     task = Multi30k(dataclasses.replace(SMALL, vocabulary_size=50_000), folder)
     with pytest.raises(UserError, match=r"^task.vocabulary_size: expected one that the text allows, got 50000 \("):
         task.model(EncoderDecoderConfig(), nnx.Rngs(0))
 
 
-def test_the_model_has_the_sizes_of_the_vocabularies(task, model):
+def test_model_has_the_sizes_of_the_vocabularies(task, model):
     assert isinstance(model, EncoderDecoder)
     assert model.bias[...].shape == (160,)
     assert model.source_embedding.embedding[...].shape == (160, 4)

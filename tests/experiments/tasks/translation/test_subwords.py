@@ -61,6 +61,6 @@ def test_sharp_samples_are_the_most_likely_segmentation(subwords):
 
 
 @pytest.mark.parametrize("size", [5, 5000])
-def test_a_size_that_the_text_does_not_allow_raises(size):
+def test_size_that_the_text_does_not_allow_raises(size):
     with pytest.raises(ValueError, match=rf"size: expected one that the text allows, got {size} \(\S.*\)$"):
         Subwords.train(LINES, size)

@@ -122,7 +122,7 @@ class Checkpoints:
                 shutil.rmtree(leftover)
         processes.wait_for_all(f"checkpoint of step {progress.step} begun")
         hook = sys.unraisablehook
-        sys.unraisablehook = _ignore_late_writes
+        _ignore_late_errors()
         with plain(self.folder) as base, ocp.StandardCheckpointer() as writer:
             writer.save(base / folder.name / "arrays", arrays)
             writer.wait_until_finished()
@@ -172,11 +172,14 @@ class Checkpoints:
         values = json.loads((path / "progress.json").read_bytes())
         values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+        hook = sys.unraisablehook
+        _ignore_late_errors()
         try:
             with plain(self.folder) as base, ocp.StandardCheckpointer() as reader:
                 arrays = reader.restore(base / path.name / "arrays", abstract)
         except (ValueError, KeyError) as error:
             raise UserError(f"{path} does not match the arrays of this run: {_reason(error)}") from error
+        sys.unraisablehook = hook  # kept after a failure, since other reads may still be pending
         return arrays, Progress(**values)
 
 
@@ -224,10 +227,19 @@ def damage(folder: pathlib.Path) -> str | None:
     return None
 
 
-def _ignore_late_writes(raised: "sys.UnraisableHookArgs") -> None:
-    """Ignores what TensorStore raises for further failed writes, after orbax has raised the first one."""
-    if str(raised.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(raised)
+def _ignore_late_errors() -> None:
+    """Lets threads of TensorStore that outlive a failed read or write report to a closed event loop unheard.
+
+    The failure itself is raised as usual. Everything else still reaches the hook that was installed before.
+    """
+    before = sys.unraisablehook
+
+    def hook(raised: "sys.UnraisableHookArgs") -> None:
+        if str(raised.exc_value) != "Event loop is closed":
+            before(raised)
+
+    if getattr(before, "__qualname__", "") != hook.__qualname__:
+        sys.unraisablehook = hook
 
 
 def _reason(error: Exception) -> str:

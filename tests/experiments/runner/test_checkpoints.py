@@ -1,7 +1,9 @@
 """Checkpoints are intact or not used."""
 
 import gc
+import sys
 import tempfile
+import types
 
 import jax
 import jax.numpy as jnp
@@ -184,3 +186,19 @@ def test_unmerged_arrays_raise_one_line(tmp_path):
     (tmp_path / "step_10" / "arrays" / "manifest.ocdbt").unlink()
     files.write_json(tmp_path / "step_10" / "manifest.json", digests(tmp_path / "step_10"))
     assert_refuses_arrays(tmp_path, TEMPLATE)
+
+
+@leaves_open
+def test_late_errors_of_a_failed_restore_are_ignored(monkeypatch, tmp_path):
+    """TensorStore's threads may report to the closed event loop long after the error was raised."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    save(Checkpoints(tmp_path), 10)
+    assert sys.unraisablehook == seen.append
+    for _ in range(2):
+        assert_refuses_arrays(tmp_path, {"W": TEMPLATE["W"]})
+    late, other = (types.SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "other"))
+    sys.unraisablehook(late)
+    sys.unraisablehook(other)
+    assert late not in seen
+    assert seen.count(other) == 1

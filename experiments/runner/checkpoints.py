@@ -121,12 +121,9 @@ class Checkpoints:
             for leftover in self.folder.glob(".*.tmp"):
                 shutil.rmtree(leftover)
         processes.wait_for_all(f"checkpoint of step {progress.step} begun")
-        hook = sys.unraisablehook
-        _ignore_late_errors()
-        with plain(self.folder) as base, ocp.StandardCheckpointer() as writer:
+        with _late_errors_ignored(), plain(self.folder) as base, ocp.StandardCheckpointer() as writer:
             writer.save(base / folder.name / "arrays", arrays)
             writer.wait_until_finished()
-        sys.unraisablehook = hook  # kept after a failure, since other writes may still be pending
         if processes.is_first():
             files.write_json(folder / "progress.json", dataclasses.asdict(progress))
             files.write_json(folder / "manifest.json", digests(folder))
@@ -172,14 +169,11 @@ class Checkpoints:
         values = json.loads((path / "progress.json").read_bytes())
         values["sums"] = {name: tuple(pair) for name, pair in values["sums"].items()}
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
-        hook = sys.unraisablehook
-        _ignore_late_errors()
         try:
-            with plain(self.folder) as base, ocp.StandardCheckpointer() as reader:
+            with _late_errors_ignored(), plain(self.folder) as base, ocp.StandardCheckpointer() as reader:
                 arrays = reader.restore(base / path.name / "arrays", abstract)
         except (ValueError, KeyError) as error:
             raise UserError(f"{path} does not match the arrays of this run: {_reason(error)}") from error
-        sys.unraisablehook = hook  # kept after a failure, since other reads may still be pending
         return arrays, Progress(**values)
 
 
@@ -227,10 +221,12 @@ def damage(folder: pathlib.Path) -> str | None:
     return None
 
 
-def _ignore_late_errors() -> None:
-    """Lets threads of TensorStore that outlive a failed read or write report to a closed event loop unheard.
+@contextlib.contextmanager
+def _late_errors_ignored() -> Iterator[None]:
+    """Ignores what threads of TensorStore report to a closed event loop after a failed read or write.
 
-    The failure itself is raised as usual. Everything else still reaches the hook that was installed before.
+    The failure itself is raised, and everything else reaches the previous hook. After a failure the errors are still
+    ignored, since other reads or writes may be pending.
     """
     before = sys.unraisablehook
 
@@ -238,8 +234,9 @@ def _ignore_late_errors() -> None:
         if str(raised.exc_value) != "Event loop is closed":
             before(raised)
 
-    if getattr(before, "__qualname__", "") != hook.__qualname__:
-        sys.unraisablehook = hook
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
 
 
 def _reason(error: Exception) -> str:

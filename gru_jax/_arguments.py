@@ -109,6 +109,14 @@ def float_dtype(name: str, value: Any) -> jnp.dtype:
     return dtype
 
 
+def layer_dtype(name: str, value: Any) -> jnp.dtype:
+    """Returns a floating-point dtype of 16 bits or more, which parameters and states may have; raises otherwise."""
+    dtype = float_dtype(name, value)
+    if dtype.itemsize < 2:
+        raise TypeError(f"{name}: expected a floating-point dtype of 16 bits or more, got {dtype}")
+    return dtype
+
+
 def prng_key(name: str, value: Any) -> None:
     """Accepts one typed key (`jax.random.key`) or one raw uint32 key (`jax.random.PRNGKey`)."""
     if not isinstance(value, jax.Array):

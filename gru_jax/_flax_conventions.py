@@ -86,12 +86,7 @@ def class_name(module: Any) -> str:
 
 def check_dtype(module: Any, dtype: DType | None) -> DType | None:
     """Returns the argument `dtype` of a module; raises unless it is None or floating-point of 16 bits or more."""
-    if dtype is None:
-        return None
-    dtype = arguments.float_dtype(f"{class_name(module)}: dtype", dtype)
-    if dtype.itemsize < 2:
-        raise TypeError(f"{class_name(module)}: dtype: expected a floating-point dtype of 16 bits or more, got {dtype}")
-    return dtype
+    return None if dtype is None else arguments.layer_dtype(f"{class_name(module)}: dtype", dtype)
 
 
 def promote(dtype: DType | None, params: Params, inputs: Array, *states: Any) -> tuple[Any, ...]:

@@ -119,6 +119,7 @@ def unroll(
         backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
+    steps = xs.shape[:-1]
     if h0 is not None:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
     if lengths is not None:
@@ -135,12 +136,10 @@ def unroll(
         resets = arguments.as_array("resets", arguments.from_lists("resets", resets, jnp.bool_))
         if resets.dtype != jnp.bool_:
             raise TypeError(f"resets: expected booleans, got {resets.dtype}")
-        expected = (T, *batch_shape) if time_major else (*batch_shape, T)
-        arguments.matching("resets", resets, expected, "the batch and time axes of xs")
+        arguments.matching("resets", resets, steps, "the batch and time axes of xs")
     if reset_state is not None:
         if resets is None:
             raise ValueError("reset_state: expected None without resets, got a state")
-        steps = (T, *batch_shape) if time_major else (*batch_shape, T)
         reset_state = check_state("reset_state", cell, reset_state, hidden_size, batch_shape, dtype, per_step=steps)
 
     options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length, _platform())

@@ -310,10 +310,7 @@ def check_init(key: Array, input_size: int, hidden_size: int, dtype: DType) -> A
     arguments.prng_key("init: key", key)
     arguments.positive_int("init: input_size", input_size)
     arguments.positive_int("init: hidden_size", hidden_size)
-    dtype = arguments.float_dtype("init: dtype", dtype)
-    if dtype.itemsize < 2:
-        raise TypeError(f"init: dtype: expected a floating-point dtype of 16 bits or more, got {dtype}")
-    return dtype
+    return arguments.layer_dtype("init: dtype", dtype)
 
 
 def check_weights(params: Any, expected: type, gates: int) -> tuple[int, int, Any]:

@@ -139,6 +139,9 @@ def _accept(name: str, hint: Any, value: Any) -> Any:
     if origin is tuple:
         require(name, isinstance(value, (tuple, list)), "a sequence", value)
         return tuple(_accept(f"{name}[{i}]", arguments[0], v) for i, v in enumerate(value))
+    if origin is Mapping:
+        require(name, isinstance(value, Mapping), "a mapping of keys to values", value)
+        return dict(value)
     if hint is float and type(value) is int:
         value = float(value)
     require(name, type(value) is hint, _article(hint), value)

@@ -4,22 +4,10 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from gru_jax import cells
 from gru_jax._stack import Stack, dropout
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import (
-    GRU,
-    LSTM,
-    Cell,
-    Elman,
-    ElmanParams,
-    GRUParams,
-    LSTMParams,
-    LSTMState,
-    elman_step,
-    gru_step,
-    lstm_step,
-    step,
-)
+from gru_jax.cells import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -29,24 +17,8 @@ if TYPE_CHECKING:
     from gru_jax import linen as linen
     from gru_jax import nnx as nnx
 
-__all__ = [
-    "GRU",
-    "LSTM",
-    "Cell",
-    "Elman",
-    "ElmanParams",
-    "GRUParams",
-    "LSTMParams",
-    "LSTMState",
-    "Stack",
-    "__version__",
-    "dropout",
-    "elman_step",
-    "gru_step",
-    "lstm_step",
-    "step",
-    "unroll",
-]
+__all__ = ["Stack", "__version__", "dropout", "unroll"]
+__all__ += cells.__all__
 
 _LAZY = ("export", "interop", "linen", "nnx")
 """Modules that are imported on first access."""

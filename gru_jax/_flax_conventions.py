@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -75,6 +76,47 @@ def explain_keywords(function: Function) -> Function:
         return function(self, *args, **keywords)
 
     return checked  # pyright: ignore[reportReturnType]
+
+
+class ConstructorSignature:
+    """The attribute `__signature__` of a class: the signature of `__init__`, which the metaclass of NNX hides."""
+
+    def __get__(self, module: Any, kind: type[Any]) -> inspect.Signature:
+        if module is not None:
+            raise AttributeError("__signature__")  # A module is called with the arguments of `__call__`.
+        signature = inspect.signature(kind.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def signature_with_hyperparameters(function: Callable[..., Any], kind: type[Any]) -> inspect.Signature:
+    """Returns the signature of a module's `__init__` with the keywords of a class of cells in place of `cell`."""
+    of_module = {name: p for name, p in inspect.signature(function).parameters.items() if name != "cell"}
+    of_cell = {name: p.replace(kind=p.KEYWORD_ONLY) for name, p in inspect.signature(kind).parameters.items()}
+    if shared := of_module.keys() & of_cell.keys():
+        raise ValueError(f"{kind.__name__}: expected other names than arguments of Flax modules, got {sorted(shared)}")
+    keywords = [p for p in of_module.values() if p.kind is p.KEYWORD_ONLY]
+    positional = [p for p in of_module.values() if p.kind is not p.KEYWORD_ONLY]
+    return inspect.Signature([*positional, *of_cell.values(), *keywords])
+
+
+def describe(kind: type[Any], base: str, heading: str, example: str) -> str:
+    """Returns the docstring of a module for a class of cells, with the arguments in the docstring of the cell.
+
+    Args:
+      kind: the class of cells.
+      base: "Recurrent" or "RecurrentCell".
+      heading: "Args" or "Attributes".
+      example: the section with the example.
+    """
+    _, _, after = (inspect.getdoc(kind) or "").partition("\nArgs:\n")
+    own = "".join(f"{line}\n" for line in itertools.takewhile(lambda line: line.startswith("  "), after.split("\n")))
+    title = f"Layers of `gru_jax.{kind.__name__}`" if base == "Recurrent" else f"A step of `gru_jax.{kind.__name__}`"
+    remaining = "arguments" if heading == "Args" else "attributes"
+    return (
+        f"{title}.\n\nSee there for the equations, and `{base}` for the remaining {remaining}.\n"
+        + (f"\n{heading}:\n{own}" if own else "")
+        + example
+    )
 
 
 def class_name(module: Any) -> str:

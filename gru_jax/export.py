@@ -1,7 +1,7 @@
 """Exports weights as safetensors files, and programs with `jax.export` for processes that have only JAX.
 
-A weights file has the arrays `W`, `U`, `b` and `b_hn`, or `0.forward.W`, `0.backward.W`, `1.forward.W`, ... for a
-`Stack`. Its metadata has the cell as JSON under `gru_jax`. Loading it runs no code.
+A weights file has the fields of the parameters as arrays, `W`, `U`, `b`, ..., or `0.forward.W`, `0.backward.W`,
+`1.forward.W`, ... for a `Stack`. Its metadata has the cell as JSON under `gru_jax`. Loading it runs no code.
 
 A program has the parameters and the computation, for any batch size and number of steps. Its states are plain tuples:
 `h`, or `(h, c)` for an LSTM, and a tuple of layers of tuples of directions for a `Stack`. Reading and writing programs
@@ -20,10 +20,11 @@ import numpy as np
 from jax import export
 
 from gru_jax import _arguments as arguments
+from gru_jax import cells
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, step
+from gru_jax.cells import step
 from gru_jax.interop._arrays import (
     NamedArrays,
     name_other_shards,
@@ -37,9 +38,9 @@ from gru_jax.interop.torch import from_state_dict
 
 __all__ = ["load_weights", "save_program", "save_weights", "step_program", "unroll_program"]
 
-KINDS = {kind.__name__: kind for kind in (GRU, LSTM, Elman, PeepholeLSTM, Stack)}
-PARAMS = {GRU: GRUParams, LSTM: LSTMParams, Elman: ElmanParams, PeepholeLSTM: PeepholeLSTMParams}
-SHAPES = {"W": ("I", "GH"), "U": ("H", "GH"), "b": ("GH",), "b_hn": ("H",), "P": ("3H",)}
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*cells.CELLS.values(), PeepholeLSTM, Stack)}
+PARAMS = {kind: vars(cells)[f"{kind.__name__}Params"] for kind in cells.CELLS.values()}
+PARAMS |= {PeepholeLSTM: PeepholeLSTMParams}
 DIRECTIONS = ("forward", "backward")
 
 
@@ -48,7 +49,7 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
 
     Args:
       path: the file, written atomically.
-      cell: a GRU, LSTM or Elman, or a `Stack` of them.
+      cell: a cell of `gru_jax`, or a `Stack` of it.
       params: its parameters.
 
     Raises:
@@ -245,10 +246,9 @@ def _named(cell: Any, params: Params) -> list[tuple[str, Any]]:
 
 
 def _take(arrays: NamedArrays, prefix: str, cell: Any) -> Any:
-    names = PARAMS[type(cell)]._fields
-    if isinstance(cell, GRU) and cell.reset == "before":
-        names = names[:3]
-    return PARAMS[type(cell)](*(jnp.asarray(arrays.take(prefix + name, SHAPES[name])) for name in names))
+    kind = PARAMS[type(cell)]
+    names = [name for name in kind._fields if name not in kind._field_defaults or prefix + name in arrays]
+    return kind(**{name: jnp.asarray(arrays.take(prefix + name)) for name in names})
 
 
 def _zero_state(cell: Any, hidden_size: int, batch: Any, dtype: Any) -> State:

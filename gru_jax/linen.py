@@ -11,9 +11,11 @@ Example: weight decay of the matrices only.
   >>> ys, h_last = unroll(layer.stack, layer.parameters(variables), xs)
 """
 
+import inspect
+import types
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +23,19 @@ from flax import linen as nn
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import carry_to_state, check_dtype, class_name, explain_keywords, promote, state_to_carry
+from gru_jax._flax_conventions import (
+    carry_to_state,
+    check_dtype,
+    class_name,
+    describe,
+    explain_keywords,
+    promote,
+    state_to_carry,
+)
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import Cell
+from gru_jax.cells import CELLS, Cell
 from gru_jax.cells.base import run_step
 
 __all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
@@ -382,6 +392,48 @@ class ElmanCell(RecurrentCell):
         cell = cells.Elman(self.activation, W_init=self.W_init, U_init=self.U_init, b_init=self.b_init)
         object.__setattr__(self, "cell", cell)
         super().__post_init__()
+
+
+LAYER_EXAMPLE = """
+Example:
+  >>> layer = {name}(128, num_layers=2, bidirectional=True)
+  >>> (ys, state), variables = layer.init_with_output(jax.random.key(0), xs)  # ys (..., T, 256)
+"""
+CELL_EXAMPLE = """
+Example:
+  >>> rnn = nn.RNN({name}(128))
+  >>> ys, variables = rnn.init_with_output(jax.random.key(0), xs)  # ys (..., T, 128)
+"""
+
+
+def _specialize(base: Any, kind: type[Any]) -> type[Any]:
+    """Returns the subclass of `Recurrent` or `RecurrentCell` for a class of cells, as `gru_jax.nnx` does."""
+    name, example = (kind.__name__, LAYER_EXAMPLE) if base is Recurrent else (f"{kind.__name__}Cell", CELL_EXAMPLE)
+    own = inspect.signature(kind).parameters
+
+    def __post_init__(self: Any):
+        object.__setattr__(self, "cell", kind(**{key: getattr(self, key) for key in own}))
+        base.__post_init__(self)
+
+    members = {key: p.default for key, p in own.items() if p.default is not p.empty} | {
+        "__annotations__": {"cell": Cell, "_": KW_ONLY} | {key: p.annotation for key, p in own.items()},
+        "__doc__": describe(kind, base.__name__, "Attributes", example).format(name=name),
+        "__module__": __name__,
+        "__post_init__": __post_init__,
+        "cell": field(init=False, repr=False, compare=False),
+    }
+    return types.new_class(name, (base,), exec_body=lambda namespace: namespace.update(members))
+
+
+for _kind in CELLS.values():
+    if _kind.__name__ not in __all__:
+        for _module in (_specialize(Recurrent, _kind), _specialize(RecurrentCell, _kind)):
+            globals()[_module.__name__] = _module
+            __all__ += [_module.__name__]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
 
 
 def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, inputs: Array) -> Params:

@@ -217,6 +217,8 @@ def _with_all_sections(config: ConfigDict) -> ConfigDict:
     for section in ("model", "optimizer", "train"):
         if section not in config:
             config[section] = ConfigDict()
+    if isinstance(config.model, ConfigDict) and "cell_options" not in config.model:
+        config.model.cell_options = ConfigDict()
     return config
 
 

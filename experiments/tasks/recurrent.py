@@ -1,13 +1,18 @@
 """The recurrent layers of every model, with the cell chosen by name."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 import gru_jax.nnx
-from experiments.schema import Checked, Count, Natural, Rate, require
+from experiments.schema import Checked, Count, Natural, Rate, UserError, check_keys, nearest, require
+
+OPTIONS = {"reset": "before", "forget_bias": 1.0, "longest_delay": 0}
+"""The options of cells that are keys of the model themselves, and their defaults. `cell_options` has the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +20,7 @@ class RecurrentConfig(Checked):
     """Recurrent layers.
 
     Attributes:
-      cell: "gru", "lstm" or "elman".
+      cell: a cell of `gru_jax.CELLS`: "gru", "lstm", "elman", ...
       hidden_size: H.
       num_layers: L.
       dropout: dropout rate between layers.
@@ -24,11 +29,12 @@ class RecurrentConfig(Checked):
       forget_bias: of the LSTM, the initial bias of the forget gate.
       longest_delay: of the gated cells, the longest time dependency in steps, for chrono initialization of the biases;
         0 for the cell's default biases.
+      cell_options: other hyperparameters of the cell, e.g. `--config.model.cell_options.norm=layer`.
       backend: the backend of `gru_jax.unroll`.
       matmul_dtype: dtype of the operands of the recurrent layers' matmuls; everything else is float32.
     """
 
-    cell: Literal["gru", "lstm", "elman"] = "gru"
+    cell: str = "gru"
     hidden_size: Count = 128
     num_layers: Count = 1
     dropout: Rate = 0.0
@@ -36,15 +42,25 @@ class RecurrentConfig(Checked):
     reset: Literal["before", "after"] = "before"
     forget_bias: float = 1.0
     longest_delay: Natural = 0
+    cell_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     backend: Literal["auto", "scan", "fused"] = "auto"
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def check(self):
-        require("reset", self.cell == "gru" or self.reset == "before", 'the default unless cell="gru"', self.reset)
-        known = self.cell == "lstm" or self.forget_bias == 1.0
-        require("forget_bias", known, 'the default unless cell="lstm"', self.forget_bias)
-        known = self.cell != "elman" or self.longest_delay == 0
-        require("longest_delay", known, 'the default for cell="elman"', self.longest_delay)
+        names = list(gru_jax.CELLS)
+        known = ", ".join(map(repr, names)) + nearest(self.cell, names)
+        require("cell", self.cell in names, f"one of {known}", self.cell)
+        fields = [field.name for field in dataclasses.fields(gru_jax.CELLS[self.cell])]
+        for name, default in OPTIONS.items():
+            value = getattr(self, name)
+            require(name, name in fields or value == default, f'the default for cell="{self.cell}"', value)
+        check_keys(self.cell_options, [name for name in fields if name not in OPTIONS], "cell_options")
+        try:
+            params = jax.eval_shape(lambda: make_cell(self).init(jax.random.key(0), 1, self.hidden_size))
+        except (TypeError, ValueError) as error:  # "BlockGRU: blocks: expected ..."
+            raise UserError(f"cell_options.{str(error).partition(': ')[2]}") from None
+        dropped = self.weight_dropout == 0 or hasattr(params, "U")
+        require("weight_dropout", dropped, f'0 for cell="{self.cell}", which has no matrix U', self.weight_dropout)
 
 
 def recurrent(
@@ -75,11 +91,9 @@ def recurrent(
     )
 
 
-def make_cell(config: RecurrentConfig) -> gru_jax.GRU | gru_jax.LSTM | gru_jax.Elman:
+def make_cell(config: RecurrentConfig) -> gru_jax.Cell:
     """Returns the cell that `config` names."""
-    chrono = {"b_init": "chrono", "longest_delay": config.longest_delay} if config.longest_delay else {}
-    if config.cell == "gru":
-        return gru_jax.GRU(reset=config.reset, **chrono)
-    if config.cell == "lstm":
-        return gru_jax.LSTM(forget_bias=config.forget_bias, **chrono)
-    return gru_jax.Elman()
+    options = {name: getattr(config, name) for name, default in OPTIONS.items() if getattr(config, name) != default}
+    if config.longest_delay:
+        options["b_init"] = "chrono"
+    return gru_jax.CELLS[config.cell](**options, **config.cell_options)

@@ -1,4 +1,11 @@
-"""The cells: their steps, gradients and initializers. `gru_jax.unroll` runs a cell over time."""
+"""The cells: their steps, gradients and initializers. `gru_jax.unroll` runs a cell over time.
+
+A new cell is a module here, its import and its names in `__all__`. Flax modules, safetensors files and the names in
+configurations of experiments follow from `CELLS`.
+"""
+
+import dataclasses
+from typing import Any
 
 from gru_jax.cells.base import Adjoint, Cell, Network, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
@@ -6,6 +13,7 @@ from gru_jax.cells.gru import GRU, GRUParams, gru_step
 from gru_jax.cells.lstm import LSTM, LSTMParams, LSTMState, lstm_step
 
 __all__ = [
+    "CELLS",
     "GRU",
     "LSTM",
     "Adjoint",
@@ -21,3 +29,8 @@ __all__ = [
     "lstm_step",
     "step",
 ]
+
+CELLS: dict[str, type[Any]] = {
+    name.lower(): globals()[name] for name in __all__ if dataclasses.is_dataclass(globals().get(name))
+}
+"""The classes of all cells, by lower-case name: "gru", "lstm", "elman", ..."""

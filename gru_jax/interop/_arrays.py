@@ -55,21 +55,22 @@ class NamedArrays:
         """Returns the shape of an array; () if it has none."""
         return tuple(getattr(self._arrays[key], "shape", ()))
 
-    def take(self, key: str, shape: tuple[int | str, ...]) -> np.ndarray:
+    def take(self, key: str, shape: tuple[int | str, ...] | None = None) -> np.ndarray:
         """Returns an array as NumPy array.
 
         Args:
           key: its name.
-          shape: its expected shape; a string stands for an axis of any size, named so in errors.
+          shape: its expected shape; a string stands for an axis of any size, named so in errors. If None, it has any.
 
         Raises:
           TypeError, ValueError: the array is missing, empty, or of another shape or dtype.
         """
         if key not in self._arrays:
-            dims = ", ".join(map(str, shape))
-            raise ValueError(f"{self.source}: {key}: expected an array ({dims}), got none; there is {self._listed()}")
+            dims = "" if shape is None else f" ({', '.join(map(str, shape))})"
+            raise ValueError(f"{self.source}: {key}: expected an array{dims}, got none; there is {self._listed()}")
         array: Any = as_numpy(f"{self.source}: {key}", self._arrays[key])
-        arguments.shape(f"{self.source}: {key}", array, shape)
+        if shape is not None:
+            arguments.shape(f"{self.source}: {key}", array, shape)
         if array.size == 0:
             raise ValueError(f"{self.source}: {key}: expected numbers, got an empty array {array.shape}")
         self._dtype = self._dtype or (key, array.dtype)

@@ -34,7 +34,21 @@ Example: a classifier of sequences of different lengths, with dropout, and with 
   accuracy 100%
 """
 
+from typing import TYPE_CHECKING, Any
+
+from gru_jax.cells import CELLS
 from gru_jax.nnx._cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
 from gru_jax.nnx._layers import GRU, LSTM, Elman, Recurrent
+from gru_jax.nnx._specialize import specialize
 
 __all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
+
+for _kind in CELLS.values():
+    if _kind.__name__ not in __all__:
+        for _module in (specialize(Recurrent, _kind), specialize(RecurrentCell, _kind)):
+            globals()[_module.__name__] = _module
+            __all__ += [_module.__name__]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

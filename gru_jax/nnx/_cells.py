@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gru_jax import cells
-from gru_jax._flax_conventions import carry_to_state, check_dtype, class_name, explain_keywords, promote, state_to_carry
+from gru_jax._flax_conventions import (
+    ConstructorSignature,
+    carry_to_state,
+    check_dtype,
+    class_name,
+    explain_keywords,
+    promote,
+    state_to_carry,
+)
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
 from gru_jax.cells.base import run_step
@@ -34,6 +42,8 @@ class RecurrentCell(nnx.RNNCellBase):
       >>> rnn = nnx.RNN(RecurrentCell(gru_jax.Elman("relu"), 64, 128, rngs=nnx.Rngs(0)))
       >>> ys = rnn(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
+
+    __signature__ = ConstructorSignature()
 
     @explain_keywords
     def __init__(

@@ -8,7 +8,7 @@ from flax import nnx
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import check_dtype, class_name, explain_keywords, promote
+from gru_jax._flax_conventions import ConstructorSignature, check_dtype, class_name, explain_keywords, promote
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax._unroll.unroll import unroll
@@ -48,6 +48,8 @@ class Recurrent(nnx.Module):
       >>> layer = Recurrent(gru_jax.LSTM(), 64, 128, bidirectional=True, merge="sum", rngs=nnx.Rngs(0))
       >>> ys, state = layer(jnp.ones((32, 100, 64)))  # ys (32, 100, 128)
     """
+
+    __signature__ = ConstructorSignature()
 
     @explain_keywords
     def __init__(

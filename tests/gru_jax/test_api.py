@@ -11,19 +11,17 @@ import pytest
 
 import gru_jax
 
+CELLS = [kind.__name__ for kind in gru_jax.CELLS.values()]
+STATES = ["LSTMState"]
+OF_CELLS = [*CELLS, *(f"{cell}Params" for cell in CELLS), *STATES, "elman_step", "gru_step", "lstm_step"]
+OF_MODULES = [*CELLS, *(f"{cell}Cell" for cell in CELLS)]
 API = {
-    "gru_jax": (
-        "Cell, Elman, ElmanParams, GRU, GRUParams, LSTM, LSTMParams, LSTMState, Stack, __version__, dropout, "
-        "elman_step, gru_step, lstm_step, step, unroll"
-    ),
-    "gru_jax.cells": (
-        "Adjoint, Cell, Elman, ElmanParams, GRU, GRUParams, LSTM, LSTMParams, LSTMState, Network, elman_step, "
-        "gru_step, lstm_step, step"
-    ),
-    "gru_jax.nnx": "Elman, ElmanCell, GRU, GRUCell, LSTM, LSTMCell, Recurrent, RecurrentCell",
-    "gru_jax.linen": "Elman, ElmanCell, GRU, GRUCell, LSTM, LSTMCell, Recurrent, RecurrentCell",
-    "gru_jax.interop": "equinox, flax, haiku, keras, onnx, torch",
-    "gru_jax.export": "load_weights, save_program, save_weights, step_program, unroll_program",
+    "gru_jax": ["Adjoint", "CELLS", "Cell", "Network", "Stack", "__version__", "dropout", "step", "unroll", *OF_CELLS],
+    "gru_jax.cells": ["Adjoint", "CELLS", "Cell", "Network", "step", *OF_CELLS],
+    "gru_jax.nnx": ["Recurrent", "RecurrentCell", *OF_MODULES],
+    "gru_jax.linen": ["Recurrent", "RecurrentCell", *OF_MODULES],
+    "gru_jax.interop": ["equinox", "flax", "haiku", "keras", "onnx", "torch"],
+    "gru_jax.export": ["load_weights", "save_program", "save_weights", "step_program", "unroll_program"],
 }
 MODULES = {"cells", "export", "interop", "linen", "nnx"}
 """The public modules of `gru_jax`."""
@@ -31,13 +29,15 @@ MODULES = {"cells", "export", "interop", "linen", "nnx"}
 
 @pytest.mark.parametrize("module", API)
 def test_modules_export_the_public_names(module):
-    assert sorted(importlib.import_module(module).__all__) == API[module].split(", ")
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == sorted(API[module])
+    assert set(found.__all__) <= set(dir(found))
 
 
 def test_package_has_no_other_public_names():
     imported = {"TYPE_CHECKING", "ModuleType", "importlib"}
     public = {name for name in dir(gru_jax) if not name.startswith("_")}
-    assert public - imported == (set(API["gru_jax"].split(", ")) - {"__version__"}) | MODULES
+    assert public - imported == (set(API["gru_jax"]) - {"__version__"}) | MODULES
 
 
 def is_documented(value: object) -> bool:
@@ -62,7 +62,7 @@ def test_public_names_have_docstrings_with_shapes(module):
 
 
 def test_docstrings_of_parameter_tuples_have_the_shape_of_every_field():
-    for kind in (gru_jax.GRUParams, gru_jax.LSTMParams, gru_jax.ElmanParams, gru_jax.LSTMState):
+    for kind in (vars(gru_jax)[name] for name in gru_jax.cells.__all__ if name.endswith(("Params", "State"))):
         assert [field for field in kind._fields if f"{field}: (" not in kind.__doc__] == []
 
 

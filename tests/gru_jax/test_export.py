@@ -137,11 +137,11 @@ def test_wrong_arrays_raise_one_line(saved):
     whole = path.read_bytes()
     some = "there is U, W, b_hn"
     for change, line in (
-        (lambda a: a.pop("b") is None or a, f"arrays: b: expected an array (GH), got none; {some}"),
+        (lambda a: a.pop("b") is None or a, f"arrays: b: expected an array, got none; {some}"),
         (lambda a: a | {"c": a["b"]}, "arrays: c: expected no such array beside U, W, b, b_hn, got one"),
         (lambda a: a | {"U": a["U"].T.copy()}, "params.U: expected shape (12, 36), got (12, 4)"),
         (lambda a: a | {"b_hn": a["b"]}, "params.b_hn: expected shape (4,), got (12,)"),
-        (lambda a: a | {"W": a["W"][0]}, "arrays: W: expected shape (I, GH), got (12,)"),
+        (lambda a: a | {"W": a["W"][0]}, "params.W: expected shape (I, 12), got (12,)"),
     ):
         path.write_bytes(whole)
         rewrite(path, change)

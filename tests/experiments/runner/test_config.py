@@ -9,6 +9,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
+import gru_jax
 from experiments.runner.config import differences, load, resolve, with_variant
 from experiments.schema import UserError
 from experiments.tasks import TASKS
@@ -40,13 +41,29 @@ REFUSED = [
     ({"task": {"name": "adding"}, "model": {"tied": True}}, "model.tied: unknown key"),
     (
         {"task": {"name": "adding"}, "model": {"cell": "gur"}},
-        "model.cell: expected one of 'gru', 'lstm', 'elman' (did you",
+        f"model.cell: expected one of {', '.join(map(repr, gru_jax.CELLS))} (did you mean 'gru'?), got 'gur'",
     ),
     (
         {"task": {"name": "adding"}, "model": {"cell": "lstm", "reset": "after"}},
-        "model.reset: expected the default unless",
+        "model.reset: expected the default for cell=\"lstm\", got 'after'",
     ),
-    ({"task": {"name": "adding"}, "model": {"forget_bias": 2.0}}, "model.forget_bias: expected the default unless"),
+    (
+        {"task": {"name": "adding"}, "model": {"forget_bias": 2.0}},
+        'model.forget_bias: expected the default for cell="gru", got 2.0',
+    ),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "elman", "cell_options": {"activaton": "relu"}}},
+        "model.cell_options.activaton: unknown key (did you mean 'activation'?); known are activation, W_init",
+    ),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "elman", "cell_options": {"activation": "gelu"}}},
+        "model.cell_options.activation: expected one of 'tanh', 'relu', got 'gelu'",
+    ),
+    (
+        {"task": {"name": "adding"}, "model": {"cell_options": {"reset": "after"}}},
+        "model.cell_options.reset: unknown key",
+    ),
+    ({"task": {"name": "adding"}, "model": {"cell_options": 3}}, "model.cell_options: expected a mapping of keys"),
     (
         {"task": {"name": "adding"}, "model": {"cell": "elman", "longest_delay": 9}},
         'model.longest_delay: expected the default for cell="elman", got 9',

@@ -17,6 +17,8 @@ from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
         ({"cell": "lstm", "forget_bias": 2.0}, gru_jax.LSTM(forget_bias=2.0)),
         ({"cell": "lstm", "longest_delay": 9}, gru_jax.LSTM(forget_bias=1.0, b_init="chrono", longest_delay=9)),
         ({"cell": "elman"}, gru_jax.Elman()),
+        ({"cell": "elman", "cell_options": {"activation": "relu"}}, gru_jax.Elman("relu")),
+        ({"reset": "after", "cell_options": {"U_init": "uniform"}}, gru_jax.GRU("after", U_init="uniform")),
     ],
 )
 def test_options_reach_the_cell(options, expected):

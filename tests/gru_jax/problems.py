@@ -9,7 +9,7 @@ import numpy as np
 
 import gru_jax
 from tests.gru_jax import oracle
-from tests.gru_jax.minimal_gated_unit import Minimal, MinimalParams
+from tests.gru_jax.minimal_gated_unit import Minimal
 
 CELLS: dict[str, Any] = {
     "gru_before": gru_jax.GRU(),
@@ -20,14 +20,6 @@ CELLS: dict[str, Any] = {
     "minimal": Minimal(),
 }
 GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "elman_relu": 1, "minimal": 2}
-PARAMS = {
-    "gru_before": gru_jax.GRUParams,
-    "gru_after": gru_jax.GRUParams,
-    "lstm": gru_jax.LSTMParams,
-    "elman": gru_jax.ElmanParams,
-    "elman_relu": gru_jax.ElmanParams,
-    "minimal": MinimalParams,
-}
 
 
 class Problem(NamedTuple):
@@ -35,8 +27,7 @@ class Problem(NamedTuple):
 
     Attributes:
       name: the name of the cell.
-      arrays: the arrays to differentiate: W, U, b, xs and h; b_hn and c if the cell has them; reset_h and reset_c if
-        there is a reset_state.
+      arrays: the arrays to differentiate: the parameters, xs and the state; reset_h and so on if there is a reset_state.
       lengths: (...,) or None.
       resets: (..., T) or None.
       weights: the weights of the loss, a weighted sum of the entries of ys and of the arrays of the final state.
@@ -64,14 +55,13 @@ def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets: b
     sequence, "state per mark" one for each reset.
     """
     rng = np.random.default_rng(seed)
-    columns = GATES[name] * H
-    shapes = {"W": (I, columns), "U": (H, columns), "b": (columns,)}
-    shapes |= {"b_hn": (H,)} if name == "gru_after" else {}
+    shapes = parameter_shapes(name, I, H)
+    weights = [key for key, shape in shapes.items() if len(shape) > 1]
     shapes |= {"xs": (*batch_shape, T, I)} | dict.fromkeys(state_names(name), (*batch_shape, H))
     if resets in ("state", "state per mark"):
         time = (T,) if resets == "state per mark" else ()
         shapes |= {f"reset_{key}": (*batch_shape, *time, H) for key in state_names(name)}
-    arrays = {key: rng.normal(size=shape) * (0.7 if key in "WU" else 0.5) for key, shape in shapes.items()}
+    arrays = {key: rng.normal(size=shape) * (0.7 if key in weights else 0.5) for key, shape in shapes.items()}
     outputs = [(*batch_shape, T, H)] + [(*batch_shape, H)] * len(state_names(name))
     spread = rng.permutation(np.linspace(T, 0, math.prod(batch_shape)).round().astype(int))
     return Problem(
@@ -83,8 +73,19 @@ def draw(name: str, batch_shape=(3,), T=7, I=3, H=4, *, lengths=False, resets: b
     )
 
 
+def parameter_shapes(name: str, I: int, H: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the parameters that are not None."""
+    return {key: leaf.shape for key, leaf in outline(name, I, H)._asdict().items() if leaf is not None}
+
+
+def outline(name: str, I: int = 3, H: int = 4) -> Any:
+    """Returns the parameters without their values."""
+    return jax.eval_shape(lambda: CELLS[name].init(jax.random.key(0), I, H))
+
+
 def state_names(name: str) -> tuple[str, ...]:
-    return ("h", "c") if name == "lstm" else ("h",)
+    """Returns the names of the arrays of the state, `("h",)` if it is one array."""
+    return getattr(CELLS[name].initial_state(1), "_fields", ("h",))
 
 
 def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
@@ -130,16 +131,18 @@ def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **
 
 
 def library_params(name: str, arrays: dict[str, Any]) -> Any:
-    return PARAMS[name](**{key: arrays[key] for key in ("W", "U", "b", "b_hn") if key in arrays})
+    kind = type(outline(name))
+    return kind(*(arrays.get(key) for key in kind._fields))
 
 
 def library_state(name: str, arrays: dict[str, Any]) -> Any:
-    return gru_jax.LSTMState(arrays["h"], arrays["c"]) if name == "lstm" else arrays["h"]
+    state = CELLS[name].initial_state(1)
+    return type(state)(*(arrays[key] for key in state._fields)) if hasattr(state, "_fields") else arrays["h"]
 
 
 def library_reset_state(name: str, arrays: dict[str, Any]) -> Any:
     """Returns the reset_state, or None if the arrays have none."""
-    if "reset_h" not in arrays:
+    if not any(key.startswith("reset_") for key in arrays):
         return None
     return library_state(name, {key.removeprefix("reset_"): a for key, a in arrays.items() if key.startswith("reset_")})
 

@@ -1,6 +1,8 @@
-"""Forecasts a series with a trained model. Prints a table; writes forecast.csv and forecast.png to the run folder.
+"""Forecasts a series with a trained model. Prints a table; writes forecast.csv and forecast.png.
 
 python -m experiments.forecast --workdir=runs/etth1_uni_24 --csv=mine.csv --column=OT
+
+The files are written to the run folder; if the model is an exported one, to the current folder.
 
 The CSV file has a header and a column of evenly spaced dates, or none with --date_column=. The forecast continues
 its last row. With --backtest the last rows are held out and compared with their forecast.
@@ -13,6 +15,7 @@ from absl import flags
 
 from experiments.runner import cli, run
 from experiments.runner.logging import table
+from experiments.runner.run_folder import RunFolder
 from experiments.tasks.forecasting.forecast import (
     choose_series,
     describe,
@@ -24,28 +27,30 @@ from experiments.tasks.forecasting.forecast import (
 )
 from experiments.tasks.forecasting.task import Forecasting
 
-WORKDIR = cli.define_workdir("The run folder.")
+WORKDIR = cli.define_workdir("The run folder, or an exported model.")
 CSV = flags.DEFINE_string("csv", None, "CSV file of the series; by default the series that the run was trained on.")
 COLUMN = flags.DEFINE_string("column", None, "Variable to show. A run of one variable can forecast any variable.")
 DATE_COLUMN = flags.DEFINE_string("date_column", "date", "Date column of the CSV file; empty for none.")
 BACKTEST = flags.DEFINE_bool("backtest", False, "Whether to hold out the last rows and forecast them.")
 DATA_DIR = cli.define_data_dir()
+OUTPUT_DIR = cli.define_output_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Loads the run and the series, forecasts, prints the table and writes the files."""
     del arguments
     task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (Forecasting,))
-    folder, training_file = pathlib.Path(WORKDIR.value), CSV.value is None
+    folder, training_file = RunFolder(pathlib.Path(WORKDIR.value)), CSV.value is None
     column = None if COLUMN.value is None else cli.given(COLUMN.value)
     series, column = choose_series(task, CSV.value, column, cli.given(DATE_COLUMN.value))
     forecast = make_forecast(task, model, series, column, BACKTEST.value, training_file)
     print(table(describe(forecast), cli.one_line(title(forecast, CSV.value or task.result_name))))
     for line in differences(task, series, training_file):
         print(f"  {line}")
-    write_csv(forecast, folder / "forecast.csv")
-    draw(forecast, 2 * task.config.horizon + task.config.window // 2, folder / "forecast.png")
-    print(f"  written to {folder / 'forecast.csv'}, {folder / 'forecast.png'}")
+    numbers, picture = (folder.output(f"forecast.{kind}", OUTPUT_DIR.value) for kind in ("csv", "png"))
+    write_csv(forecast, numbers)
+    draw(forecast, 2 * task.config.horizon + task.config.window // 2, picture)
+    print(f"  written to {numbers}, {picture}")
 
 
 if __name__ == "__main__":

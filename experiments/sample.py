@@ -3,7 +3,8 @@
 python -m experiments.sample --workdir=runs/char_lm --prompt="ROMEO:" --temperature=0.8
 python -m experiments.sample --workdir=runs/jsb --length=64
 
-Text is printed. Music is written to the run folder, as a MIDI file and as a picture.
+Text is printed. Music is written to the run folder, as a MIDI file and as a picture; if the model is an exported one,
+to the current folder.
 """
 
 import math
@@ -14,12 +15,13 @@ import jax
 from absl import flags
 
 from experiments.runner import cli, run
+from experiments.runner.run_folder import RunFolder
 from experiments.tasks.music.compose import write_composition
 from experiments.tasks.music.task import OPENING_STEPS, Music
 from experiments.tasks.text.char_lm import CharLM
 from experiments.tasks.text.generate import default_prompt, generate
 
-WORKDIR = cli.define_workdir("The run folder.")
+WORKDIR = cli.define_workdir("The run folder, or an exported model.")
 PROMPT = flags.DEFINE_string("prompt", None, "Of text: the beginning; by default a line feed or a space.")
 OPENING = flags.DEFINE_integer(
     "opening", 8, "Of music: how many steps of a validation piece to continue.", 1, OPENING_STEPS
@@ -36,15 +38,16 @@ SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the sample; of music, it also selects the piece.", lower_bound=0, upper_bound=2**32 - 1
 )
 DATA_DIR = cli.define_data_dir()
+OUTPUT_DIR = cli.define_output_dir()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Loads the run; streams text to standard output, or writes music to the run folder."""
+    """Loads the run; streams text to standard output, or writes music to files."""
     del arguments
     task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (CharLM, Music))
     key, options = jax.random.key(SEED.value), (LENGTH.value, TEMPERATURE.value)
     if isinstance(task, Music):
-        stem = pathlib.Path(WORKDIR.value) / f"sample_{SEED.value}"
+        stem = RunFolder(pathlib.Path(WORKDIR.value)).output(f"sample_{SEED.value}", OUTPUT_DIR.value)
         opening = task.opening(SEED.value, OPENING.value)
         for path in write_composition(model, opening, *options, key, task.beats_per_step, stem):
             print(f"wrote {path}")

@@ -19,7 +19,7 @@ from experiments.tasks.speech.an4 import An4
 from experiments.tasks.speech.fsdd import Fsdd
 from experiments.tasks.speech.transcribe import digit_lines, text_lines
 
-WORKDIR = cli.define_workdir("The run folder, of task 'an4' or 'fsdd'.")
+WORKDIR = cli.define_workdir("The run folder or an exported model, of task 'an4' or 'fsdd'.")
 CHUNK_MS = flags.DEFINE_integer(
     "chunk_ms", 0, "Of digits: chunk length in milliseconds, with a result after each; 0 for one chunk.", lower_bound=0
 )

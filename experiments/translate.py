@@ -17,7 +17,7 @@ from experiments.schema import UserError
 from experiments.tasks.text.corpus import decode
 from experiments.tasks.translation.multi30k import Multi30k
 
-WORKDIR = cli.define_workdir("The run folder.")
+WORKDIR = cli.define_workdir("The run folder, or an exported model.")
 BEAM_WIDTH = flags.DEFINE_integer(
     "beam_width", None, "Hypotheses of the beam search; by default the run's own.", lower_bound=1
 )

@@ -6,6 +6,8 @@ import pathlib
 import statistics
 from typing import Any
 
+from experiments.runner import cli
+from experiments.runner.config import CONFIGS, ExperimentConfig, load, resolve
 from experiments.schema import UserError
 
 KEYS = {"task", "config", "overrides", "cell", "parameters", "seed", "split", "metric", "value", "steps", "minutes"} | {
@@ -115,19 +117,27 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       UserError: if a line is not a valid record.
     """
+    return [record for path in sorted(folder.glob("*.jsonl")) for record in read_file(path)]
+
+
+def read_file(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the records of a file; none if it does not exist.
+
+    Raises:
+      UserError: if a line is not a valid record.
+    """
     records = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict) or KEYS - set(record):
-                missing, text = KEYS - set(record or ()), line[:60].decode(errors="replace")
-                raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
-            if record["split"] != "test":
-                raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
-            records.append(record)
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or KEYS - set(record):
+            missing, text = KEYS - set(record or ()), line[:60].decode(errors="replace")
+            raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
+        if record["split"] != "test":
+            raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
+        records.append(record)
     return records
 
 
@@ -141,6 +151,35 @@ def grouped(records: list[dict[str, Any]]) -> list[Group]:
         runs = groups.pop(key, {})
         groups[key] = runs | {(tuple(fold.values()), record["seed"]): record}
     return [Group(*key, tuple(runs[run] for run in sorted(runs))) for key, runs in groups.items()]
+
+
+def of_configuration(records: list[dict[str, Any]], config: ExperimentConfig) -> list[dict[str, Any]]:
+    """Returns the records of the runs that have a configuration, up to the seed; for each seed and metric the newest.
+
+    A record has the configuration that its config file and overrides give today. Its cell and its number of parameters
+    are not compared.
+    """
+    wanted = {**config.to_dict(), "seed": None}
+    found = {}
+    for record in records:
+        values = _configuration(record)
+        if values is not None and {**values.to_dict(), "seed": None} == wanted:
+            found.pop((record["seed"], record["metric"]), None)
+            found[record["seed"], record["metric"]] = record
+    return list(found.values())
+
+
+def _configuration(record: dict[str, Any]) -> ExperimentConfig | None:
+    """Returns the configuration of a record; None if its config file or one of its keys no longer exists."""
+    file, _, variant = record["config"].partition(":")
+    path = CONFIGS.parent / file
+    if path.parent != CONFIGS or not path.is_file():
+        return None
+    try:
+        values = load(path.stem).get_config(*filter(None, [variant]))
+        return resolve(cli.with_overrides(values, dict(word.split("=", 1) for word in record["overrides"])))
+    except (UserError, ValueError):
+        return None
 
 
 def _fold(record: dict[str, Any]) -> dict[str, str]:

@@ -308,7 +308,7 @@ def budgets(groups: Sequence[Group]) -> str:
 
 def origin(found: Mapping[str, Any]) -> str:
     """Returns the command, machine and commit that made the results of a study."""
-    return f"`{found['command']}`, on {found['machine']}, commit {_short(found['commit'])}."
+    return f"`{found['command']}`, on {found['machine']}, commit {short(found['commit'])}."
 
 
 def _none(row: Row) -> str:
@@ -325,7 +325,7 @@ def _record(row: Row, group: Group) -> list[str]:
         *reached,
         f"{group.minutes:.1f}",
         "; ".join(group.distinct("machine")),
-        ", ".join(_short(commit) for commit in group.distinct("commit")),
+        ", ".join(short(commit) for commit in group.distinct("commit")),
         " ".join([f"`{group.config}`", *(f"`{override}`" for override in group.overrides)]),
     ]
 
@@ -335,7 +335,8 @@ def _limit(row: Row) -> str:
     return "" if most is None else f", with at most {most:,} parameters"
 
 
-def _short(commit: str) -> str:
+def short(commit: str) -> str:
+    """Returns the first digits of a commit, and whether it had uncommitted changes."""
     return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 

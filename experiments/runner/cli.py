@@ -50,7 +50,7 @@ def define_config() -> flags.FlagHolder:
 
 
 def define_workdir(help: str) -> flags.FlagHolder[str]:
-    """Defines --workdir, the folder of a finished run. Several commands that define it can be imported."""
+    """Defines --workdir, the folder of a finished run or an exported model. Several commands can be imported."""
     flag = flags.DEFINE_string("workdir", "", help, allow_override=True)
     flags.register_validator(flag, bool, "expected a run folder, such as runs/digits, got nothing")
     return flag
@@ -60,6 +60,23 @@ def define_data_dir() -> flags.FlagHolder[str | None]:
     """Defines --data_dir. Several commands that define it can be imported."""
     return flags.DEFINE_string(
         "data_dir", None, "The folder of the data sets. Default: $GRU_JAX_DATA, else a cache.", allow_override=True
+    )
+
+
+def define_data_file() -> flags.FlagHolder[str]:
+    """Defines --data_file, for commands that read the data of a run. Several commands can be imported."""
+    return flags.DEFINE_string(
+        "data_file", "", "The path of your own text or CSV file, if it was moved.", allow_override=True
+    )
+
+
+def define_output_dir() -> flags.FlagHolder[str | None]:
+    """Defines --output_dir, for commands that write files. Several commands can be imported."""
+    return flags.DEFINE_string(
+        "output_dir",
+        None,
+        "The folder of the written files. Default: the run folder; the current folder for an exported model.",
+        allow_override=True,
     )
 
 

@@ -1,25 +1,27 @@
 """A whole run: `prepare` checks that it fits the devices, `run` trains, tests and writes its files.
 
-`load_trained` loads the model of a finished run for the commands that use it.
+`load_task`, `load_parameters` and `load_trained` load a trained model for the commands that use it.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
 
 from experiments import figures, files, tasks
-from experiments.runner import devices, environment, loop, processes
+from experiments.runner import devices, environment, loop, processes, weights
 from experiments.runner.config import ExperimentConfig
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.interruption import Interruption
 from experiments.runner.logging import Display, EventFiles, read_rows
+from experiments.runner.optimizer import eval_params
 from experiments.runner.run_folder import RunFolder
-from experiments.runner.step import parameter_count
+from experiments.runner.step import abstract_model, parameter_count
 from experiments.schema import UserError, require
 from experiments.tasks.base import Task
 
@@ -149,13 +151,86 @@ def describe(config: ExperimentConfig, task: Task, start: loop.Run, mesh: Mesh) 
     )
 
 
+def load_task(folder: RunFolder, data_dir: str | None, data_file: str = "") -> tuple[ExperimentConfig, Task]:
+    """Loads the configuration and the task of a run or of an exported model, and checks the data.
+
+    Args:
+      folder: the folder.
+      data_dir: the folder of the data sets.
+      data_file: the new path of the user's own file, if it was moved.
+
+    Raises:
+      UserError: there is no run, or the data differ from those that it was trained on.
+    """
+    config = folder.load_config()
+    kind = tasks.find(config.task.name)
+    if data_file:
+        if not kind.user_path(config.task):
+            raise UserError(f"--data_file: expected a run on a file of your own, got one of {config.task.name!r}")
+        config = dataclasses.replace(config, task=kind.with_user_path(config.task, data_file))
+    task = kind(config.task, data_dir, folder.path)
+    task.check_data(folder.path, "--data_file")
+    return config, task
+
+
+class Trained(NamedTuple):
+    """Trained parameters.
+
+    Attributes:
+      graphdef: the model's, which `nnx.merge` combines with parameters.
+      params: the parameters, nested dicts of arrays.
+      step: the training step that they are from.
+    """
+
+    graphdef: Any
+    params: Any
+    step: int
+
+
+def load_parameters(
+    config: ExperimentConfig, task: Task, folder: RunFolder, mesh: Mesh, latest: bool = False
+) -> Trained:
+    """Loads the parameters of a run or of an exported model. Nothing is written to an exported model.
+
+    Args:
+      config: the folder's configuration.
+      task: its task, made with the folder.
+      folder: the folder.
+      mesh: from `devices.make_mesh`.
+      latest: whether to load the latest parameters instead of the best ones.
+
+    Raises:
+      UserError: there are no such parameters, or they are damaged.
+    """
+    if folder.is_exported:
+        if latest:
+            raise UserError(
+                f"--parameters: expected best, the only ones of the exported model {folder.path}, got latest"
+            )
+        graphdef, shapes = abstract_model(task, config)
+        params, origin = weights.read(folder.weights, shapes)
+        return Trained(graphdef, devices.shard_params(params, mesh), origin.step)
+    with contextlib.suppress(OSError):  # a run of an earlier version in a read-only folder
+        folder.save_artifacts(task)
+    run = loop.load_run(config, task, folder, mesh)
+    if run.progress.step == 0:
+        raise UserError(f"{folder.path} holds no checkpoint yet")
+    if latest:
+        return Trained(run.graphdef, eval_params(run.state), run.progress.step)
+    if run.progress.best_value is None:
+        raise UserError(
+            f"{folder.path} holds no evaluated parameters yet; evaluate --parameters=latest scores the last ones"
+        )
+    return Trained(run.graphdef, run.best, run.progress.best_step)
+
+
 def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ...]) -> tuple[Any, Any]:
     """Loads the task of a run, and its model with the parameters that are best on validation, on one device.
 
-    The task's artifacts are read from the run folder, so the data sets are not needed.
+    The task's artifacts are read from the folder, so the data sets are not needed.
 
     Args:
-      workdir: the run folder.
+      workdir: the run folder, or an exported model.
       data_dir: the folder of the data sets.
       kinds: the tasks that the command supports.
 
@@ -172,9 +247,5 @@ def load_trained(workdir: str, data_dir: str | None, kinds: tuple[type[Task], ..
         wanted = " or ".join(repr(known.Config.name) for known in kinds)
         raise UserError(f"--workdir: expected a run of task {wanted}, got one of {config.task.name!r} in {workdir}")
     task = kind(config.task, data_dir, folder.path)
-    with contextlib.suppress(OSError):  # a run of an earlier version in a read-only folder
-        folder.save_artifacts(task)
-    run = loop.load_run(config, task, folder, devices.make_mesh(1))
-    if run.progress.best_value is None:
-        raise UserError(f"{folder.path} holds no evaluated parameters yet")
-    return task, nnx.merge(run.graphdef, run.best)
+    trained = load_parameters(config, task, folder, devices.make_mesh(1))
+    return task, nnx.merge(trained.graphdef, trained.params)

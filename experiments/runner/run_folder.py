@@ -1,4 +1,7 @@
-"""The run folder: its files, the check that it belongs to one configuration, and the lock against other processes."""
+"""The run folder: its files, the check that it belongs to one configuration, and the lock against other processes.
+
+An exported model is a run folder in small, which every command but `train` accepts.
+"""
 
 import contextlib
 import dataclasses
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments import files, tasks
+from experiments.runner import weights
 from experiments.runner.config import ExperimentConfig, differences, resolve
 from experiments.schema import UserError
 from experiments.tasks.base import ARTIFACTS, Task
@@ -41,6 +45,11 @@ class RunFolder:
     artifacts.json      what the task learned from its data, such as a vocabulary, and the data's fingerprint
     subwords.*.model    for translation: the vocabulary of each language
     lock                process id and host of the process that trains here
+
+    An exported model has config.json, the artifacts, and instead of the rest:
+
+    model.safetensors   the best parameters
+    card.md             what the model is, its scores, and where it comes from
     """
 
     path: pathlib.Path
@@ -83,6 +92,39 @@ class RunFolder:
     def nonfinite(self) -> pathlib.Path:
         return self.path / "nonfinite.json"
 
+    @property
+    def weights(self) -> pathlib.Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def card(self) -> pathlib.Path:
+        return self.path / "card.md"
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether this is an exported model, complete or not."""
+        return self.weights.exists() or self.card.exists()
+
+    def output(self, name: str, folder: str | None) -> pathlib.Path:
+        """Returns where a command writes a file that it makes with the model.
+
+        Args:
+          name: the name of the file in a run folder.
+          folder: the folder to write to. If None, a run folder is written to; for an exported model, which is never
+            changed, the current folder is used, and the file's name begins with the model's.
+
+        Raises:
+          UserError: the folder is an exported model.
+        """
+        path = pathlib.Path(folder) if folder else self.path
+        if self.is_exported:
+            path = pathlib.Path(folder or "")
+            if path.resolve() == self.path.resolve():
+                raise UserError(f"--output_dir: expected a folder outside the exported model, got {path.resolve()}")
+            name = f"{self.path.resolve().name}_{name}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path / name
+
     @contextlib.contextmanager
     def claimed(self, config: ExperimentConfig) -> Iterator[None]:
         """Creates or reopens the folder for a configuration, and locks it against other processes.
@@ -110,8 +152,10 @@ class RunFolder:
         path of your own data file, if the run has the file's fingerprint.
 
         Raises:
-          UserError: the folder is a run of another configuration, or holds other files.
+          UserError: the folder is a run of another configuration or an exported model, or holds other files.
         """
+        if self.is_exported:
+            raise UserError(f"{self.path} holds an exported model, which cannot be trained; choose another --workdir")
         if self.config.exists():
             saved = self.load_config()
             kind = tasks.find(saved.task.name)
@@ -150,12 +194,25 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: {error.strerror}: {self.config}") from None
 
     def load_config(self) -> ExperimentConfig:
-        """Returns the run's configuration. Keys that are newer than the run have their defaults."""
+        """Returns the run's configuration. Keys that are newer than the run have their defaults.
+
+        Raises:
+          UserError: the folder holds no run, or its configuration or a file of an exported model cannot be used.
+        """
         values = self.read_config()
+        if self.is_exported:
+            self._check_complete()
         try:
             return resolve(values)
         except UserError as error:
             raise UserError(f"{self.config} was written by another version: {error}") from None
+
+    def _check_complete(self) -> None:
+        """Raises `UserError` if a file of an exported model is missing. Its task would learn other artifacts."""
+        names = weights.read_origin(self.weights).files if self.weights.exists() else (self.weights.name,)
+        missing = [name for name in names if not (self.path / name).exists()]
+        if missing:
+            raise UserError(f"{self.path} is not a whole exported model: missing {', '.join(missing)}")
 
     def read_summary(self) -> dict[str, Any] | None:
         """Returns summary.json, or None for an unfinished run."""

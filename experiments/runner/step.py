@@ -59,6 +59,12 @@ def split_model(task: Task, config: ExperimentConfig) -> tuple[Any, Any]:
     return nnx.graphdef(nnx.eval_shape(make, key)), draw(key)
 
 
+def abstract_model(task: Task, config: ExperimentConfig) -> tuple[Any, Any]:
+    """Returns (graphdef, params) as `split_model` does, with the shapes and dtypes of the parameters alone."""
+    model = nnx.eval_shape(lambda: task.model(config.model, nnx.Rngs(params=0)))
+    return nnx.graphdef(model), nnx.to_pure_dict(nnx.state(model))
+
+
 def initial_state(
     task: Task, config: ExperimentConfig, optimizer: optax.GradientTransformation
 ) -> tuple[Any, TrainState]:

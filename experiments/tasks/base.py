@@ -18,6 +18,7 @@ from flax import nnx
 from experiments import extras, files
 from experiments.data.batching import every_example_once
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import Dataset
 from experiments.schema import Checked, UserError
 
 Batch: TypeAlias = dict[str, np.ndarray]
@@ -77,6 +78,7 @@ class Task(abc.ABC):
       extra: the extra of pyproject.toml that the task needs; empty for none.
       user_file: the key of `config` that can name a user's own file; empty for none.
       artifact_names: the keys of `artifacts`.
+      not_for: what a trained model should not be used for, in sentences for its card.
       config: an instance of `Config`, with a `batch_size`.
       data_dir: the folder where data sets are looked up first, or None.
       artifacts: values learned from the data besides the parameters, such as a vocabulary. Plain JSON values.
@@ -89,6 +91,7 @@ class Task(abc.ABC):
     extra: ClassVar[str] = ""
     user_file: ClassVar[str] = ""
     artifact_names: ClassVar[tuple[str, ...]] = ()
+    not_for: ClassVar[str] = ""
     config: Any
     data_dir: str | None
     artifacts: dict[str, Any]
@@ -153,6 +156,11 @@ class Task(abc.ABC):
     def result_name(self) -> str:
         """The task's name in the results, such as "adding_600"; by default `config.name`."""
         return self.config.name
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The data set, with its license and citation; None for generated data and for a user's own file."""
+        return None
 
     @property
     def batch_size(self) -> int:

@@ -21,7 +21,8 @@ def test_run_without_evaluation_has_no_best_parameters(tmp_path):
         run.finish(process, 143)
         error = run.run("evaluate", f"--workdir={folder.path}", status=1)
         assert error == (
-            f"error: {folder.path} holds no evaluated parameters yet; --parameters=latest scores the last ones\n"
+            f"error: {folder.path} holds no evaluated parameters yet; evaluate --parameters=latest scores the last "
+            "ones\n"
         )
         out = run.run("evaluate", f"--workdir={folder.path}", "--parameters=latest", "--split=test")
         step = max(int(path.name[5:]) for path in folder.checkpoints.glob("step_*"))

@@ -17,7 +17,7 @@ from experiments.tasks.speech.wav import read_wav
 from tests.experiments.programs import ROOT
 
 # JAX and scikit-learn require SciPy, so it is always installed.
-OPTIONAL = {package for packages in EXTRAS.values() for package in packages} | {"chex", "flatbuffers", "safetensors"}
+OPTIONAL = {package for packages in EXTRAS.values() for package in packages} | {"chex", "flatbuffers"}
 BLOCKED = sorted(OPTIONAL - {"scipy"})
 
 

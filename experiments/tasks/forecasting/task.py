@@ -33,6 +33,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Checked, Count, Rate, UserError, nearest, require
 from experiments.tasks.base import (
     SPLITS,
@@ -95,6 +96,10 @@ class Forecasting(Task):
     user_file = "csv_file"
     artifact_names = ("columns", "split_ends", "shift", "scale")
     command = "forecast"
+    not_for = (
+        "Decisions without a test on your own series (`forecast --backtest`): scores and intervals are of the series "
+        "that it was trained on."
+    )
 
     @classmethod
     def scoring_for(cls, config: ForecastingConfig) -> Scoring:
@@ -122,6 +127,11 @@ class Forecasting(Task):
             "shift": scaling.shift.tolist(),
             "scale": scaling.scale.tolist(),
         }
+
+    @property
+    def dataset(self) -> Dataset | None:
+        names = {"etth1": "ett", "etth2": "ett", "exchange_rate": "exchange_rate"}
+        return REGISTRY[names[self.config.dataset]] if self.config.dataset in names else None
 
     def fingerprint(self) -> Fingerprint:
         """Returns the fingerprint of the rows up to the end of the last split. Newer rows do not change it."""

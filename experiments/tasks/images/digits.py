@@ -17,6 +17,7 @@ from flax import nnx
 from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import Dataset
 from experiments.schema import Checked, Count, require
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
@@ -25,6 +26,12 @@ CLASSES = 10
 SPLIT_SEED = 0
 TEST_COUNT, VALIDATION_COUNT = 360, 180
 TRAIN_COUNT = 1797 - TEST_COUNT - VALIDATION_COUNT
+BUNDLED = Dataset(
+    "digits",
+    {},
+    license="none stated for the images in scikit-learn, which is BSD-3-Clause",
+    citation='Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +57,16 @@ class Digits(Task):
     """Classification of a digit by its pixels in reading order."""
 
     Config, ModelConfig = DigitsConfig, ClassifierConfig
+    not_for = "Photos and larger images: it knows one centered digit of 8 x 8 pixels, from printed forms."
 
     @classmethod
     def scoring_for(cls, config: DigitsConfig) -> Scoring:
         del config
         return Scoring("accuracy", "max", ("accuracy",))
+
+    @property
+    def dataset(self) -> Dataset:
+        return BUNDLED
 
     def fingerprint(self) -> Fingerprint:
         """Returns the fingerprint of the images in the order of their splits."""

@@ -25,6 +25,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Checked, Count, UserError, require
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
@@ -63,6 +64,7 @@ class MNIST(Task):
     """Classification of a digit by its pixels."""
 
     Config, ModelConfig = MNISTConfig, ClassifierConfig
+    not_for = "Photos and larger images: it knows one centered digit of 28 x 28 pixels."
 
     @classmethod
     def scoring_for(cls, config: MNISTConfig) -> Scoring:
@@ -73,6 +75,10 @@ class MNIST(Task):
         """Loads the images. There are no artifacts."""
         assert self.splits
         return {}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["mnist"]
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint.of_files("mnist", *(name for part in ("train", "t10k") for name in files_of(part)))

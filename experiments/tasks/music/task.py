@@ -31,6 +31,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import Buckets, bucket_edges, every_example_once, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Checked, Count, Range
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
 from experiments.tasks.music.model import Polyphony, PolyphonyConfig
@@ -79,6 +80,10 @@ class Music(Task):
     Config, ModelConfig = MusicConfig, PolyphonyConfig
     artifact_names = ("openings",)
     command = "sample"
+    not_for = (
+        "Rhythm, loudness and other styles: it knows which keys sound at each step of its collection. Samples have not "
+        "been compared with the training pieces."
+    )
 
     @classmethod
     def scoring_for(cls, config: MusicConfig) -> Scoring:
@@ -89,6 +94,10 @@ class Music(Task):
         """Returns the artifacts: the first steps of each validation piece, as MIDI numbers."""
         pieces = self.pieces["validation"]
         return {"openings": [to_notes(piece[:OPENING_STEPS]) for piece in pieces]}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["poly_music"]
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint.of_files("poly_music", FILES[self.config.collection])

@@ -30,6 +30,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import Buckets, bucket_edges, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Count, Natural, Range
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, mean, padded_batches
 from experiments.tasks.speech import augmentation, ctc, features
@@ -133,6 +134,9 @@ class An4(Task):
     Config, ModelConfig = An4Config, TranscriberConfig
     extra, artifact_names = "speech", ("longest",)
     command = "transcribe mine.wav"
+    not_for = (
+        "Free speech: its 99 training words are mostly letters and numbers, and it spells other words by their sound."
+    )
 
     @classmethod
     def scoring_for(cls, config: An4Config) -> Scoring:
@@ -141,6 +145,10 @@ class An4(Task):
     def learn(self) -> dict[str, Any]:
         """Returns the artifacts: the steps of the longest utterance."""
         return {"longest": self._steps(max(len(one.cepstra) for split in self.splits.values() for one in split))}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["an4_mfcc"]
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint.of_files("an4_mfcc", "an4_mfcc.npz")

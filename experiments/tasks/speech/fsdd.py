@@ -28,6 +28,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import Buckets, bucket_edges, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Count, NonNegative, Range, UserError, require
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import class_metrics, class_sums
@@ -132,6 +133,10 @@ class Fsdd(Task):
 
     Config, ModelConfig = FsddConfig, RecognizerConfig
     command = "transcribe mine.wav"
+    not_for = (
+        "Other words and languages, and voices beyond its six speakers: it answers every sound with one of ten English "
+        "digits."
+    )
 
     @classmethod
     def scoring_for(cls, config: FsddConfig) -> Scoring:
@@ -141,6 +146,10 @@ class Fsdd(Task):
         """Loads the recordings. There are no artifacts."""
         assert self.splits
         return {}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["fsdd"]
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint.of_files("fsdd", "fsdd.tar.gz")

@@ -26,6 +26,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import epoch_batch, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Count, NonNegative, UserError
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, padded_batches
 from experiments.tasks.classifier import Classifier, ClassifierConfig, class_metrics, class_sums
@@ -55,6 +56,7 @@ class JapaneseVowels(Task):
 
     Config, ModelConfig = JapaneseVowelsConfig, ClassifierConfig
     artifact_names = ("mean", "deviation")
+    not_for = "Recognizing people: it answers every vowel with one of nine speakers."
 
     @classmethod
     def scoring_for(cls, config: JapaneseVowelsConfig) -> Scoring:
@@ -64,6 +66,10 @@ class JapaneseVowels(Task):
         """Returns the artifacts: mean and standard deviation of each coefficient over the training frames."""
         frames = np.concatenate(self.utterances["train"][0])
         return {"mean": frames.mean(axis=0).tolist(), "deviation": frames.std(axis=0).tolist()}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["ucr_uea"]
 
     def fingerprint(self) -> Fingerprint:
         """Returns the fingerprint of the utterances in the order of their splits."""

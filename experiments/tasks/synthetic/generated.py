@@ -22,6 +22,7 @@ class Generated(Task):
 
     config: Any
     eval_batch_size: ClassVar[int]
+    not_for = "Anything else: the sequences are generated to test memory."
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Batch:

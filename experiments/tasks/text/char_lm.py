@@ -25,6 +25,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import ParallelStreams, endless_windows
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Count, UserError
 from experiments.tasks.base import Batch, Carry, FinalConfig, Scoring, Split, Sums, Task, mean
 from experiments.tasks.text.corpus import Vocabulary, read_text
@@ -57,6 +58,10 @@ class CharLM(Task):
 
     Config, ModelConfig = CharLMConfig, LanguageModelConfig
     user_file = "text_file"
+    not_for = (
+        "Facts or advice: it continues characters in the style of one text. Samples have not been compared with that "
+        "text."
+    )
     artifact_names = ("vocabulary", "split_starts")
     command = "sample"
 
@@ -70,6 +75,10 @@ class CharLM(Task):
         artifacts = {"vocabulary": Vocabulary.of([self.text]).symbols, "split_starts": [int(0.95 * test), test]}
         self._check_lengths(cut(self.text, *artifacts["split_starts"]))
         return artifacts
+
+    @property
+    def dataset(self) -> Dataset | None:
+        return None if self.config.text_file else REGISTRY["tiny_shakespeare"]
 
     def fingerprint(self) -> Fingerprint:
         own = self.config.text_file

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from experiments.data import fingerprint
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.schema import Checked, Count
 from experiments.tasks.base import Scoring, Split
 from experiments.tasks.text.char_lm import CharLM
@@ -47,6 +48,7 @@ class PTBChar(CharLM):
     Config = PTBCharConfig
     user_file = ""
     artifact_names = ("vocabulary",)
+    not_for = "Facts or advice: it continues newspaper English with a vocabulary of 10,000 words."
 
     @classmethod
     def scoring_for(cls, config: PTBCharConfig) -> Scoring:
@@ -57,6 +59,10 @@ class PTBChar(CharLM):
         """Returns the artifacts: the characters of all splits."""
         self._check_lengths(self.parts)
         return {"vocabulary": Vocabulary.of(self.parts.values()).symbols}
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["ptb"]
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint.of_files("ptb", *map(file_of, PARTS.values()))

@@ -23,6 +23,7 @@ from experiments.data import fingerprint
 from experiments.data.batching import Buckets, every_example_once, pad
 from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
+from experiments.data.registry import REGISTRY, Dataset
 from experiments.files import write_bytes
 from experiments.schema import Checked, Count, Natural, NonNegative, Rate, UserError
 from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
@@ -70,11 +71,16 @@ class Multi30k(Task):
     Config, ModelConfig = Multi30kConfig, EncoderDecoderConfig
     extra = "translation"
     command = "translate < sentences.txt"
+    not_for = "Anything but short descriptions of pictures: other texts have words and forms that were not in training."
 
     @classmethod
     def scoring_for(cls, config: Multi30kConfig) -> Scoring:
         del config
         return Scoring("bleu", "max", ("bleu", "chrf"))
+
+    @property
+    def dataset(self) -> Dataset:
+        return REGISTRY["multi30k"]
 
     def fingerprint(self) -> Fingerprint:
         files = [file_of(split, language) for split in FILES for language in self.languages]

@@ -294,8 +294,9 @@ class RecurrentCell(nn.RNNCellBase):
         cell = self.cell
         params, before = _own_parameters(self, cell, inputs), carry_to_state(cell, carry)
         params, inputs, before = promote(check_dtype(self, self.dtype), params, inputs, before)
-        state = run_step(cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
-        return state_to_carry(state, carry), cell.output(state)
+        names = {"state_name": "carry", "input_name": "inputs"}
+        y, state = run_step(cell, params, before, inputs, self.matmul_dtype, **names)
+        return state_to_carry(state, carry), y
 
     @nn.nowrap
     def initialize_carry(self, rng: Array, input_shape: tuple[int, ...]) -> State:

@@ -129,7 +129,7 @@ class Unrolled:
 
     def outline(self, params, xs, h0, mask, resets, reset_state):
         y = self.plan.cell.output(h0)
-        return jnp.broadcast_to(y, xs.shape[:1] + y.shape), h0
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, xs.shape[:1] + a.shape), y), h0
 
     def evaluate(self, *arguments):
         ys, h_last, _ = _forward(self.plan, *arguments, kept="nothing")
@@ -142,14 +142,21 @@ class Unrolled:
     def backward(self, arguments, kept, cotangents):
         _, _, h0, _, resets, _ = arguments
         ys_cotangent, h_cotangent = cotangents
-        h_cotangent = jax.tree.map(
-            lambda a, g: zeros_like(a) if g is None else g, h0, h_cotangent, is_leaf=lambda g: g is None
-        )
+        if jax.tree.leaves(ys_cotangent):
+            ys_cotangent = _fill(self.outline(*arguments)[0], ys_cotangent)
+        h_cotangent = _fill(h0, h_cotangent)
         g_params, g_xs, g_h0, g_states, g_reset_state = _backward(
             self.plan, *arguments, kept, ys_cotangent, h_cotangent
         )
         g_resets = None if resets is None else resets._replace(marks=None, states=g_states)
         return g_params, g_xs, g_h0, None, g_resets, g_reset_state
+
+
+def _fill(tree: PyTree, cotangents: PyTree) -> PyTree:
+    """Returns the cotangents of a tree, with zeros in place of None."""
+    leaves = jax.tree.structure(tree).flatten_up_to(cotangents)
+    filled = [zeros_like(a) if g is None else g for a, g in zip(jax.tree.leaves(tree), leaves, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(tree), filled)
 
 
 def _block_forward(plan: Plan, params, packed, reset_state, state, x, mask, resets, *, save: bool):
@@ -275,8 +282,10 @@ def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Block
     return jax.tree.map(_concatenate_gates, given, total), g_xs, g_h0, g_states, g_reset_state
 
 
-def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...]) -> Array:
-    """Concatenates a gradient that is a tuple with a part per gate."""
+def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...] | None) -> Array:
+    """Concatenates a gradient that is a tuple with a part per gate; zeros if it is None."""
+    if gradient is None:
+        return zeros_like(parameter)
     return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient
 
 

@@ -22,7 +22,7 @@ from gru_jax._unroll.fused import MEMORY, fused
 from gru_jax._unroll.masking import Resets, reverse_resets
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
-from gru_jax.cells.base import Cell, Network, check_state
+from gru_jax.cells.base import Cell, Network, check_state, read_out
 
 BACKENDS = ("auto", "scan", "fused")
 
@@ -198,8 +198,10 @@ def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
         given = (cell, params, xs, h0, mask, resets, reset_state)
         options = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": platform}
         if backend == "scan" or T == 0:
-            return scan(*given, **options)
-        return fused(*given, **options, memory=memory, block_length=block_length)
+            outputs, h_last = scan(*given, **options)
+        else:
+            outputs, h_last = fused(*given, **options, memory=memory, block_length=block_length)
+        return read_out(cell, params, outputs, widen(xs), matmul_dtype), h_last
 
     if isinstance(cell, Network):
         ys, h_last = cell.compose(run, params, xs, start, reset_state, reverse=reverse, key=key)

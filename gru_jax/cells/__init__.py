@@ -7,23 +7,35 @@ configurations of experiments follow from `CELLS`.
 import dataclasses
 from typing import Any
 
-from gru_jax.cells.base import Adjoint, Cell, Network, step
+from gru_jax.cells.base import Adjoint, Cell, LinearCell, Network, Readout, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
 from gru_jax.cells.gru import GRU, GRUParams, gru_step
+from gru_jax.cells.lru import LRU, LRUParams, LRUState
 from gru_jax.cells.lstm import LSTM, LSTMParams, LSTMState, lstm_step
+from gru_jax.cells.min_gru import MinGRU, MinGRUParams
+from gru_jax.cells.min_lstm import MinLSTM, MinLSTMParams
 
 __all__ = [
     "CELLS",
     "GRU",
+    "LRU",
     "LSTM",
     "Adjoint",
     "Cell",
     "Elman",
     "ElmanParams",
     "GRUParams",
+    "LRUParams",
+    "LRUState",
     "LSTMParams",
     "LSTMState",
+    "LinearCell",
+    "MinGRU",
+    "MinGRUParams",
+    "MinLSTM",
+    "MinLSTMParams",
     "Network",
+    "Readout",
     "elman_step",
     "gru_step",
     "lstm_step",

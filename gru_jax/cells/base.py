@@ -63,8 +63,20 @@ class Cell(Recurrence, Protocol):
         """Returns the state after a step, arrays (..., H), given the state before it and the gate inputs."""
         ...
 
-    def output(self, state: State) -> Array:
-        """Returns the output (..., H) of a state."""
+    def output(self, state: State) -> PyTree:
+        """Returns the output (..., H) of a state; for a cell with a `Readout`, the state."""
+        ...
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """A cell whose output needs parameters and inputs. It is computed for all steps at once, after the loop."""
+
+    def readout(self, params: Params, states: State, xs: Array, matmul_dtype: DType | None = None) -> Array:
+        """Returns the outputs (..., H), given the states after steps, arrays (..., H), and their inputs (..., I).
+
+        Both are zero past the length of a sequence. The inputs are zero where a mask is false.
+        """
         ...
 
 
@@ -119,7 +131,24 @@ class Adjoint(Protocol):
         """Returns the gradients of the parameters, summed over time and batch, and of the inputs (..., I).
 
         The gradient of a parameter may be a tuple with a part per gate. The parts are concatenated along the last axis
-        after all blocks of time are summed.
+        after all blocks of time are summed. It is None for a parameter that the step does not use.
+        """
+        ...
+
+
+@runtime_checkable
+class LinearCell(Protocol):
+    """A cell whose state is linear in the state before it, unit by unit: `h' = a * h + b`.
+
+    a and b depend on the inputs only, so they are computed for all steps at once, and the states follow from an
+    associative scan. `unroll` needs this method for `backend="associative"`.
+    """
+
+    def coefficients(self, params: Params, gate_inputs: GateInputs) -> tuple[PyTree, State]:
+        """Returns a and b of a step, or of many steps at once.
+
+        For a state of one array, a and b are arrays (..., H). For a state with several arrays, b has its structure, and
+        a is a state of states: a[i][j] (..., H) is the factor of array j of h in array i of h'.
         """
         ...
 
@@ -191,8 +220,7 @@ def step(
     arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
     if getattr(cell, "bidirectional", False):
         raise ValueError("cell: expected a stack of one direction, got bidirectional=True")
-    after = run_step(cell, params, state, x, matmul_dtype, state_name="state")
-    return cell.output(after), after
+    return run_step(cell, params, state, x, matmul_dtype, state_name="state")
 
 
 def run_step(
@@ -204,7 +232,7 @@ def run_step(
     *,
     state_name: str = "h",
     input_name: str = "x",
-) -> State:
+) -> tuple[Array, State]:
     """Checks the arguments of a step and runs it, in float32 if the parameters have 16 bits.
 
     Args:
@@ -217,7 +245,7 @@ def run_step(
       input_name: the name of `x` in error messages.
 
     Returns:
-      The state after the step, arrays (..., H), in the dtypes of the state before.
+      The output (..., H), and the state after the step, arrays (..., H), in the dtypes of the state before.
 
     Raises:
       ValueError, TypeError: if shapes or dtypes do not match.
@@ -235,13 +263,19 @@ def run_step(
 
     def run(cell, params, x, state, reset_state=None, *, reverse=False):
         after = cell.step(params, state, cell.project(params, x, matmul_dtype), matmul_dtype)
-        return cell.output(after), after
+        return read_out(cell, params, cell.output(after), x, matmul_dtype), after
 
     if isinstance(cell, Network):
-        _, after = cell.compose(run, params, x, before, None, reverse=False, key=None)
+        y, after = cell.compose(run, params, x, before, None, reverse=False, key=None)
     else:
-        _, after = run(cell, params, x, before)
-    return round_like(after, state)
+        y, after = run(cell, params, x, before)
+    after = round_like(after, state)
+    return y.astype(jax.tree.leaves(after)[0].dtype), after
+
+
+def read_out(cell: Cell, params: Params, outputs: Any, xs: Array, matmul_dtype: DType | None) -> Array:
+    """Returns the outputs (..., H) of a cell, given `cell.output` of its states and its inputs (..., I)."""
+    return cell.readout(params, outputs, xs, matmul_dtype) if isinstance(cell, Readout) else outputs
 
 
 def check_state(
@@ -330,3 +364,33 @@ def check_weights(params: Any, expected: type, gates: int) -> tuple[int, int, An
     arguments.same_dtype("params.U", U, W.dtype, "params.W")
     arguments.same_dtype("params.b", b, W.dtype, "params.W")
     return W.shape[0], hidden_size, W.dtype
+
+
+def check_shapes(params: Any, expected: type, shapes: dict[str, tuple[str, ...]]) -> tuple[int, int, Any]:
+    """Checks the fields of parameters against each other.
+
+    Args:
+      params: the parameters.
+      expected: their type, a named tuple.
+      shapes: the axes of each field: "I", or a multiple of H such as "H" or "3H".
+
+    Returns:
+      I, H and the dtype of the first field.
+
+    Raises:
+      ValueError, TypeError: if a field does not match the others.
+    """
+    arguments.named_tuple("params", params, expected)
+    arrays = {name: arguments.floating(f"params.{name}", getattr(params, name)) for name in shapes}
+    first, sizes = next(iter(shapes)), {}
+    for name, axes in shapes.items():
+        arguments.shape(f"params.{name}", arrays[name], axes)
+        for axis, size in zip(axes, arrays[name].shape, strict=True):
+            letter, multiple = axis[-1], int(axis[:-1] or 1)
+            if size % multiple:
+                raise ValueError(f"params.{name}: expected an axis {axis} that {multiple} divides, got {size}")
+            sizes.setdefault(letter, size // multiple)
+        known = tuple(sizes[axis[-1]] * int(axis[:-1] or 1) for axis in axes)
+        arguments.shape(f"params.{name}", arrays[name], known)
+        arguments.same_dtype(f"params.{name}", arrays[name], arrays[first].dtype, f"params.{first}")
+    return sizes["I"], sizes["H"], arrays[first].dtype

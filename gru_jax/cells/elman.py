@@ -173,4 +173,4 @@ def elman_step(
 
     Reference: Elman, 1990.
     """
-    return run_step(Elman(activation), params, h, x, matmul_dtype)
+    return run_step(Elman(activation), params, h, x, matmul_dtype)[1]

@@ -41,6 +41,20 @@ def sigmoid(x: Array) -> Array:
     return lax.logistic(x)
 
 
+def positive(a: Array) -> Array:
+    """Computes `a + 0.5` for a >= 0, and `sigmoid(a)` for a < 0: (..., H) -> (..., H), positive and continuous.
+
+    Reference: Feng et al., "Were RNNs All We Needed?", 2024.
+    """
+    return jnp.where(a >= 0, a + 0.5, sigmoid(a))
+
+
+def positive_slope(a: Array) -> Array:
+    """Returns the derivative of `positive`: (..., H) -> (..., H)."""
+    s = sigmoid(a)
+    return jnp.where(a >= 0, 1, s * (1 - s))
+
+
 def split_gates(array: Array, gates: int) -> tuple[Array, ...]:
     """Splits the last axis, (..., gates * H), into `gates` arrays (..., H)."""
     size = array.shape[-1] // gates

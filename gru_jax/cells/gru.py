@@ -301,4 +301,4 @@ def gru_step(
     """
     if reset is None:
         reset = "before" if getattr(params, "b_hn", None) is None else "after"
-    return run_step(GRU(reset=reset), params, h, x, matmul_dtype)
+    return run_step(GRU(reset=reset), params, h, x, matmul_dtype)[1]

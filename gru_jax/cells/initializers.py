@@ -81,13 +81,15 @@ def _drawn(draw: Initializer, key: Array, shape: tuple[int, ...], dtype: DType) 
 def check(
     cell: str,
     W_init: str | Initializer,
-    U_init: str | Initializer,
+    U_init: str | Initializer | None,
     b_init: str | Initializer,
     longest_delay: int | None,
     b_names: tuple[str, ...],
 ) -> None:
-    """Checks the initializers of a cell."""
-    chosen = (("W_init", W_init, W_INITIALIZERS), ("U_init", U_init, U_INITIALIZERS), ("b_init", b_init, b_names))
+    """Checks the initializers of a cell. U_init is None for a cell without recurrent weights."""
+    chosen = [("W_init", W_init, W_INITIALIZERS), ("b_init", b_init, b_names)]
+    if U_init is not None:
+        chosen.insert(1, ("U_init", U_init, U_INITIALIZERS))
     for argument, value, names in chosen:
         if callable(value):
             arguments.instance(f"{cell}: {argument}", value, (object,), "a name or an initializer")  # and hashable

@@ -258,4 +258,4 @@ def lstm_step(params: LSTMParams, state: LSTMState, x: Array, *, matmul_dtype: D
 
     References: Hochreiter and Schmidhuber, 1997; Gers et al., 2000.
     """
-    return run_step(LSTM(), params, state, x, matmul_dtype, state_name="state")
+    return run_step(LSTM(), params, state, x, matmul_dtype, state_name="state")[1]

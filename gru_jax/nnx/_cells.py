@@ -83,8 +83,9 @@ class RecurrentCell(nnx.RNNCellBase):
         """
         before = carry_to_state(self.cell, carry)
         params, inputs, before = promote(self.dtype, values(self.weights), inputs, before)
-        state = run_step(self.cell, params, before, inputs, self.matmul_dtype, state_name="carry", input_name="inputs")
-        return state_to_carry(state, carry), self.cell.output(state)
+        names = {"state_name": "carry", "input_name": "inputs"}
+        y, state = run_step(self.cell, params, before, inputs, self.matmul_dtype, **names)
+        return state_to_carry(state, carry), y
 
     def initialize_carry(self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None) -> State:
         """Returns the initial carry.

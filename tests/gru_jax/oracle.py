@@ -83,6 +83,44 @@ def minimal_step(params, state, x, times=np.matmul):
     return ((1 - f) * h + f * np.tanh(times(x, W_n) + times(f * h, U_n) + b_n),)
 
 
+def positive(a):
+    """Computes a + 0.5 for a >= 0, and sigmoid(a) for a < 0."""
+    return np.where(a.real >= 0, a + 0.5, sigmoid(a))
+
+
+def min_gru_step(params, state, x, times=np.matmul):
+    """Runs one step of a minimal GRU (Feng et al., 2024). The state is `(h,)`."""
+    a_z, a_n = np.split(times(x, params["W"]) + params["b"], 2)
+    return ((1 - sigmoid(a_z)) * state[0] + sigmoid(a_z) * positive(a_n),)
+
+
+def min_lstm_step(params, state, x, times=np.matmul):
+    """Runs one step of a minimal LSTM with normalized gates (Feng et al., 2024). The state is `(h,)`."""
+    a_f, a_i, a_n = np.split(times(x, params["W"]) + params["b"], 3)
+    f, i = sigmoid(a_f), sigmoid(a_i)
+    return (f / (f + i) * state[0] + i / (f + i) * positive(a_n),)
+
+
+def lru_step(params, state, x, times=np.matmul):
+    """Runs one step of a Linear Recurrent Unit (Orvieto et al., 2023). The state is `(re, im)`."""
+    (re, im), gamma = state, np.exp(params["gamma_log"])
+    radius, angle = np.exp(-np.exp(params["nu_log"])), np.exp(params["theta_log"])
+    return (
+        radius * (np.cos(angle) * re - np.sin(angle) * im) + gamma * times(x, params["B_re"]),
+        radius * (np.cos(angle) * im + np.sin(angle) * re) + gamma * times(x, params["B_im"]),
+    )
+
+
+def first_array(params, state, x):
+    """Returns the first array of a state, the output of most cells."""
+    return state[0]
+
+
+def lru_output(params, state, x):
+    """Returns the output of a Linear Recurrent Unit, Re(C h) + D x."""
+    return state[0] @ params["C_re"] - state[1] @ params["C_im"] + x @ params["D"]
+
+
 STEPS: dict[str, Callable] = {
     "gru_before": gru_step,
     "gru_after": partial(gru_step, reset="after"),
@@ -90,14 +128,20 @@ STEPS: dict[str, Callable] = {
     "elman": elman_step,
     "elman_relu": relu_step,
     "minimal": minimal_step,
+    "min_gru": min_gru_step,
+    "min_lstm": min_lstm_step,
+    "lru": lru_step,
 }
+OUTPUTS: dict[str, Callable[..., Any]] = {"lru": lru_output}
+"""Functions of the parameters, the state after a step and its input. Other cells have `first_array`."""
 
 
-def unroll_one(step, params, xs, h0, length, resets, reset_state, reverse):
+def unroll_one(step, output, params, xs, h0, length, resets, reset_state, reverse):
     """Runs one sequence.
 
     Args:
       step: the step of a cell.
+      output: its output, a function of the parameters, the state after a step and its input.
       params: its parameters.
       xs: (T, I).
       h0: arrays (H,).
@@ -116,7 +160,7 @@ def unroll_one(step, params, xs, h0, length, resets, reset_state, reverse):
         if first < length and resets[first]:
             state = tuple(array[first] for array in reset_state)
         state = step(params, state, xs[t])
-        ys[t] = state[0]
+        ys[t] = output(params, state, xs[t])
     return ys, state
 
 
@@ -128,13 +172,16 @@ def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
     H = h0[0].shape[-1]
     reset_state = [np.zeros((*batch_shape, H))] * len(h0) if options.reset_state is None else options.reset_state
     of_marks = [a if a.ndim == len(batch_shape) + 2 else np.repeat(a[..., None, :], T, -2) for a in reset_state]
+    output = OUTPUTS.get(cell, first_array)
     dtype = np.result_type(xs, *h0, *params.values(), *reset_state)
     ys, final = np.zeros((*batch_shape, T, H), dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
     for at in np.ndindex(*batch_shape):
         start = tuple(array[at] for array in h0)
         step = partial(STEPS[cell], times=times)
         fresh = tuple(array[at] for array in of_marks)
-        ys[at], end = unroll_one(step, params, xs[at], start, int(lengths[at]), resets[at], fresh, options.reverse)
+        ys[at], end = unroll_one(
+            step, output, params, xs[at], start, int(lengths[at]), resets[at], fresh, options.reverse
+        )
         for array, value in zip(final, end, strict=True):
             array[at] = value
     return ys, final

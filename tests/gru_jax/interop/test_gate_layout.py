@@ -73,7 +73,7 @@ TITLES = {"linen": "Flax Linen", "nnx": "Flax NNX"}
 
 def test_table_in_the_docs_is_correct():
     """The functions in the table are public. The resets, cells, layers and merges are those tested here."""
-    lines = (ROOT / "docs/interop.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs/guides/migrating.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     documented = {row[0]: row[1:] for row in rows if len(row) == 8}
     for name, library in LIBRARIES.items():

@@ -42,7 +42,7 @@ class RecurrentConfig(Checked):
     reset: Literal["before", "after"] = "before"
     forget_bias: float = 1.0
     longest_delay: Natural = 0
-    cell_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cell_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # a dict has no hash
     backend: Literal["auto", "scan", "fused"] = "auto"
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 

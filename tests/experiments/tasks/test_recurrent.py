@@ -34,3 +34,9 @@ def test_options_reach_the_layers():
     assert (layers.in_features, layers.hidden_features) == (5, 3)
     assert (layers.backend, layers.matmul_dtype) == ("scan", jnp.bfloat16)
     assert recurrent(RecurrentConfig(), 5, nnx.Rngs(0)).matmul_dtype is None
+
+
+def test_configuration_is_hashable():
+    one, other = (RecurrentConfig(cell_options={"U_init": value}) for value in ("uniform", "orthogonal"))
+    assert one != other
+    assert hash(one) == hash(RecurrentConfig(cell_options={"U_init": "uniform"}))  # jit compares graphs by hash

@@ -9,8 +9,9 @@
 #   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
 #   make aot          ahead-of-time compilation for an accelerator that is not there
 #   make test-newest  the library on the newest JAX and Python (PYTHON_NEWEST=...)
-#   make test-install the library installed from its wheel, alone
-#   make docs      build the site in site/, with its notebooks run; warnings are errors
+#   make dist         the sdist and the wheel, checked as for publication
+#   make test-install both, installed alone on every Python found
+#   make docs         the site in site/, with its notebooks run; warnings are errors
 #   make clean
 # Everything is installed into .venv, made with PYTHON=... or the first Python found that is new enough.
 
@@ -19,6 +20,10 @@ BIN := $(VENV)/bin
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14 python
 PYTHONS_NEWEST := python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3) \
 	$(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3)
+
+# The first of each version is tested: pyenv keeps those that are not on the PATH.
+PYTHONS_INSTALL := $(BIN)/python python3.11 python3.12 python3.13 python3.14 \
+	$(foreach minor,12 13 14,$(lastword $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python3)))
 
 # The real data sets, if they lie beside the checkout; else tests use what the user's cache holds.
 ifndef GRU_JAX_DATA
@@ -30,14 +35,14 @@ endif
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
 
-.PHONY: demo test test-core test-slow test-peers aot test-newest test-install lint format docs clean
+.PHONY: demo test test-core test-slow test-peers aot test-newest dist test-install lint format docs clean
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 	@echo "RESULTS.md has every other task: what came out, published figures beside it, and the command that repeats it"
 
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
-# of small programs, so here the compiler optimises little; test-core, test-slow, but for mutated configs, and test-peers
+# of small programs, so here the compiler optimizes little; test-core, test-slow, but for mutated configs, and test-peers
 # compile as users do.
 test: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance tests
@@ -111,13 +116,25 @@ ys, h_last = gru_jax.unroll(cell, params, jax.numpy.ones((2, 5, 3)))
 assert ys.shape == (2, 5, 4) and (ys[:, -1] == h_last).all()
 assert not {"flax", "optax", "absl", "torch"} & set(sys.modules)
 for module in pkgutil.iter_modules(gru_jax.__path__, "gru_jax."): importlib.import_module(module.name)
-print("gru_jax", gru_jax.__version__, "works where it is installed alone")
+print("gru_jax", gru_jax.__version__, "works where it is installed alone, on Python", sys.version.split()[0])
 endef
 export INSTALLED
-test-install: $(VENV)/.made
-	$(BIN)/python -m venv --clear $(VENV)-install
-	$(VENV)-install/bin/python $(PIP_INSTALL) --constraint constraints.txt .
-	cd $(VENV)-install && JAX_PLATFORMS=cpu bin/python -I -c "$$INSTALLED"
+dist: $(VENV)/.with-package
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+
+test-install: dist
+	@for python in $(PYTHONS_INSTALL); do \
+	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    case " $$versions" in *" $$($$python -V) "*) continue;; esac; versions="$$versions $$($$python -V) "; \
+	    for package in dist/*.whl $${sdist-dist/*.tar.gz}; do \
+	        ( set -ex; $$python -m venv --clear $(VENV)-install; \
+	          $(VENV)-install/bin/python $(PIP_INSTALL) --constraint constraints.txt $$package; \
+	          cd $(VENV)-install; JAX_PLATFORMS=cpu bin/python -I -c "$$INSTALLED" ) || exit 1; \
+	    done; sdist=; \
+	done; \
+	test -n "$$versions" || { echo "make test-install: no Python of version 3.11 or later found" >&2; exit 1; }
 
 $(VENV)/.made:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = {"music", "speech", "translation"}
-EXTRAS = DOMAINS | {"aot", "experiments", "export", "peers", "tensorboard", "test"}
+EXTRAS = DOMAINS | {"aot", "docs", "experiments", "export", "package", "peers", "tensorboard", "test"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 def test_wheel_contains_only_the_library(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gru_jax").rglob("*.py")}
-    assert modules <= names
+    assert modules | {"gru_jax/py.typed"} <= names
     assert {name.partition("/")[0] for name in names} == {"gru_jax"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from jax.tree_util import register_static
 
 from gru_jax import _arguments as arguments
+from gru_jax._random import CHANCES, draw
 from gru_jax._types import Array, DType, Params, State
 from gru_jax.cells.base import Cell
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Sets random elements to zero and scales the others by `1 / (1 - rate)`.
-
-    Drawing random bits takes most of the time, so 32 bits decide two elements.
 
     Args:
       x: an array of any shape.
@@ -37,10 +36,8 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
         arguments.prng_key("dropout: key", key)
     if key is None or rate == 0 or x.size == 0:
         return x
-    kept = max(1, round((1 - rate) * 2**16))
-    bits = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
-    draws = jnp.concatenate((bits & 0xFFFF, bits >> 16))[: x.size].reshape(x.shape)
-    return jnp.where(draws < kept, x * (2**16 / kept), 0)
+    chances = max(1, round((1 - rate) * CHANCES))
+    return jnp.where(draw(key, chances, x.shape), x * (CHANCES / chances), 0)
 
 
 MERGES: dict[str, Callable[[Array, Array], Array]] = {
@@ -174,20 +171,16 @@ class Stack:
         run: Callable[..., Any],
         params: Params,
         xs: Array,
-        h0: State,
-        reset_state: State | None,
         *,
         reverse: bool,
         key: Array | None,
     ) -> tuple[Array, State]:
-        """Runs the layers in turn, each by `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
+        """Runs the layers in turn, each by `run(cell, params, xs, at=(layer, direction), reverse=...)`.
 
         Args:
-          run: runs one cell over time, or for one step.
+          run: runs one cell over time, or for one step, and returns its outputs and final state.
           params: the parameters of the stack.
           xs: (T, B, I), or (..., I) for one step.
-          h0: the initial states, arrays (B, H).
-          reset_state: what episodes start from, in the structure of h0, or None.
           reverse: whether to run from the last step to the first.
           key: a PRNG key for dropout; None for no dropout. It is consumed.
 
@@ -197,16 +190,14 @@ class Stack:
         if key is not None and self.weight_dropout > 0:
             key, key_weights = jax.random.split(key)
             params = self._drop_weights(params, key_weights)
-        if reset_state is None:
-            reset_state = ((None,) * self.directions,) * self.num_layers
         final = []
-        for number, (layer_params, *layer_states) in enumerate(zip(params, h0, reset_state, strict=True)):
+        for number, layer_params in enumerate(params):
             if number > 0 and key is not None and self.dropout > 0:
                 key, key_mask = jax.random.split(key)
                 xs = dropout(xs, self.dropout, key_mask)
             outputs = [
-                run(self.cell, direction_params, xs, *states, reverse=reverse != bool(direction))
-                for direction, (direction_params, *states) in enumerate(zip(layer_params, *layer_states, strict=True))
+                run(self.cell, cell_params, xs, at=(number, direction), reverse=reverse != bool(direction))
+                for direction, cell_params in enumerate(layer_params)
             ]
             ys = [y for y, _ in outputs]
             final.append(tuple(state for _, state in outputs))

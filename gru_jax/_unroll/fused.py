@@ -26,7 +26,15 @@ from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax._unroll.blocks import Blocks, join, scan_blocks, split
 from gru_jax._unroll.generic_adjoint import GenericAdjoint
 from gru_jax._unroll.linearization import call
-from gru_jax._unroll.masking import Resets, apply_reset, hold_state, mask_out, select
+from gru_jax._unroll.modifiers import (
+    Modifiers,
+    apply_decay,
+    apply_reset,
+    decay_gradient,
+    hold_state,
+    mask_out,
+    split_cotangent,
+)
 from gru_jax._unroll.sharding import zeros_like
 from gru_jax._unroll.tuning import (
     INFERENCE_ARRAYS,
@@ -79,8 +87,7 @@ def fused(
     params: Params,
     xs: Array,
     h0: State,
-    mask: Array | None,
-    resets: Resets | None,
+    modifiers: Modifiers,
     reset_state: State | None,
     *,
     reverse: bool,
@@ -96,9 +103,8 @@ def fused(
       params: its parameters.
       xs: (T, B, I), in the parameters' dtype or in 16 bits.
       h0: arrays (B, H), the initial state.
-      mask: (T, B) booleans, false past the length of a sequence. If None, all are true.
-      resets: where episodes begin, in the direction of the run. If None, there are no resets.
-      reset_state: arrays (B, H), the initial state of episodes if `resets.states` is None. If None, zeros are used.
+      modifiers: what changes the state beside the cell, in the direction of the run.
+      reset_state: arrays (B, H), the initial state of episodes if the modifiers have none. If None, zeros are used.
       reverse: whether to run from the last step to the first.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
       memory: what is stored for the backward pass; see the module docstring.
@@ -117,8 +123,10 @@ def fused(
     lengths = length(TRAINING_ARRAYS), length(INFERENCE_ARRAYS)
     if memory == "auto":
         memory = choose_memory(h0, platform, matmul_dtype, several_blocks=lengths[0] < T)
+    if modifiers.blend and memory == "save":
+        memory = "recompute"  # The states after the cell, which `linearize` needs, are recomputed with the residuals.
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
-    return call(Unrolled(plan), params, xs, h0, mask, resets, reset_state)
+    return call(Unrolled(plan), params, xs, h0, modifiers, reset_state)
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Unrolled:
 
     plan: Plan
 
-    def outline(self, params, xs, h0, mask, resets, reset_state):
+    def outline(self, params, xs, h0, modifiers, reset_state):
         y = self.plan.cell.output(h0)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, xs.shape[:1] + a.shape), y), h0
 
@@ -140,16 +148,11 @@ class Unrolled:
         return (ys, h_last), kept
 
     def backward(self, arguments, kept, cotangents):
-        _, _, h0, _, resets, _ = arguments
+        h0 = arguments[2]
         ys_cotangent, h_cotangent = cotangents
         if jax.tree.leaves(ys_cotangent):
             ys_cotangent = _fill(self.outline(*arguments)[0], ys_cotangent)
-        h_cotangent = _fill(h0, h_cotangent)
-        g_params, g_xs, g_h0, g_states, g_reset_state = _backward(
-            self.plan, *arguments, kept, ys_cotangent, h_cotangent
-        )
-        g_resets = None if resets is None else resets._replace(marks=None, states=g_states)
-        return g_params, g_xs, g_h0, None, g_resets, g_reset_state
+        return _backward(self.plan, *arguments, kept, ys_cotangent, _fill(h0, h_cotangent))
 
 
 def _fill(tree: PyTree, cotangents: PyTree) -> PyTree:
@@ -159,22 +162,22 @@ def _fill(tree: PyTree, cotangents: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), filled)
 
 
-def _block_forward(plan: Plan, params, packed, reset_state, state, x, mask, resets, *, save: bool):
+def _block_forward(plan: Plan, params, packed, reset_state, state, x, modifiers, *, save: bool):
     """Runs one block.
 
     Returns:
-      The state after the block, the states after its steps (zeros past the end of a sequence), the gate inputs and, if
-      `save` is true, the residuals of the steps.
+      The state after the block, the states after its steps, the gate inputs and, if `save` is true, the residuals.
     """
     gate_inputs = _project(plan, params, x)
 
     def step(state, inputs):
-        gate_inputs, mask, reset = inputs
-        before = apply_reset(reset, reset_state, state)
+        gate_inputs, now = inputs
+        before = apply_decay(now, apply_reset(now, reset_state, state))
         after, residuals = plan.adjoint.step_with_residuals(params, packed, before, gate_inputs)
-        return hold_state(mask, after, state), (mask_out(mask, after), residuals if save else None)
+        after = hold_state(now, before, after)
+        return after, (after, residuals if save else None)
 
-    state, (states, residuals) = lax.scan(step, state, (gate_inputs, mask, resets), reverse=plan.reverse)
+    state, (states, residuals) = lax.scan(step, state, (gate_inputs, modifiers), reverse=plan.reverse)
     return state, states, gate_inputs, residuals
 
 
@@ -183,17 +186,17 @@ def _project(plan: Plan, params: Params, x: Array) -> PyTree:
     return in_rows(partial(plan.cell.project, params, matmul_dtype=plan.matmul_dtype), plan.platform, widen(x))
 
 
-def _recompute_residuals(plan: Plan, params: Params, before: State, gate_inputs: PyTree) -> PyTree:
-    """Returns the residuals of all steps of a block at once."""
+def _recompute(plan: Plan, params: Params, before: State, gate_inputs: PyTree) -> tuple[State, PyTree]:
+    """Returns the states after the cell and the residuals of all steps of a block at once."""
     unpacked = products(plan.adjoint.recurrent_matrices(params), plan.matmul_dtype)
 
-    def residuals(before, gate_inputs):
-        return plan.adjoint.step_with_residuals(params, unpacked, before, gate_inputs)[1]
+    def steps(before, gate_inputs):
+        return plan.adjoint.step_with_residuals(params, unpacked, before, gate_inputs)
 
-    return in_rows(residuals, plan.platform, before, gate_inputs)
+    return in_rows(steps, plan.platform, before, gate_inputs)
 
 
-def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str):
+def _forward(plan: Plan, params, xs, h0, modifiers, reset_state, *, kept: str):
     """Returns ys, h_last and Blocks of (first state, states, gate inputs, residuals) for the backward pass."""
     params = plan.cast(params)
     packed = plan.pack(params, h0)
@@ -214,15 +217,15 @@ def _forward(plan: Plan, params, xs, h0, mask, resets, reset_state, *, kept: str
         }
         return end, (ys, keeping[kept])
 
-    h_last, out = scan_blocks(over_block, h0, split((xs, mask, resets), length), reverse=plan.reverse)
+    h_last, out = scan_blocks(over_block, h0, split((xs, modifiers), length), reverse=plan.reverse)
     main, tail = out
     ys = join(Blocks(main[0], None if tail is None else tail[0]))
     return ys, h_last, Blocks(main[1], None if tail is None else tail[1])
 
 
 @partial(jax.jit, static_argnums=(0,), inline=True)
-def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
-    """Returns the cotangents of params, xs, h0, the states of the resets, and `reset_state`.
+def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
+    """Returns the cotangents of params, xs, h0, the modifiers and `reset_state`.
 
     Compiled once per shape, so that `grad` outside `jit` is fast.
     """
@@ -231,55 +234,63 @@ def _backward(plan: Plan, params, xs, h0, mask, resets, reset_state, kept: Block
     to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
-        (x, mask, resets, g_ys), (entry, states, gate_inputs, residuals) = block
+        (x, now, g_ys), (entry, states, gate_inputs, residuals) = block
         if states is None:
             _, states, gate_inputs, residuals = _block_forward(
-                plan, params, packed, reset_state, entry, x, mask, resets, save=True
+                plan, params, packed, reset_state, entry, x, now, save=True
             )
         elif gate_inputs is None:
             gate_inputs = _project(plan, params, x)
-        before = _before(plan, states, entry, mask, resets, reset_state)
-        if residuals is None:
-            residuals = _recompute_residuals(plan, params, before, gate_inputs)
+        undecayed = apply_reset(now, reset_state, _previous(plan, states, entry))
+        before = apply_decay(now, undecayed)
+        if residuals is None or now.blend:
+            own, residuals = _recompute(plan, params, before, gate_inputs)
+            states = own if now.blend else states
         coefficients = adjoint.linearize(params, before, states, gate_inputs, residuals)
 
         def step(carry, inputs):
             g_state, g_reset_state = carry
-            coefficients, g_y, mask, reset = inputs
+            coefficients, g_y, now = inputs
             g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
-            g_after = mask_out(mask, g_after)
+            g_kept, g_after = split_cotangent(now, g_after)
             g_before, step_cotangents = adjoint.pullback(params, packed_transposes, coefficients, g_after)
-            g_own = None
-            if reset is not None:
-                if reset.states is not None:
-                    g_own = mask_out(reset.marks, g_before)
+            if g_kept is not None:
+                g_before = jax.tree.map(jnp.add, g_before, g_kept)
+            g_state, g_own = apply_decay(now, g_before), None
+            if now.resets is not None:
+                if now.reset_states is not None:
+                    g_own = mask_out(now.resets, g_state)
                 elif g_reset_state is not None:
-                    g_reset_state = jax.tree.map(jnp.add, g_reset_state, mask_out(reset.marks, g_before))
-                g_before = mask_out(~reset.marks, g_before)
-            return (hold_state(mask, g_before, g_state), g_reset_state), (step_cotangents, g_own)
+                    g_reset_state = jax.tree.map(jnp.add, g_reset_state, mask_out(now.resets, g_state))
+                g_state = mask_out(~now.resets, g_state)
+            g_decayed = None if now.decay is None else g_before
+            return (g_state, g_reset_state), (step_cotangents, g_decayed, g_own)
 
-        carry, (step_cotangents, g_own) = lax.scan(
-            step, carry, (coefficients, g_ys, mask, resets), reverse=not plan.reverse
+        carry, (step_cotangents, g_decayed, g_own) = lax.scan(
+            step, carry, (coefficients, g_ys, now), reverse=not plan.reverse
         )
+        g_decay = None if now.decay is None else decay_gradient(now, undecayed, g_decayed)
         x_rows, before, coefficients, step_cotangents = to_rows(
             plan.platform, (widen(x), before, coefficients, step_cotangents)
         )
         gradient, g_x = adjoint.gradients(params, x_rows, before, coefficients, step_cotangents, plan.matmul_dtype)
-        return carry, gradient, (g_x.reshape(x.shape).astype(x.dtype), g_own)
+        return carry, gradient, (g_x.reshape(x.shape).astype(x.dtype), g_own, g_decay)
 
     def over_block(carry, block):
         states_carry, total = carry
         states_carry, gradient, out = block_gradients(states_carry, block)
         return (states_carry, jax.tree.map(jnp.add, total, gradient)), out
 
-    inputs = split((xs, mask, resets, ys_cotangent), plan.block_length)
+    inputs = split((xs, modifiers, ys_cotangent), plan.block_length)
     blocks = Blocks((inputs.main, kept.main), None if inputs.tail is None else (inputs.tail, kept.tail))
     states_carry = (h_cotangent, jax.tree.map(zeros_like, reset_state))
     one_block = jax.tree.map(lambda a: a[0], blocks.main)
     total = jax.tree.map(zeros_like, jax.eval_shape(block_gradients, states_carry, one_block)[1])
     carry, out = scan_blocks(over_block, (states_carry, total), blocks, reverse=not plan.reverse)
-    ((g_h0, g_reset_state), total), (g_xs, g_states) = carry, join(out)
-    return jax.tree.map(_concatenate_gates, given, total), g_xs, g_h0, g_states, g_reset_state
+    ((g_h0, g_reset_state), total), (g_xs, g_states, g_decay) = carry, join(out)
+    g_keep = jax.tree.map(lambda a: None if a.dtype == jnp.bool_ else zeros_like(a), modifiers.keep)
+    g_modifiers = Modifiers(None, g_states, g_decay, g_keep)
+    return jax.tree.map(_concatenate_gates, given, total), g_xs, g_h0, g_modifiers, g_reset_state
 
 
 def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...] | None) -> Array:
@@ -289,16 +300,11 @@ def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...] | N
     return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient
 
 
-def _before(
-    plan: Plan, states: State, entry: State, mask: Array | None, resets: Resets | None, reset_state: State | None
-) -> State:
+def _previous(plan: Plan, states: State, entry: State) -> State:
     """Returns the state before each step of a block, given the states after its steps and the one before the block."""
 
     def shift(first, rest):
         parts = (rest[1:], first[None]) if plan.reverse else (first[None], rest[:-1])
         return jnp.concatenate(parts)
 
-    before = jax.tree.map(shift, entry, states)
-    if mask is not None:  # In reverse, a sequence starts at its last unmasked step, from the state before the block.
-        before = select(shift(jnp.ones_like(mask[0]), mask), before, entry)
-    return apply_reset(resets, reset_state, before)
+    return jax.tree.map(shift, entry, states)

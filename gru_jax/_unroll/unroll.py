@@ -1,14 +1,14 @@
 """Runs a cell over time: `unroll` checks its arguments, reshapes them and calls a backend.
 
-A backend gets time-major arrays with one batch axis: xs (T, B, I), the state's arrays (B, H), a mask (T, B) that is
-false past a sequence's length, and `Resets` in the direction of the run, each None if not used. Gates, states and sums
-are in float32 if the parameters have 16 bits. The platform is decided here once: it sets how matrices are packed and
+A backend gets time-major arrays with one batch axis: xs (T, B, I), the state's arrays (B, H), and `Modifiers`, which
+hold lengths, mask, resets, decay and zoneout in the direction of the run. Gates, states and sums are in float32 if the
+parameters have 16 bits. The platform is decided here once: it sets how matrices are packed and
 how long blocks are. It is the default backend's, or that of `jax.default_device`, e.g. to compile ahead of time.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,42 @@ from jax.sharding import PartitionSpec as P
 
 from gru_jax import _arguments as arguments
 from gru_jax._precision import operand_dtype, round_like, widen
-from gru_jax._types import Array, DType, Params, State
+from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax._unroll.fused import MEMORY, fused
-from gru_jax._unroll.masking import Resets, reverse_resets
+from gru_jax._unroll.modifiers import Modifiers, check_decay, mask_out
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
-from gru_jax.cells.base import Cell, Network, check_state, read_out
+from gru_jax._unroll.zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
+from gru_jax.cells.base import Cell, Network, check_state, part, read_out
 
 BACKENDS = ("auto", "scan", "fused")
+
+
+class Given(NamedTuple):
+    """The arrays that `unroll` is called with, checked."""
+
+    params: Params
+    xs: Array
+    h0: State | None
+    lengths: Array | None
+    mask: Array | None
+    resets: Array | None
+    reset_state: State | None
+    decay: PyTree
+    key: Array | None
+
+
+class Options(NamedTuple):
+    """The static options that `unroll` is called with, checked."""
+
+    zoneout: Zoneout
+    reverse: bool
+    time_major: bool
+    backend: str
+    matmul_dtype: DType | None
+    memory: str
+    block_length: int | None
+    platform: str
 
 
 def unroll(
@@ -34,8 +62,11 @@ def unroll(
     h0: State | None = None,
     *,
     lengths: Array | Sequence[int] | None = None,
+    mask: Array | Sequence[Any] | None = None,
     resets: Array | Sequence[Any] | None = None,
     reset_state: State | None = None,
+    decay: PyTree = None,
+    zoneout: PyTree = None,
     reverse: bool = False,
     time_major: bool = False,
     backend: str = "auto",
@@ -54,8 +85,10 @@ def unroll(
       h0: the initial state, arrays (..., H) in the parameters' dtype, or in float32 if that has 16 bits. If None, zeros
         are used.
       lengths: (...,) integers from 0 to T, or a list of them. Past its length, a sequence's outputs are zero and its
-        state is held, so h_last is the state at its last real step. Values of xs past the length change neither outputs
-        nor gradients.
+        state is held, so h_last is the state at its last real step. Values of the other arguments past the length
+        change neither outputs nor gradients.
+      mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and the output
+        is that of the held state, not zero. Values of xs and decay at such a step change neither outputs nor gradients.
       resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode: the
         state before it is `reset_state`, also at step 0, where it replaces h0. With reverse=True, a mark at t separates
         the same two steps: the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Marks at
@@ -63,9 +96,17 @@ def unroll(
         alone.
       reset_state: the state that an episode starts from, with the structure of h0: arrays (..., H), or (..., T, H) for
         a state per reset, read where resets is true; (T, ..., H) if time_major. If None, zeros are used.
+      decay: factors from 0 to 1 that multiply the state before each step, after resets: (..., T, H) or (..., T, 1),
+        with T first if time_major, in a dtype that h0 may have; or lists. One array for all arrays of the state, or
+        one for each, with the structure of h0. decay[t] belongs to the time between steps t - 1 and t: with
+        reverse=True, the state is multiplied by decay[t + 1] before step t, and by 1 before the last step.
+      zoneout: the probability p in [0, 1) that a unit keeps its value from before the cell, after resets and decay; or
+        one for each array of a cell's state, e.g. LSTMState(h=0.05, c=0.5) or (0.05, 0.5). Each unit and step is drawn
+        independently from `key`. If `key` is None, the expectation p * before + (1 - p) * after is used.
       reverse: whether to run from the last step to the first, each sequence from its own last real step. Outputs stay
         aligned with their inputs.
-      time_major: whether time is the first axis of xs, resets, reset_state and ys, which saves two transpositions.
+      time_major: whether time is the first axis of xs, mask, resets, reset_state, decay and ys, which saves two
+        transpositions.
       backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; or "auto", which is
         "scan" for exported programs with symbolic B or T, otherwise "fused". All support every mode of differentiation.
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16. If None, the parameters' dtype is
@@ -76,7 +117,8 @@ def unroll(
         "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given, and on a CPU for several
         blocks with H up to 128; otherwise "save".
       block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
-      key: a PRNG key for a `Stack`'s dropout, which is consumed. If None, nothing is dropped. A cell accepts no key.
+      key: a PRNG key for zoneout and for a `Stack`'s dropout, which is consumed. If None, nothing is drawn. The zoneout
+        of a layer and direction depends on their indices and the key only. A cell without zoneout accepts no key.
 
     Returns:
       ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. The last axis is 2H for a
@@ -105,8 +147,8 @@ def unroll(
         matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     if key is not None:
         arguments.prng_key("key", key)
-        if not isinstance(cell, Network):
-            raise ValueError(f"key: expected None for a cell alone, as only a Stack drops, got a key for {cell!r}")
+        if not isinstance(cell, Network) and zoneout is None:
+            raise ValueError(f"key: expected None for a cell without zoneout, got a key for {cell!r}")
 
     layout = f"(T, ..., {input_size})" if time_major else f"(..., T, {input_size})"
     xs = arguments.floating("xs", xs)
@@ -132,84 +174,102 @@ def unroll(
         if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
             lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
         lengths = lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
-    if resets is not None:
-        resets = arguments.as_array("resets", arguments.from_lists("resets", resets, jnp.bool_))
-        if resets.dtype != jnp.bool_:
-            raise TypeError(f"resets: expected booleans, got {resets.dtype}")
-        arguments.matching("resets", resets, steps, "the batch and time axes of xs")
+    mask, resets = _check_booleans("mask", mask, steps), _check_booleans("resets", resets, steps)
     if reset_state is not None:
         if resets is None:
             raise ValueError("reset_state: expected None without resets, got a state")
         reset_state = check_state("reset_state", cell, reset_state, hidden_size, batch_shape, dtype, per_step=steps)
+    if decay is not None:
+        decay = check_decay(cell, decay, hidden_size, batch_shape, steps, dtype)
 
-    options = (bool(reverse), bool(time_major), backend, matmul_dtype, memory, block_length, _platform())
-    return _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key)
+    flags = bool(reverse), bool(time_major)
+    zoneout = check_zoneout("zoneout", 0.0 if zoneout is None else zoneout)
+    options = Options(zoneout, *flags, backend, matmul_dtype, memory, block_length, _platform())
+    return _unroll(cell, options, Given(params, xs, h0, lengths, mask, resets, reset_state, decay, key))
+
+
+def _check_booleans(name: str, value: Any, steps: tuple[int, ...]) -> Array | None:
+    """Returns booleans with the batch and time axes of xs, given as an array or lists, or None."""
+    if value is None:
+        return None
+    array = arguments.as_array(name, arguments.from_lists(name, value, jnp.bool_))
+    if array.dtype != jnp.bool_:
+        raise TypeError(f"{name}: expected booleans, got {array.dtype}")
+    arguments.matching(name, array, steps, "the batch and time axes of xs")
+    return array
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _unroll(cell, options, params, xs, h0, lengths, resets, reset_state, key):
+def _unroll(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, State]:
     """`unroll` with checked arguments, compiled once per shape, so that calls and gradients outside `jit` are fast.
 
     It is not inlined: the backward pass of a gradient outside `jit` would be compiled again at every call.
     """
-    given, run = (params, xs, h0, lengths, resets, reset_state, key), partial(_run, cell, options)
     mesh = explicit_mesh(given)
     if mesh is None:
-        return run(*given)
+        return _run(cell, options, given)
     # ys and the final state have the sharding of xs along the batch; if h0 is given, the state has that of h0.
-    _, time_major, *_ = options
-    along = spec(xs)[:-1]
-    batch = along[1:] if time_major else along[:-1]
-    of_state = P(*batch, None) if h0 is None else jax.tree.map(spec, h0)
-    return in_automatic_axes(run, mesh, given, (P(*along, None), of_state))
+    along = spec(given.xs)[:-1]
+    batch = along[1:] if options.time_major else along[:-1]
+    of_state = P(*batch, None) if given.h0 is None else jax.tree.map(spec, given.h0)
+    return in_automatic_axes(partial(_run, cell, options), mesh, (given,), (P(*along, None), of_state))
 
 
-def _run(cell, options, params, xs, h0, lengths, resets, reset_state, key):
+def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, State]:
     """`unroll` with checked arguments, without explicit axes of a mesh."""
-    reverse, time_major, backend, matmul_dtype, memory, block_length, platform = options
-    T, batch_shape = (xs.shape[0], xs.shape[1:-1]) if time_major else (xs.shape[-2], xs.shape[:-2])
-    _, hidden_size, dtype = cell.infer_sizes(params)
-    if h0 is None:
-        h0 = cell.initial_state(hidden_size, batch_shape, dtype)
-    given = vary_alike((params, xs, h0, lengths, resets, reset_state, key))
-    params, xs, start, lengths, resets, reset_state, key = given
-    params, start, reset_state = widen((params, start, reset_state))
-    matmul_dtype = operand_dtype(matmul_dtype, dtype)
+    shape = given.xs.shape
+    T, batch_shape = (shape[0], shape[1:-1]) if options.time_major else (shape[-2], shape[:-2])
+    _, hidden_size, dtype = cell.infer_sizes(given.params)
+    h0 = cell.initial_state(hidden_size, batch_shape, dtype) if given.h0 is None else given.h0
+    params, xs, start, lengths, mask, resets, reset_state, decay, key = vary_alike(given._replace(h0=h0))
+    params, start, reset_state, decay = widen((params, start, reset_state, decay))
+    matmul_dtype = operand_dtype(options.matmul_dtype, dtype)
     axes = len(batch_shape)
 
     def steps_first(a):
-        return _flatten(a if time_major else jnp.moveaxis(a, axes, 0), 1, axes)
+        return _flatten(a if options.time_major else jnp.moveaxis(a, axes, 0), 1, axes)
 
-    xs, marks = jax.tree.map(steps_first, (xs, resets))
+    xs, mask, resets, decay = jax.tree.map(steps_first, (xs, mask, resets, decay))
     start = jax.tree.map(lambda a: _flatten(a, 0, axes), start)
     reset_state = jax.tree.map(lambda a: steps_first(a) if a.ndim == axes + 2 else _flatten(a, 0, axes), reset_state)
-    mask = None
+    inside = None
     if lengths is not None:
-        mask = lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None]
-        mask = _flatten(mask, 1, axes)
+        inside = _flatten(lax.broadcasted_iota(lengths.dtype, (T, *batch_shape), 0) < lengths[None], 1, axes)
+        resets = None if resets is None else resets & inside
+    active = mask if inside is None else inside if mask is None else mask & inside
+    if active is not None:
         # Otherwise a NaN in the padding would reach the gradients of the weights as 0 * NaN.
-        xs = jnp.where(mask[..., None], xs, 0)
-        marks = None if marks is None else marks & mask
+        xs = mask_out(active, xs)
+        decay = jax.tree.map(lambda a: jnp.where(active[..., None], a, jnp.ones((), a.dtype)), decay)
 
-    def run(cell, params, xs, h0, reset_state, *, reverse):
-        resets, reset_state = _episodes(marks, reset_state)
-        if reverse and resets is not None:
-            resets = reverse_resets(resets)
-        given = (cell, params, xs, h0, mask, resets, reset_state)
-        options = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": platform}
-        if backend == "scan" or T == 0:
-            outputs, h_last = scan(*given, **options)
+    def run(cell, params, xs, *, at=(), reverse):
+        """Runs one cell, whose indices in a network are `at`."""
+        h0 = part(start, at)
+        factors = decay if isinstance(decay, jax.Array) or decay is None else part(decay, at)
+        fresh, states = _episodes(resets, part(reset_state, at) if reset_state is not None else None)
+        modifiers = Modifiers(resets, states, factors)
+        if reverse:
+            modifiers = modifiers.reverse()
+        rates = options.zoneout.of_arrays("zoneout", h0)
+        own_key = None if key is None or not any(rates) else zoneout_key(key, *at)
+        modifiers = modifiers._replace(keep=kept_share(active, rates, own_key, T, h0))
+        inputs = (cell, params, xs, h0, modifiers, fresh)
+        how = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": options.platform}
+        if options.backend == "scan" or T == 0:
+            outputs, h_last = scan(*inputs, **how)
         else:
-            outputs, h_last = fused(*given, **options, memory=memory, block_length=block_length)
-        return read_out(cell, params, outputs, widen(xs), matmul_dtype), h_last
+            outputs, h_last = fused(*inputs, **how, memory=options.memory, block_length=options.block_length)
+        seen = xs if active is None else mask_out(active, xs)
+        return read_out(cell, params, outputs, widen(seen), matmul_dtype), h_last
 
     if isinstance(cell, Network):
-        ys, h_last = cell.compose(run, params, xs, start, reset_state, reverse=reverse, key=key)
+        ys, h_last = cell.compose(run, params, xs, reverse=options.reverse, key=key)
     else:
-        ys, h_last = run(cell, params, xs, start, reset_state, reverse=reverse)
+        ys, h_last = run(cell, params, xs, reverse=options.reverse)
+    ys = ys if inside is None else mask_out(inside, ys)
     ys = ys.astype(dtype).reshape((T, *batch_shape, ys.shape[-1]))
     h_last = jax.tree.map(lambda a: a.reshape((*batch_shape, a.shape[-1])), round_like(h_last, h0))
-    return (ys if time_major else jnp.moveaxis(ys, 0, -2)), h_last
+    return (ys if options.time_major else jnp.moveaxis(ys, 0, -2)), h_last
 
 
 def _platform() -> str:
@@ -220,13 +280,11 @@ def _platform() -> str:
     return device if isinstance(device, str) else device.platform
 
 
-def _episodes(marks: Array | None, reset_state: State | None) -> tuple[Resets | None, State | None]:
-    """Returns the resets of a forward run, and the state that all episodes start from; None if each has its own."""
-    if marks is None:
-        return None, None
-    if all(a.ndim == 2 for a in jax.tree.leaves(reset_state)):
-        return Resets(marks, None), reset_state
-    return Resets(marks, jax.tree.map(lambda a: jnp.broadcast_to(a, marks.shape + a.shape[-1:]), reset_state)), None
+def _episodes(resets: Array | None, reset_state: State | None) -> tuple[State | None, State | None]:
+    """Returns the state that all episodes start from, or if each has its own, None and the states (T, B, H)."""
+    if resets is None or all(a.ndim == 2 for a in jax.tree.leaves(reset_state)):
+        return reset_state, None
+    return None, jax.tree.map(lambda a: jnp.broadcast_to(a, resets.shape + a.shape[-1:]), reset_state)
 
 
 def _flatten(array: Array, first: int, count: int) -> Array:

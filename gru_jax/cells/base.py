@@ -75,7 +75,7 @@ class Readout(Protocol):
     def readout(self, params: Params, states: State, xs: Array, matmul_dtype: DType | None = None) -> Array:
         """Returns the outputs (..., H), given the states after steps, arrays (..., H), and their inputs (..., I).
 
-        Both are zero past the length of a sequence. The inputs are zero where a mask is false.
+        Past the length of a sequence and where a mask is false, the inputs are zero.
         """
         ...
 
@@ -106,7 +106,11 @@ class Adjoint(Protocol):
     def linearize(
         self, params: Params, before: State, after: State, gate_inputs: GateInputs, residuals: PyTree
     ) -> PyTree:
-        """Returns the elementwise coefficients of `pullback` and `gradients`, for many steps at once."""
+        """Returns the elementwise coefficients of `pullback` and `gradients`, for many steps at once.
+
+        Where zoneout or a mask kept an entry of the state, `after` has that entry, and its cotangent is zero. So an
+        array of `after` may be used in coefficients of its own cotangent only.
+        """
         ...
 
     def pullback(
@@ -166,20 +170,17 @@ class Network(Recurrence, Protocol):
         run: Any,
         params: Params,
         xs: Array,
-        h0: State,
-        reset_state: State | None,
         *,
         reverse: bool,
         key: Array | None,
     ) -> Any:
-        """Runs each cell with `run(cell, params, xs, h0, reset_state, reverse=...) -> (ys, h_last)`.
+        """Runs each cell with `run(cell, params, xs, at=..., reverse=...) -> (ys, h_last)`.
 
         Args:
-          run: a function that runs one cell over time, or for one step.
+          run: a function that runs one cell over time, or for one step. `at` are the indices of the cell's state in the
+            state of the network, such as (layer, direction).
           params: the parameters of all cells.
           xs: (T, B, I), or (..., I) for one step.
-          h0: the initial states of all cells.
-          reset_state: the initial states of episodes, with the structure of h0, or None.
           reverse: whether to run from the last step to the first.
           key: a PRNG key for dropout, which is consumed. If None, dropout is not applied.
 
@@ -261,14 +262,14 @@ def run_step(
     params, before, x = widen((jax.tree.map(jnp.asarray, params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
 
-    def run(cell, params, x, state, reset_state=None, *, reverse=False):
-        after = cell.step(params, state, cell.project(params, x, matmul_dtype), matmul_dtype)
+    def run(cell, params, x, *, at=(), reverse=False):
+        after = cell.step(params, part(before, at), cell.project(params, x, matmul_dtype), matmul_dtype)
         return read_out(cell, params, cell.output(after), x, matmul_dtype), after
 
     if isinstance(cell, Network):
-        y, after = cell.compose(run, params, x, before, None, reverse=False, key=None)
+        y, after = cell.compose(run, params, x, reverse=False, key=None)
     else:
-        y, after = run(cell, params, x, before)
+        y, after = run(cell, params, x)
     after = round_like(after, state)
     return y.astype(jax.tree.leaves(after)[0].dtype), after
 
@@ -276,6 +277,13 @@ def run_step(
 def read_out(cell: Cell, params: Params, outputs: Any, xs: Array, matmul_dtype: DType | None) -> Array:
     """Returns the outputs (..., H) of a cell, given `cell.output` of its states and its inputs (..., I)."""
     return cell.readout(params, outputs, xs, matmul_dtype) if isinstance(cell, Readout) else outputs
+
+
+def part(tree: PyTree, at: tuple[int, ...]) -> PyTree:
+    """Returns the subtree at these indices, e.g. the state of one cell in the state of a network."""
+    for index in at:
+        tree = tree[index]
+    return tree
 
 
 def check_state(
@@ -308,7 +316,7 @@ def check_state(
     expected = jax.eval_shape(lambda: cell.initial_state(hidden_size, batch_shape, dtype))
     leaves, structure = jax.tree.flatten(expected)
     if jax.tree.structure(state) != structure:
-        raise TypeError(f"{name}: expected {_outline(expected)}, got {_outline(state)}")
+        raise TypeError(f"{name}: expected {outline(expected)}, got {outline(state)}")
     paths = [name + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
     arrays = []
     for path, leaf, value in zip(paths, leaves, jax.tree.leaves(state), strict=True):
@@ -326,13 +334,13 @@ def check_state(
     return jax.tree.unflatten(structure, arrays)
 
 
-def _outline(state: Any) -> str:
+def outline(state: Any) -> str:
     """Describes the structure of a state: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
     fields = getattr(state, "_fields", None)
     if fields:
         return f"{type(state).__name__}({', '.join(fields)})"
     if isinstance(state, tuple):
-        parts = [_outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
+        parts = [outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
         return f"a tuple of ({', '.join(parts)})"
     if isinstance(state, (jax.Array, jax.ShapeDtypeStruct, np.ndarray)):
         return "an array"

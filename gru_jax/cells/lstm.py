@@ -182,7 +182,7 @@ class LSTM:
     ) -> Coefficients:
         """Returns the coefficients of the backward pass."""
         i, f, g, o = _gates(params, gate_inputs, residuals)
-        t = jnp.tanh(after.c)
+        t = jnp.tanh(f * before.c + i * g)
         return Coefficients(
             c_i=g * i * (1 - i),
             c_f=before.c * f * (1 - f),

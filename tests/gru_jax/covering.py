@@ -6,14 +6,22 @@ from typing import Any
 
 
 def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Returns combinations chosen greedily: each one has the most pairs of values that are still missing."""
-    names = list(options)
-    rows = product(*(range(len(options[name])) for name in names))
-    pairs = {row: {(a, row[a], b, row[b]) for a, b in combinations(range(len(names)), 2)} for row in rows}
-    missing = set().union(*pairs.values())
+    """Returns combinations that contain every pair of values of any two options.
+
+    Each one starts from a pair that is still missing. The values of the other options are chosen in turn such that they
+    form the most missing pairs with those already chosen.
+    """
+    sizes = [len(values) for values in options.values()]
+    columns = combinations(range(len(sizes)), 2)
+    missing = {((a, i), (b, j)) for a, b in columns for i, j in product(range(sizes[a]), range(sizes[b]))}
     chosen = []
     while missing:
-        best = max(pairs, key=lambda row: len(pairs[row] & missing))
-        chosen.append(best)
-        missing -= pairs[best]
-    return [{name: options[name][k] for name, k in zip(names, row, strict=True)} for row in chosen]
+        row = dict(min(missing))
+        for column in sorted(set(range(len(sizes))) - set(row)):
+            row[column] = max(
+                range(sizes[column]),
+                key=lambda value: sum(tuple(sorted(((column, value), at))) in missing for at in row.items()),
+            )
+        missing -= set(combinations(sorted(row.items()), 2))
+        chosen.append([row[column] for column in range(len(sizes))])
+    return [{name: options[name][k] for name, k in zip(options, row, strict=True)} for row in chosen]

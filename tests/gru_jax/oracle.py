@@ -21,15 +21,24 @@ class Options(NamedTuple):
 
     Attributes:
       lengths: (...,) integers or None.
+      mask: (..., T) booleans or None, false where the state is held.
       resets: (..., T) booleans or None, true at the first step of an episode.
       reset_state: the initial state of episodes, an array (..., H) or (..., T, H) for each array of the state. If
         None, zeros are used.
+      decay: an array (..., T, H) or (..., T, 1) for each array of the state, or None.
+      zoneout: a rate for each array of the state, or None.
+      kept: booleans (..., T, H) for each array of the state, true where zoneout keeps a unit. If None, the expectation
+        is computed.
       reverse: whether to run from the last step to the first.
     """
 
     lengths: Any = None
+    mask: Any = None
     resets: Any = None
     reset_state: Any = None
+    decay: Any = None
+    zoneout: Any = None
+    kept: Any = None
     reverse: bool = False
 
 
@@ -136,7 +145,17 @@ OUTPUTS: dict[str, Callable[..., Any]] = {"lru": lru_output}
 """Functions of the parameters, the state after a step and its input. Other cells have `first_array`."""
 
 
-def unroll_one(step, output, params, xs, h0, length, resets, reset_state, reverse):
+class Steps(NamedTuple):
+    """The options of one sequence: mask and resets (T,), reset_state, decay and kept, tuples of arrays (T, H)."""
+
+    mask: np.ndarray
+    resets: np.ndarray
+    reset_state: tuple[np.ndarray, ...]
+    decay: tuple[np.ndarray, ...]
+    kept: tuple[np.ndarray, ...]
+
+
+def unroll_one(step, output, params, xs, h0, length, steps: Steps, reverse):
     """Runs one sequence.
 
     Args:
@@ -146,42 +165,48 @@ def unroll_one(step, output, params, xs, h0, length, resets, reset_state, revers
       xs: (T, I).
       h0: arrays (H,).
       length: the number of steps to run.
-      resets: (T,) booleans.
-      reset_state: arrays (T, H).
+      steps: what happens at each step beside the cell. `kept` may be a probability.
       reverse: whether to run from the last step to the first.
 
     Returns:
       ys (T, H) and the final state.
     """
     T, state = xs.shape[0], h0
-    ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values(), *reset_state))
+    ys = np.zeros((T, h0[0].shape[0]), np.result_type(xs, *h0, *params.values(), *steps.reset_state, *steps.decay))
     for t in reversed(range(length)) if reverse else range(length):
-        first = t + 1 if reverse else t  # A reset at `first` precedes this step in the run.
-        if first < length and resets[first]:
-            state = tuple(array[first] for array in reset_state)
-        state = step(params, state, xs[t])
-        ys[t] = output(params, state, xs[t])
+        first = t + 1 if reverse else t  # The step that follows the time between this step and the one before it.
+        if first < length and steps.resets[first]:
+            state = tuple(array[first] for array in steps.reset_state)
+        if first < length and steps.mask[first]:
+            state = tuple(array * factor[first] for array, factor in zip(state, steps.decay, strict=True))
+        if steps.mask[t]:
+            after = step(params, state, xs[t])
+            state = tuple(k[t] * a + (1 - k[t]) * b for k, a, b in zip(steps.kept, state, after, strict=True))
+        ys[t] = output(params, state, xs[t] if steps.mask[t] else np.zeros_like(xs[t]))
     return ys, state
 
 
 def unroll(cell: str, params, xs, h0, options: Options, times=np.matmul):
     """Runs a cell on xs (..., T, I) from h0, arrays (..., H). Returns ys (..., T, H) and the final state."""
-    batch_shape, T = xs.shape[:-2], xs.shape[-2]
+    batch_shape, T, H, number = xs.shape[:-2], xs.shape[-2], h0[0].shape[-1], len(h0)
+    every = (*batch_shape, T, H)
     lengths = np.full(batch_shape, T) if options.lengths is None else options.lengths
-    resets = np.zeros((*batch_shape, T), bool) if options.resets is None else options.resets
-    H = h0[0].shape[-1]
-    reset_state = [np.zeros((*batch_shape, H))] * len(h0) if options.reset_state is None else options.reset_state
-    of_marks = [a if a.ndim == len(batch_shape) + 2 else np.repeat(a[..., None, :], T, -2) for a in reset_state]
-    output = OUTPUTS.get(cell, first_array)
-    dtype = np.result_type(xs, *h0, *params.values(), *reset_state)
-    ys, final = np.zeros((*batch_shape, T, H), dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
+    reset_state = [np.zeros((*batch_shape, H))] * number if options.reset_state is None else options.reset_state
+    rates = (0.0,) * number if options.zoneout is None else options.zoneout
+    steps = Steps(
+        np.ones((*batch_shape, T), bool) if options.mask is None else options.mask,
+        np.zeros((*batch_shape, T), bool) if options.resets is None else options.resets,
+        tuple(a if a.ndim == len(every) else np.repeat(a[..., None, :], T, -2) for a in reset_state),
+        (np.ones(every),) * number if options.decay is None else options.decay,
+        tuple(np.full(every, rate) for rate in rates) if options.kept is None else options.kept,
+    )
+    dtype = np.result_type(xs, *h0, *params.values(), *steps.reset_state, *steps.decay)
+    ys, final = np.zeros(every, dtype), tuple(np.zeros((*batch_shape, H), dtype) for _ in h0)
+    step, output = partial(STEPS[cell], times=times), OUTPUTS.get(cell, first_array)
     for at in np.ndindex(*batch_shape):
         start = tuple(array[at] for array in h0)
-        step = partial(STEPS[cell], times=times)
-        fresh = tuple(array[at] for array in of_marks)
-        ys[at], end = unroll_one(
-            step, output, params, xs[at], start, int(lengths[at]), resets[at], fresh, options.reverse
-        )
+        own = Steps(*(tuple(a[at] for a in field) if isinstance(field, tuple) else field[at] for field in steps))
+        ys[at], end = unroll_one(step, output, params, xs[at], start, int(lengths[at]), own, options.reverse)
         for array, value in zip(final, end, strict=True):
             array[at] = value
     return ys, final

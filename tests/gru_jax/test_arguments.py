@@ -80,7 +80,7 @@ def test_lengths_and_resets_may_be_lists(lengths):
         ({"lengths": (3, 8)}, ValueError, "lengths: expected values from 0 to 7, got values from 3 to 8"),
         ({"resets": [True] * T}, ValueError, "resets: expected shape (2, 7), the batch and time axes of xs, got (7,)"),
         ({"resets": [[None] * T] * B}, TypeError, "resets: expected an array of numbers, got an array of object"),
-        ({"key": KEY}, ValueError, f"key: expected None for a cell alone, as only a Stack drops, got a key for {CELL}"),
+        ({"key": KEY}, ValueError, f"key: expected None for a cell without zoneout, got a key for {CELL}"),
     ],
 )
 def test_wrong_lists_and_a_key_for_a_cell_raise_one_line(options, error, line):

@@ -213,11 +213,11 @@ def dropped_weights(stack, params, xs, key):
     """Returns the parameters of each layer and direction after weight dropout."""
     dropped = []
 
-    def run(cell, params, xs, h0, reset_state, *, reverse):
+    def run(cell, params, xs, *, at, reverse):
         dropped.append(params)
-        return xs, h0
+        return xs, None
 
-    stack.compose(run, params, xs, stack.initial_state(8, xs.shape[:1]), None, reverse=False, key=key)
+    stack.compose(run, params, xs, reverse=False, key=key)
     return dropped
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gru_jax import unroll
-from gru_jax._unroll.masking import Resets, apply_reset, hold_state, mask_out, select
+from gru_jax._unroll.modifiers import Modifiers, apply_reset, hold_state, mask_out, select
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 BACKENDS = {
@@ -176,13 +176,12 @@ def test_masks_select_per_sequence():
     first, second = {"h": jnp.ones((2, 3))}, {"h": jnp.full((2, 3), 2.0)}
     chosen = [[1.0] * 3, [2.0] * 3]
     np.testing.assert_array_equal(select(where, first, second)["h"], chosen)
-    np.testing.assert_array_equal(apply_reset(Resets(where, None), first, second)["h"], chosen)
-    np.testing.assert_array_equal(apply_reset(Resets(where, first), None, second)["h"], chosen)
-    np.testing.assert_array_equal(apply_reset(Resets(where, None), None, second)["h"], [[0.0] * 3, [2.0] * 3])
-    np.testing.assert_array_equal(hold_state(where, first, second)["h"], chosen)
+    np.testing.assert_array_equal(apply_reset(Modifiers(where), first, second)["h"], chosen)
+    np.testing.assert_array_equal(apply_reset(Modifiers(where, first), None, second)["h"], chosen)
+    np.testing.assert_array_equal(apply_reset(Modifiers(where), None, second)["h"], [[0.0] * 3, [2.0] * 3])
+    np.testing.assert_array_equal(hold_state(Modifiers(keep=where[:, None]), first, second)["h"], chosen)
     np.testing.assert_array_equal(mask_out(where, second)["h"], [[2.0] * 3, [0.0] * 3])
-    assert apply_reset(None, first, second) is second
-    assert hold_state(None, first, second) is first
-    assert mask_out(None, second) is second
+    assert apply_reset(Modifiers(), first, second) is second
+    np.testing.assert_array_equal(hold_state(Modifiers(), first, second)["h"], second["h"])
     over_time = select(jnp.array([[True, False], [False, True]]), jnp.ones((2, 3)), jnp.zeros((2, 2, 3)))
     np.testing.assert_array_equal(over_time[..., 0], [[1, 0], [0, 1]])

@@ -9,7 +9,7 @@ from flax import nnx
 import gru_jax
 from gru_jax import LSTM, Stack, linen, unroll
 from gru_jax import nnx as modules
-from gru_jax._unroll.masking import Resets, reverse_resets
+from gru_jax._unroll.modifiers import Modifiers
 from tests.gru_jax.problems import CELLS, draw, library_params, library_state
 
 T, I, H = 8, 3, 4
@@ -241,12 +241,13 @@ def test_reset_state_may_be_per_mark_in_one_field_only():
     close(run(constant), run(everywhere))
 
 
-def test_reverse_resets_shifts_marks_and_states():
+def test_reversed_modifiers_are_shifted_by_one_step():
     marks, states = jnp.array([[True], [False], [True]]), jnp.arange(3.0)[:, None, None]
-    turned = reverse_resets(Resets(marks, states))
-    np.testing.assert_array_equal(turned.marks[:, 0], [False, True, False])
-    np.testing.assert_array_equal(turned.states[:, 0, 0], [1, 2, 0])
-    assert reverse_resets(Resets(marks[:0], None)).marks.shape == (0, 1)
+    turned = Modifiers(marks, states, decay=states + 4).reverse()
+    np.testing.assert_array_equal(turned.resets[:, 0], [False, True, False])
+    np.testing.assert_array_equal(turned.reset_states[:, 0, 0], [1, 2, 0])
+    np.testing.assert_array_equal(turned.decay[:, 0, 0], [5, 6, 1])
+    assert Modifiers(marks[:0]).reverse().resets.shape == (0, 1)
 
 
 B = 2

@@ -18,7 +18,10 @@ OPTIONS = {
     "name": list(CELLS),
     "batch_shape": [(3,), (2, 2), ()],
     "lengths": [False, True],
+    "mask": [False, True],
     "resets": [False, True, "state", "state per mark"],
+    "decay": [False, True, "one"],
+    "zoneout": [None, "training", "expectation"],
     "reverse": [False, True],
     "time_major": [False, True],
 }
@@ -28,13 +31,14 @@ IN_SINGLE = pairwise(OPTIONS | {"backend": [{"backend": "scan"}, {"backend": "fu
 
 def label(case):
     backend = "-".join(str(value) for value in case["backend"].values())
-    options = ("lengths", "resets", "reverse", "time_major")
+    options = ("lengths", "mask", "resets", "decay", "zoneout", "reverse", "time_major")
     flags = [name if case[name] is True else f"{name} {case[name]}" for name in options if case[name]]
     return "-".join([case["name"], backend, f"{len(case['batch_shape'])}", *flags])
 
 
 def answers(case, dtype):
-    problem = draw(case["name"], case["batch_shape"], lengths=case["lengths"], resets=case["resets"])
+    drawn = {option: case[option] for option in ("lengths", "mask", "resets", "decay", "zoneout")}
+    problem = draw(case["name"], case["batch_shape"], **drawn)
     options = {"reverse": case["reverse"], "time_major": case["time_major"], **case["backend"]}
     return library_answer(problem, dtype, **options), oracle_answer(problem, case["reverse"])
 

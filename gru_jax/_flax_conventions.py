@@ -35,7 +35,6 @@ EQUIVALENTS = {
     "initial_carry": ("h0",),
     "initial_state": ("h0",),
     "segmentation_mask": ("lengths",),
-    "mask": ("lengths",),
     "train": ("deterministic",),
     "training": ("deterministic",),
     "key": ("rngs",),

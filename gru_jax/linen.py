@@ -33,8 +33,9 @@ from gru_jax._flax_conventions import (
     state_to_carry,
 )
 from gru_jax._stack import Stack
-from gru_jax._types import Array, DType, Initializer, Params, State
+from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
+from gru_jax._unroll.zoneout import check_zoneout
 from gru_jax.cells import CELLS, Cell
 from gru_jax.cells.base import run_step
 
@@ -46,8 +47,8 @@ DIRECTIONS = ("forward", "backward")
 class Recurrent(nn.Module):
     """Layers of any cell, in one or two directions.
 
-    Dropout works as in `flax.linen.Dropout`: a call that is not deterministic draws from the rng `dropout`, and raises
-    an error if `apply` has none.
+    Dropout works as in `flax.linen.Dropout`, and so does zoneout: a call that is not deterministic draws from the rng
+    `dropout`, and raises an error if `apply` has none.
 
     Attributes:
       cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
@@ -67,6 +68,7 @@ class Recurrent(nn.Module):
     dropout: float = 0.0
     weight_dropout: float = 0.0
     _: KW_ONLY
+    zoneout: Any = 0.0
     backend: str = "auto"
     matmul_dtype: DType | None = None
     dtype: DType | None = None
@@ -107,8 +109,10 @@ class Recurrent(nn.Module):
         h0: State | None = None,
         *,
         lengths: Array | None = None,
+        mask: Array | None = None,
         resets: Array | None = None,
         reset_state: State | None = None,
+        decay: PyTree = None,
         reverse: bool = False,
         time_major: bool = False,
         memory: str = "auto",
@@ -122,8 +126,10 @@ class Recurrent(nn.Module):
           xs: inputs (..., T, I), or (T, ..., I) if time_major.
           h0: the initial state. If None, zeros are used.
           lengths: (...,) integers, the number of steps of each sequence.
+          mask: (..., T) booleans, False where the state and the output are held.
           resets: (..., T) booleans, True at the first step of an episode.
           reset_state: as the arguments below, see the call of `gru_jax.nnx.Recurrent`.
+          decay: factors of the state before each step.
           reverse: whether to run from the last step to the first.
           time_major: whether time is the first axis.
           memory: what is stored for the backward pass.
@@ -138,18 +144,24 @@ class Recurrent(nn.Module):
         stack = self.stack
         params = _own_parameters(self, stack, xs)
         deterministic = self.deterministic if deterministic is None else deterministic
-        if stack.drops:
+        rates = check_zoneout(f"{class_name(self)}: zoneout", self.zoneout)
+        draws = any(rates.of_arrays(f"{class_name(self)}: zoneout", self.cell.initial_state(1))) or stack.drops
+        if draws:
             arguments.boolean(f"{class_name(self)}: deterministic", deterministic)
-        key = self.make_rng("dropout") if stack.drops and not deterministic else None
-        params, xs, h0, reset_state = promote(check_dtype(self, self.dtype), params, xs, h0, reset_state)
+        key = self.make_rng("dropout") if draws and not deterministic else None
+        dtype = check_dtype(self, self.dtype)
+        params, xs, h0, reset_state, decay = promote(dtype, params, xs, h0, reset_state, decay)
         ys, state = unroll(
             stack,
             params,
             xs,
             h0,
             lengths=lengths,
+            mask=mask,
             resets=resets,
             reset_state=reset_state,
+            decay=decay,
+            zoneout=self.zoneout,
             reverse=reverse,
             time_major=time_major,
             backend=self.backend,

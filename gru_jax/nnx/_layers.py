@@ -10,8 +10,9 @@ from gru_jax import _arguments as arguments
 from gru_jax import cells
 from gru_jax._flax_conventions import ConstructorSignature, check_dtype, class_name, explain_keywords, promote
 from gru_jax._stack import Stack
-from gru_jax._types import Array, DType, Initializer, Params, State
+from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
+from gru_jax._unroll.zoneout import check_zoneout
 from gru_jax.cells import Cell
 from gru_jax.nnx._variables import dtype_of, is_variable, parameters_key, stream, values
 
@@ -20,7 +21,7 @@ class Recurrent(nnx.Module):
     """Layers of any cell, in one or two directions.
 
     Dropout works as in `flax.nnx.Dropout`. A layer starts in training mode; `train()`, `eval()`, `nnx.view` and
-    `deterministic` switch it. Dropout uses a fork of the stream `dropout` of `rngs`.
+    `deterministic` switch it. Dropout and zoneout use a fork of the stream `dropout` of `rngs`.
 
     Parameters have the paths `layers/<layer>/<direction>/<name>`, e.g. `layers/0/1/W` for the backward direction of the
     first layer.
@@ -34,12 +35,14 @@ class Recurrent(nnx.Module):
       merge: how the outputs of two directions are merged: "concat" (..., T, 2H), or "sum", "ave", "mul" (..., T, H).
       dropout: the dropout rate of the outputs between layers, in training mode.
       weight_dropout: the dropout rate of the recurrent weights, in training mode; one mask for all steps of a call.
+      zoneout: the rate of zoneout, or one for each array of the state; see `gru_jax.unroll`. Units are drawn in
+        training mode; otherwise the expectation is used.
       backend: "auto", "scan" or "fused"; see `gru_jax.unroll`.
       matmul_dtype: the dtype of matmul operands, e.g. `jnp.bfloat16`; see `gru_jax.unroll`.
       dtype: the dtype of the computation, outputs and states. If None, inputs and parameters are promoted, as in Flax.
         A float32 state is kept in float32 if the dtype has 16 bits.
       param_dtype: the dtype of the parameters.
-      deterministic: if True, dropout is disabled. If None, every call must set it.
+      deterministic: if True, nothing is drawn. If None, every call must set it.
       return_state: whether a call returns (ys, state) or only ys, e.g. in `nnx.Sequential`. The order is that of Keras;
         `return_carry` of Flax returns the carry first.
       rngs: Rngs with a stream `params` for the parameters, and `dropout` for dropout in training mode.
@@ -63,6 +66,7 @@ class Recurrent(nnx.Module):
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
         *,
+        zoneout: Any = 0.0,
         backend: str = "auto",
         matmul_dtype: DType | None = None,
         dtype: DType | None = None,
@@ -73,6 +77,9 @@ class Recurrent(nnx.Module):
     ):
         self.cell = cell
         self.stack = Stack(cell, num_layers, bidirectional, merge, dropout, weight_dropout)
+        self.zoneout = zoneout
+        rates = check_zoneout(f"{class_name(self)}: zoneout", zoneout)
+        self._draws = self.stack.drops or any(rates.of_arrays(f"{class_name(self)}: zoneout", cell.initial_state(1)))
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.out_features = self.stack.output_size(hidden_features)
@@ -93,8 +100,8 @@ class Recurrent(nnx.Module):
         self.rngs = nnx.data(self._dropout_stream(rngs))
 
     def _dropout_stream(self, rngs: nnx.Rngs | nnx.RngStream) -> nnx.RngStream | None:
-        """Returns a copy of the stream `dropout`; None if there is none or nothing is dropped."""
-        if not self.stack.drops:
+        """Returns a copy of the stream `dropout`; None if there is none or nothing is drawn."""
+        if not self._draws:
             return None
         if isinstance(rngs, nnx.Rngs):
             return rngs["dropout"].fork() if "dropout" in rngs or "default" in rngs else None
@@ -126,7 +133,7 @@ class Recurrent(nnx.Module):
         """Sets the mode, for `nnx.view`.
 
         Args:
-          deterministic: if True, nothing is dropped. If None, the mode is unchanged.
+          deterministic: if True, nothing is drawn. If None, the mode is unchanged.
         """
         if deterministic is not None:
             self.deterministic = deterministic
@@ -138,8 +145,10 @@ class Recurrent(nnx.Module):
         h0: State | None = None,
         *,
         lengths: Array | None = None,
+        mask: Array | None = None,
         resets: Array | None = None,
         reset_state: State | None = None,
+        decay: PyTree = None,
         reverse: bool = False,
         time_major: bool = False,
         memory: str = "auto",
@@ -154,8 +163,10 @@ class Recurrent(nnx.Module):
           xs: inputs (..., T, I), or (T, ..., I) if time_major.
           h0: the initial state, with the structure of the returned state. If None, zeros are used.
           lengths: (...,) integers, the number of steps of each sequence. Later outputs are zero.
+          mask: (..., T) booleans, False where the state and the output are held.
           resets: (..., T) booleans, True at the first step of an episode.
           reset_state: the state at the start of an episode, arrays (..., H) or (..., T, H). If None, zeros are used.
+          decay: (..., T, H) or (..., T, 1), factors of the state before each step; see `gru_jax.unroll`.
           reverse: whether to run from the last step to the first. Outputs stay aligned with inputs.
           time_major: whether time is the first axis.
           memory: what is stored for the backward pass; see `gru_jax.unroll`.
@@ -173,15 +184,19 @@ class Recurrent(nnx.Module):
           ValueError, TypeError: an argument has an invalid shape, dtype or value, or dropout has no stream.
         """
         key = self._key(deterministic, rngs)
-        params, xs, h0, reset_state = promote(self.dtype, values(self._variables()), xs, h0, reset_state)
+        params = values(self._variables())
+        params, xs, h0, reset_state, decay = promote(self.dtype, params, xs, h0, reset_state, decay)
         ys, state = unroll(
             self.stack,
             params,
             xs,
             h0,
             lengths=lengths,
+            mask=mask,
             resets=resets,
             reset_state=reset_state,
+            decay=decay,
+            zoneout=self.zoneout,
             reverse=reverse,
             time_major=time_major,
             backend=self.backend,
@@ -200,9 +215,9 @@ class Recurrent(nnx.Module):
         )
 
     def _key(self, deterministic: bool | None, rngs: nnx.Rngs | nnx.RngStream | Array | None) -> Array | None:
-        """Returns the key for dropout; None if nothing is dropped."""
+        """Returns the key for dropout and zoneout; None if nothing is drawn."""
         deterministic = self.deterministic if deterministic is None else deterministic
-        if not self.stack.drops:
+        if not self._draws:
             return None
         arguments.boolean(f"{class_name(self)}: deterministic", deterministic)
         if deterministic:
@@ -251,6 +266,7 @@ class GRU(Recurrent):
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
         *,
+        zoneout: Any = 0.0,
         reset: str = "before",
         W_init: str | Initializer = "glorot",
         U_init: str | Initializer = "orthogonal",
@@ -273,6 +289,7 @@ class GRU(Recurrent):
             merge,
             dropout,
             weight_dropout,
+            zoneout=zoneout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,
@@ -313,6 +330,7 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
         *,
+        zoneout: Any = 0.0,
         forget_bias: float = 1.0,
         W_init: str | Initializer = "glorot",
         U_init: str | Initializer = "orthogonal",
@@ -335,6 +353,7 @@ class LSTM(Recurrent):
             merge,
             dropout,
             weight_dropout,
+            zoneout=zoneout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,
@@ -372,6 +391,7 @@ class Elman(Recurrent):
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
         *,
+        zoneout: Any = 0.0,
         activation: str = "tanh",
         W_init: str | Initializer = "glorot",
         U_init: str | Initializer = "orthogonal",
@@ -393,6 +413,7 @@ class Elman(Recurrent):
             merge,
             dropout,
             weight_dropout,
+            zoneout=zoneout,
             backend=backend,
             matmul_dtype=matmul_dtype,
             dtype=dtype,

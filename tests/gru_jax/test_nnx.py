@@ -322,7 +322,7 @@ def test_no_stream_is_used_without_dropout():
         (lambda: dropping(nnx.Rngs(0), activation_fn=nnx.relu), "expected no function, since the cell has fix"),
         (lambda: dropping(nnx.Rngs(0), bogus=1), "expected one of in_features, hidden_features, num_layers, "),
         (lambda: dropping(nnx.Rngs(0))(XS, seq_lengths=LENGTHS), "expected lengths= (padding at the end), got seq_le"),
-        (lambda: dropping(nnx.Rngs(0))(XS, mask=XS > 0), "expected lengths= (padding at the end), got mask="),
+        (lambda: dropping(nnx.Rngs(0), mask=XS), "expected mask= in the call, got mask="),
         (lambda: dropping(nnx.Rngs(0))(XS, initial_carry=0), "expected h0=, got initial_carry="),
         (lambda: dropping(nnx.Rngs(0))(XS, training=True), "expected deterministic= (True for no dropout), got train"),
         (lambda: dropping(nnx.Rngs(0))(XS, key=0), "expected rngs=, got key="),

@@ -10,7 +10,6 @@ import griffe
 EXAMPLE = re.compile(r"^Example:(?: (.*))?\n", re.MULTILINE)
 RETURNS = re.compile(r"^(Returns|Yields):\n((?:  .*\n?|\n)+)", re.MULTILINE)
 NAMED = re.compile(r"  \w+: ")
-NAME = re.compile(r"`(gru_jax(?:\.\w+)+)`")
 INDEXED = re.compile(r"(?<![`\w])(\w+(?:\[\w+\]){2,})")
 
 
@@ -55,29 +54,14 @@ def rewritten(docstring: str) -> str:
 
     A section `Example:` becomes `Examples:`, which is the name for code with its output. The lines that continue an
     item of `Returns:` are indented, so that only `name: text` starts another. An element `a[i][j]` becomes code, since
-    it would be a link. A public name becomes a link to its description.
+    it would be a link.
     """
     text = EXAMPLE.sub(lambda match: f"Examples:\n  {match[1]}\n\n" if match[1] else "Examples:\n", docstring)
     text = RETURNS.sub(lambda match: f"{match[1]}:\n{_items(match[2])}", text)
-    return "\n".join(line if ">>>" in line else _linked(line) for line in text.split("\n"))
+    lines = text.split("\n")
+    return "\n".join(line if ">>>" in line or "`" in line else INDEXED.sub(r"`\1`", line) for line in lines)
 
 
 def _items(lines: str) -> str:
     first, *rest = lines.split("\n")
     return "\n".join([first, *(line if NAMED.match(line) or not line else f"  {line}" for line in rest)])
-
-
-def _linked(line: str) -> str:
-    if "`" not in line:
-        return INDEXED.sub(r"`\1`", line)
-    return NAME.sub(lambda match: f"[{match[0]}][{match[1]}]" if is_public(match[1]) else match[0], line)
-
-
-def is_public(path: str) -> bool:
-    """Returns whether a dotted name is exported by a module of the library, such as `gru_jax.nnx.GRU`."""
-    module, _, name = path.rpartition(".")
-    try:
-        exported = getattr(importlib.import_module(module), "__all__", ())
-    except ModuleNotFoundError:
-        return False
-    return name in exported

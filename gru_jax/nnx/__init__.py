@@ -38,10 +38,22 @@ from typing import TYPE_CHECKING, Any
 
 from gru_jax.cells import CELLS
 from gru_jax.nnx._cells import ElmanCell, GRUCell, LSTMCell, RecurrentCell
+from gru_jax.nnx._grud import GRUD, GRUDState
 from gru_jax.nnx._layers import GRU, LSTM, Elman, Recurrent
 from gru_jax.nnx._specialize import specialize
 
-__all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
+__all__ = [
+    "GRU",
+    "GRUD",
+    "LSTM",
+    "Elman",
+    "ElmanCell",
+    "GRUCell",
+    "GRUDState",
+    "LSTMCell",
+    "Recurrent",
+    "RecurrentCell",
+]
 
 for _kind in CELLS.values():
     if _kind.__name__ not in __all__:

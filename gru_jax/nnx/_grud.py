@@ -1,0 +1,191 @@
+"""GRU-D, the GRU for series with missing values and irregular times (Che et al., 2018), as an NNX layer."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from gru_jax import _arguments as arguments
+from gru_jax import cells
+from gru_jax._flax_conventions import class_name
+from gru_jax._types import Array, DType, Initializer
+from gru_jax._unroll.unroll import unroll
+from gru_jax.nnx._variables import parameters_key, values
+
+
+class GRUDState(NamedTuple):
+    """The state of a GRU-D.
+
+    Attributes:
+      h: (..., H), the hidden state.
+      last: (..., I), the last observed value of each variable, or its mean before the first observation.
+    """
+
+    h: Any
+    last: Any
+
+
+class Mean(nnx.Variable):
+    """The empirical mean of each variable: a buffer, which is saved but not trained."""
+
+
+class GRUD(nnx.Module):
+    """A GRU-D layer. With a value x, observed where m = 1, and the time d since each variable was last observed,
+
+        x̂  = m x + (1 - m) (γ_x x_last + (1 - γ_x) x_mean)     γ_x = exp(-max(0, w_x d + b_x))
+        h  = γ_h * h                                            γ_h = exp(-max(0, W_h d + b_h))
+        h' = GRU([x̂, m], h)                                     reset="before"
+
+    So a value that is not observed decays from the last one toward the mean, and the state decays with time. Values
+    where `observed` is false never enter the computation. NaN there changes neither outputs nor gradients.
+
+    Args:
+      in_features: I, the number of variables.
+      hidden_features: H, the number of hidden units.
+      mean: (I,), the mean of each variable over the observed values of the training split. If None, zeros, for
+        standardized data. It is a buffer of the type `Mean`, not a parameter.
+      W_init, U_init, b_init: initializers of the GRU; see `gru_jax.GRU`.
+      backend, matmul_dtype: see `gru_jax.unroll`.
+      param_dtype: the dtype of the parameters.
+      return_state: whether a call returns (ys, state) or only ys.
+      rngs: Rngs with a stream `params`.
+
+    Example:
+      >>> layer = GRUD(8, 64, rngs=nnx.Rngs(0))
+      >>> xs, observed = jnp.ones((32, 50, 8)), jnp.ones((32, 50, 8), bool)
+      >>> ys, state = layer(xs, observed, deltas=jnp.ones((32, 50, 8)))  # ys (32, 50, 64)
+
+    Reference: Che et al., "Recurrent Neural Networks for Multivariate Time Series with Missing Values", 2018.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        mean: Array | None = None,
+        W_init: str | Initializer = "glorot",
+        U_init: str | Initializer = "orthogonal",
+        b_init: str | Initializer = "zeros",
+        backend: str = "auto",
+        matmul_dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        return_state: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        name = class_name(self)
+        self.cell = cells.GRU(W_init=W_init, U_init=U_init, b_init=b_init)
+        key, key_x, key_h = jax.random.split(parameters_key(name, rngs), 3)
+        arguments.positive_int(f"{name}: in_features", in_features)
+        self.in_features, self.hidden_features = in_features, hidden_features
+        params = self.cell.init(key, 2 * in_features, hidden_features, param_dtype)
+        self.gru = nnx.data({name: nnx.Param(array) for name, array in params._asdict().items() if array is not None})
+        # Positive weights: where `w d + b` is negative, its gradient is zero.
+        scale = 1 / in_features
+        self.w_x = nnx.Param(jax.random.uniform(key_x, (in_features,), param_dtype))
+        self.b_x = nnx.Param(jnp.zeros(in_features, param_dtype))
+        self.W_h = nnx.Param(jax.random.uniform(key_h, (in_features, hidden_features), param_dtype, maxval=scale))
+        self.b_h = nnx.Param(jnp.zeros(hidden_features, param_dtype))
+        mean = jnp.zeros(in_features, param_dtype) if mean is None else arguments.floating(f"{name}: mean", mean)
+        arguments.shape(f"{name}: mean", mean, (in_features,))
+        self.mean = Mean(mean.astype(param_dtype))
+        self.backend, self.matmul_dtype, self.return_state = backend, matmul_dtype, return_state
+
+    def initial_state(self, batch_shape: tuple[int, ...] = ()) -> GRUDState:
+        """Returns the state before the first step: h is zero, and the last observed value is the mean."""
+        mean = self.mean[...]
+        h = jnp.zeros((*batch_shape, self.hidden_features), mean.dtype)
+        return GRUDState(h, jnp.broadcast_to(mean, (*batch_shape, self.in_features)))
+
+    def __call__(
+        self,
+        xs: Array,
+        observed: Array,
+        deltas: Array,
+        state: GRUDState | None = None,
+        *,
+        lengths: Array | None = None,
+        return_state: bool | None = None,
+    ) -> Any:
+        """Runs the layer over time.
+
+        Args:
+          xs: (..., T, I), the values. Where `observed` is false they are not read.
+          observed: (..., T, I) booleans.
+          deltas: (..., T, I), the time since each variable was last observed, at least 0, in any unit.
+          state: the state after earlier steps. If None, `initial_state`.
+          lengths: (...,) integers, the number of steps of each sequence. Later outputs are zero.
+          return_state: overrides `return_state` of the module if not None.
+
+        Returns:
+          ys (..., T, H), and the `GRUDState` after the last step of each sequence. Only ys if return_state is False.
+
+        Raises:
+          ValueError, TypeError: an argument has an invalid shape or dtype.
+        """
+        xs, observed, deltas = self._checked(xs, observed, deltas)
+        batch_shape = xs.shape[:-2]
+        state = self.initial_state(batch_shape) if state is None else state
+        if not isinstance(state, GRUDState):
+            raise TypeError(f"state: expected GRUDState(h, last), got {type(state).__name__}")
+        arguments.matching("state.last", state.last, (*batch_shape, self.in_features), "the batch axes of xs and I")
+        if lengths is not None:
+            steps = lax.broadcasted_iota(jnp.int32, xs.shape[:-1], xs.ndim - 2)
+            within = steps < jnp.asarray(lengths)[..., None]
+            observed = observed & within[..., None]
+            deltas = jnp.where(within[..., None], deltas, 0)
+        xs = jnp.where(observed, xs, 0)
+        before, last = _last_observed(xs, observed, state.last)
+        rows = (1,) * (xs.ndim - 1)
+        decay_x = _decay(deltas * self.w_x[...].reshape(*rows, -1) + self.b_x[...].reshape(*rows, -1))
+        decay_h = _decay(deltas @ self.W_h[...] + self.b_h[...].reshape(*rows, -1))
+        imputed = decay_x * before + (1 - decay_x) * self.mean[...].reshape(*rows, -1)
+        inputs = jnp.concatenate([jnp.where(observed, xs, imputed), observed.astype(xs.dtype)], axis=-1)
+        params = cells.GRUParams(**values(dict(self.gru)))
+        ys, h = unroll(
+            self.cell,
+            params,
+            inputs,
+            state.h,
+            lengths=lengths,
+            decay=decay_h,
+            backend=self.backend,
+            matmul_dtype=self.matmul_dtype,
+        )
+        after = GRUDState(h, last)
+        return (ys, after) if (self.return_state if return_state is None else return_state) else ys
+
+    def _checked(self, xs: Array, observed: Array, deltas: Array) -> tuple[Array, Array, Array]:
+        """Checks shapes and dtypes."""
+        xs, deltas = arguments.floating("xs", xs), arguments.floating("deltas", deltas)
+        if xs.ndim < 2 or xs.shape[-1] != self.in_features:
+            raise ValueError(f"xs: expected shape (..., T, {self.in_features}), got {xs.shape}")
+        observed = arguments.as_array("observed", observed)
+        if observed.dtype != jnp.bool_:
+            raise TypeError(f"observed: expected booleans, got {observed.dtype}")
+        for name, array in (("observed", observed), ("deltas", deltas)):
+            arguments.matching(name, array, xs.shape, "the shape of xs")
+        arguments.same_dtype("deltas", deltas, xs.dtype, "xs")
+        return xs, observed, deltas
+
+
+def _decay(rate: Array) -> Array:
+    """Returns exp(-max(0, rate)), in (0, 1]."""
+    return jnp.exp(-jax.nn.relu(rate))
+
+
+def _last_observed(xs: Array, observed: Array, last: Array) -> tuple[Array, Array]:
+    """Returns the last observed value of each variable before each step (..., T, I), and after the last step (..., I).
+
+    Args:
+      xs: (..., T, I), the values.
+      observed: (..., T, I) booleans.
+      last: (..., I), the last observed values before the first step.
+    """
+    values = jnp.concatenate([last[..., None, :], xs], axis=-2)
+    steps = lax.broadcasted_iota(jnp.int32, xs.shape, xs.ndim - 2) + 1
+    places = lax.cummax(jnp.where(observed, steps, 0), axis=xs.ndim - 2)
+    filled = jnp.take_along_axis(values, places, axis=-2)
+    return jnp.concatenate([last[..., None, :], filled[..., :-1, :]], axis=-2), filled[..., -1, :]

@@ -3,7 +3,7 @@
 JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=tpu      # pip install 'gru_jax[aot]'
 JAX_PLATFORMS=cpu python -m experiments.benchmarks.ahead_of_time --platform=cuda     # needs JAX's CUDA plugin
 
-The targets are a TPU v5e and an H100. Forward and forward+backward are compiled with both backends, both resets and
+The targets are a TPU v5e and an H100. Forward and forward+backward are compiled with all backends, both resets and
 both precisions. Nothing runs: the number of loops, matrix products, transpositions and kernels per step is read from
 the text of the compiled programs.
 """
@@ -178,6 +178,16 @@ def transpositions(module: Module, min_size: int) -> list[Instruction]:
     return found
 
 
+_PALLAS_CALL = re.compile(
+    r'custom_call_target="tpu_custom_call".*"used_scoped_memory_configs":\[\{"memory_space":"1",.*?"size":"(\d+)"'
+)
+
+
+def pallas_kernels(text: str) -> list[int]:
+    """Returns the bytes of VMEM that each Pallas kernel of a program for a TPU uses."""
+    return [int(match.group(1)) for match in map(_PALLAS_CALL.search, text.splitlines()) if match]
+
+
 def _order(shape: tuple[int, ...], layout: tuple[int, ...]) -> list[int]:
     """Returns the sizes of the axes in their order in memory, without axes of size 1."""
     return [shape[axis] for axis in layout if shape[axis] > 1]
@@ -204,7 +214,7 @@ class Layer(NamedTuple):
     block_length: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.backend:5}  reset={self.reset:6}  {self.precision:8}  {self.work:8}"
+        return f"{self.backend:6}  reset={self.reset:6}  {self.precision:8}  {self.work:8}"
 
 
 class Compiled(NamedTuple):
@@ -213,10 +223,12 @@ class Compiled(NamedTuple):
     Attributes:
       module: its instructions.
       temp_bytes: its temporary memory.
+      pallas_kernels: the bytes of VMEM that each of its Pallas kernels uses.
     """
 
     module: Module
     temp_bytes: int
+    pallas_kernels: list[int]
 
     def kernels_per_step(self) -> list[int]:
         """Returns the number of kernels per step of each loop over time."""
@@ -268,12 +280,12 @@ def compile_layer(layer: Layer, platform: str, device: Any, sizes: Sizes = SIZES
     text, memory = executable.as_text(), executable.memory_analysis()
     if text is None or memory is None:
         raise UserError(f"--platform: expected a compiler that returns the text of programs, got {platform}")
-    return Compiled(parse(text), memory.temp_size_in_bytes)
+    return Compiled(parse(text), memory.temp_size_in_bytes, pallas_kernels(text))
 
 
-def layers() -> Iterator[Layer]:
-    """Yields layers with every backend, reset, precision and kind of work."""
-    for backend in ("scan", "fused"):
+def layers(*backends: str) -> Iterator[Layer]:
+    """Yields layers with each of the backends, and every reset, precision and kind of work."""
+    for backend in backends:
         for reset in ("after", "before"):
             for precision in ("float32", "bfloat16"):
                 for work in ("forward", "gradient"):
@@ -285,10 +297,13 @@ def main(arguments: Sequence[str]) -> int:
     del arguments
     device = find_device(PLATFORM.value)
     print(f"{device.device_kind}: B, T, I, H = {SIZES}")
-    for layer in layers():
+    backends = ("scan", "fused", "pallas") if PLATFORM.value == "tpu" else ("scan", "fused")
+    for layer in layers(*backends):
         compiled = compile_layer(layer, PLATFORM.value, device)
         kernels = ", ".join(map(str, compiled.kernels_per_step()))
-        print(f"{layer}  kernels per step {kernels:5}  temporary MB {compiled.temp_bytes / 1e6:.1f}", flush=True)
+        if compiled.pallas_kernels:
+            kernels = f"{len(compiled.pallas_kernels)} for all steps"
+        print(f"{layer}  kernels per step {kernels:15}  temporary MB {compiled.temp_bytes / 1e6:.1f}", flush=True)
     return 0
 
 

@@ -14,6 +14,7 @@ If one block covers all T steps, "save" also stores its projection: G H more. Th
 caller in any case. For a GRU they are the stored states.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,6 +40,7 @@ from gru_jax._unroll.sharding import zeros_like
 from gru_jax._unroll.tuning import (
     INFERENCE_ARRAYS,
     TRAINING_ARRAYS,
+    Core,
     PackedMatrix,
     choose_block_length,
     choose_memory,
@@ -68,6 +70,27 @@ class Plan:
     block_length: int
     inference_length: int
     platform: str
+    core: Core | None = None
+
+    def scan(
+        self,
+        step: Callable[..., tuple[PyTree, PyTree]],
+        shared: PyTree,
+        rows: PyTree,
+        carry: PyTree,
+        xs: PyTree,
+        *,
+        reverse: bool,
+    ) -> tuple[PyTree, PyTree]:
+        """Runs `lax.scan` of `step(shared, rows, carry, x) -> (carry, y)`, as a kernel if the plan has a core.
+
+        The step closes over no arrays: `rows` are its arrays (B, ...), and `shared` those that all rows share.
+        """
+        if self.core is None:
+            return lax.scan(lambda carry, x: step(shared, rows, carry, x), carry, xs, reverse=reverse)
+        from gru_jax._unroll import kernel  # Pallas takes a while to import, and no other backend needs it.
+
+        return kernel.scan(self.core, step, shared, rows, carry, xs, reverse=reverse)
 
     def cast(self, params: Params) -> Params:
         """Casts the matrices to the dtype of the products, once for all steps."""
@@ -95,6 +118,7 @@ def fused(
     memory: str,
     block_length: int | None,
     platform: str,
+    core: Core | None = None,
 ) -> tuple[Array, State]:
     """Runs a cell over time.
 
@@ -110,6 +134,7 @@ def fused(
       memory: what is stored for the backward pass; see the module docstring.
       block_length: the number of steps in a block. If None, it is chosen by size.
       platform: "cpu", "gpu" or "tpu".
+      core: the core of a TPU on which the loops over time run as kernels. If None, they are plain scans.
 
     Returns:
       ys (T, B, H) and the final state, in the dtype of h0.
@@ -125,7 +150,7 @@ def fused(
         memory = choose_memory(h0, platform, matmul_dtype, several_blocks=lengths[0] < T)
     if modifiers.blend and memory == "save":
         memory = "recompute"  # The states after the cell, which `linearize` needs, are recomputed with the residuals.
-    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform)
+    plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform, core)
     return call(Unrolled(plan), params, xs, h0, modifiers, reset_state)
 
 
@@ -170,14 +195,16 @@ def _block_forward(plan: Plan, params, packed, reset_state, state, x, modifiers,
     """
     gate_inputs = _project(plan, params, x)
 
-    def step(state, inputs):
-        gate_inputs, now = inputs
+    def step(shared, reset_state, state, inputs):
+        (params, packed), (gate_inputs, now) = shared, inputs
         before = apply_decay(now, apply_reset(now, reset_state, state))
         after, residuals = plan.adjoint.step_with_residuals(params, packed, before, gate_inputs)
         after = hold_state(now, before, after)
         return after, (after, residuals if save else None)
 
-    state, (states, residuals) = lax.scan(step, state, (gate_inputs, modifiers), reverse=plan.reverse)
+    state, (states, residuals) = plan.scan(
+        step, (params, packed), reset_state, state, (gate_inputs, modifiers), reverse=plan.reverse
+    )
     return state, states, gate_inputs, residuals
 
 
@@ -231,7 +258,6 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
     """
     adjoint, given, params = plan.adjoint, params, plan.cast(params)
     packed, packed_transposes = plan.pack(params, h0), plan.pack(params, h0, transpose=True)
-    to_state = jax.linear_transpose(plan.cell.output, h0)
 
     def block_gradients(carry, block):
         (x, now, g_ys), (entry, states, gate_inputs, residuals) = block
@@ -248,10 +274,13 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
             states = own if now.blend else states
         coefficients = adjoint.linearize(params, before, states, gate_inputs, residuals)
 
-        def step(carry, inputs):
-            g_state, g_reset_state = carry
+        def step(shared, _, carry, inputs):
+            (params, packed_transposes), (g_state, g_reset_state) = shared, carry
             coefficients, g_y, now = inputs
-            g_after = g_state if g_y is None else jax.tree.map(jnp.add, g_state, to_state(g_y)[0])
+            g_after = g_state
+            if g_y is not None:
+                (g_output,) = jax.linear_transpose(plan.cell.output, g_state)(g_y)
+                g_after = jax.tree.map(jnp.add, g_state, g_output)
             g_kept, g_after = split_cotangent(now, g_after)
             g_before, step_cotangents = adjoint.pullback(params, packed_transposes, coefficients, g_after)
             if g_kept is not None:
@@ -266,9 +295,9 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
             g_decayed = None if now.decay is None else g_before
             return (g_state, g_reset_state), (step_cotangents, g_decayed, g_own)
 
-        carry, (step_cotangents, g_decayed, g_own) = lax.scan(
-            step, carry, (coefficients, g_ys, now), reverse=not plan.reverse
-        )
+        shared, inputs = (params, packed_transposes), (coefficients, g_ys, now)
+        carry, out = plan.scan(step, shared, None, carry, inputs, reverse=not plan.reverse)
+        step_cotangents, g_decayed, g_own = out
         g_decay = None if now.decay is None else decay_gradient(now, undecayed, g_decayed)
         x_rows, before, coefficients, step_cotangents = to_rows(
             plan.platform, (widen(x), before, coefficients, step_cotangents)

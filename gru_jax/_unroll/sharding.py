@@ -52,10 +52,10 @@ def vary_alike(tree: PyTree) -> PyTree:
     The initial carry of a scan must vary over the same axes as its inputs. The cotangents of replicated parameters are
     then summed over the devices once, after the loop.
     """
-    axes = frozenset().union(*map(_axes, jax.tree.leaves(tree)))
+    axes = frozenset().union(*map(varying_axes, jax.tree.leaves(tree)))
 
     def vary(leaf):
-        missing = tuple(axes - _axes(leaf))
+        missing = tuple(axes - varying_axes(leaf))
         return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(vary, tree) if axes else tree
@@ -63,10 +63,11 @@ def vary_alike(tree: PyTree) -> PyTree:
 
 def zeros_like(like: Array | jax.ShapeDtypeStruct) -> Array:
     """Returns zeros with the shape, dtype and varying axes of an array."""
-    zeros, axes = jnp.zeros(like.shape, like.dtype), tuple(_axes(like))
+    zeros, axes = jnp.zeros(like.shape, like.dtype), tuple(varying_axes(like))
     return lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
-def _axes(leaf: Array | jax.ShapeDtypeStruct) -> frozenset:
+def varying_axes(leaf: Array | jax.ShapeDtypeStruct) -> frozenset:
+    """Returns the axes of a mesh that an array varies over, inside `shard_map`."""
     kind = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
     return kind.manual_axis_type.varying if kind.manual_axis_type is not None else frozenset()

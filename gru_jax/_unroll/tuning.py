@@ -7,6 +7,8 @@ measured constant elsewhere.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +39,10 @@ LONGEST_SUM = 1536
 """In float32 a product that sums over more than this is faster as several over `LONG_ROW` (a quarter at H=1024)."""
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=["axis", "transposed", "matmul_dtype"])
 @dataclass(frozen=True)
 class PackedMatrix:
-    """The function `x -> x w` of a matrix w (K, N), which is stored in parts.
+    """The function `x -> x w` of a matrix w (K, N), which is stored in parts. It is a pytree.
 
     Attributes:
       parts: w split along `axis`; every part transposed if `transposed`.
@@ -190,3 +193,41 @@ def _nearest_divisor(T: int, target: int) -> int:
         return T
     near = [d for d in range((target + 1) // 2, min(2 * target, T) + 1) if T % d == 0]
     return min(near, key=lambda d: max(d / target, target / d)) if near else target
+
+
+# The memory of a TPU's core, for `gru_jax._unroll.kernel`.
+
+MIB = 2**20
+
+VMEM = {
+    "TPU v4": 16 * MIB,
+    "TPU v5 lite": 128 * MIB,
+    "TPU v5e": 128 * MIB,
+    "TPU v5": 64 * MIB,
+    "TPU v5p": 64 * MIB,
+    "TPU v6 lite": 128 * MIB,
+    "TPU v6e": 128 * MIB,
+    "TPU7x": 64 * MIB,
+}
+"""The VMEM of a core in bytes, by `device_kind`. Source: `vmem_capacity_bytes` of JAX's `pltpu.get_tpu_info`."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core of a TPU, which runs kernels.
+
+    Attributes:
+      vmem_bytes: the size of its memory, VMEM.
+      most_rows, most_steps: the largest block of rows and of steps.
+      interpret: False, or `pltpu.InterpretParams` to run kernels without a TPU, in tests.
+    """
+
+    vmem_bytes: int
+    most_rows: int = 256
+    most_steps: int = 32
+    interpret: Any = False
+
+    @property
+    def budget(self) -> int:
+        """The bytes for the arrays of a kernel. The compiler keeps the values of a step in the rest."""
+        return self.vmem_bytes * 3 // 4

@@ -22,10 +22,11 @@ from gru_jax._unroll.fused import MEMORY, fused
 from gru_jax._unroll.modifiers import Modifiers, check_decay, mask_out
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
+from gru_jax._unroll.tuning import VMEM, Core
 from gru_jax._unroll.zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
 from gru_jax.cells.base import Cell, Network, check_state, part, read_out
 
-BACKENDS = ("auto", "scan", "fused")
+BACKENDS = ("auto", "scan", "fused", "pallas")
 
 
 class Given(NamedTuple):
@@ -53,6 +54,7 @@ class Options(NamedTuple):
     memory: str
     block_length: int | None
     platform: str
+    core: Core | None
 
 
 def unroll(
@@ -107,8 +109,9 @@ def unroll(
         aligned with their inputs.
       time_major: whether time is the first axis of xs, mask, resets, reset_state, decay and ys, which saves two
         transpositions.
-      backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; or "auto", which is
-        "scan" for exported programs with symbolic B or T, otherwise "fused". All support every mode of differentiation.
+      backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; "pallas", which is
+        "fused" with each loop over time as one kernel of a TPU; or "auto", which is "scan" for exported programs with
+        symbolic B or T, otherwise "fused". All support every mode of differentiation.
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16. If None, the parameters' dtype is
         used. Sums, gates and states have the parameters' dtype, or float32 if that has 16 bits; outputs are rounded.
       memory: what the fused backend stores for its backward pass, in elements per sequence and step for G gates:
@@ -156,8 +159,8 @@ def unroll(
     if xs.ndim < 2 or xs.shape[-1] != input_size:
         raise ValueError(f"xs: expected shape {layout}, got {xs.shape}")
     if not all(isinstance(size, int) for size in xs.shape):
-        if backend == "fused":
-            raise ValueError(f'backend: expected "auto" or "scan" for symbolic sizes, got "fused" for {xs.shape}')
+        if backend in ("fused", "pallas"):
+            raise ValueError(f'backend: expected "auto" or "scan" for symbolic sizes, got "{backend}" for {xs.shape}')
         backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
@@ -184,7 +187,8 @@ def unroll(
 
     flags = bool(reverse), bool(time_major)
     zoneout = check_zoneout("zoneout", 0.0 if zoneout is None else zoneout)
-    options = Options(zoneout, *flags, backend, matmul_dtype, memory, block_length, _platform())
+    core = _core(dtype) if backend == "pallas" else None
+    options = Options(zoneout, *flags, backend, matmul_dtype, memory, block_length, _platform(), core)
     return _unroll(cell, options, Given(params, xs, h0, lengths, mask, resets, reset_state, decay, key))
 
 
@@ -258,7 +262,8 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
         if options.backend == "scan" or T == 0:
             outputs, h_last = scan(*inputs, **how)
         else:
-            outputs, h_last = fused(*inputs, **how, memory=options.memory, block_length=options.block_length)
+            how |= {"memory": options.memory, "block_length": options.block_length, "core": options.core}
+            outputs, h_last = fused(*inputs, **how)
         seen = xs if active is None else mask_out(active, xs)
         return read_out(cell, params, outputs, widen(seen), matmul_dtype), h_last
 
@@ -278,6 +283,22 @@ def _platform() -> str:
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform
+
+
+def _core(dtype: DType) -> Core:
+    """Returns the core that runs kernels, of `jax.default_device` or of the default backend.
+
+    Raises:
+      ValueError: if it is not a TPU, or the parameters have more than 32 bits.
+    """
+    platform = _platform()
+    if platform != "tpu":
+        raise ValueError(f'backend: expected a TPU for "pallas", got the platform "{platform}"')
+    if jnp.dtype(dtype).itemsize > 4:
+        raise ValueError(f'backend: expected parameters of at most 32 bits for "pallas", got {dtype}')
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    kind = (device if isinstance(device, jax.Device) else jax.local_devices(backend=platform)[0]).device_kind
+    return Core(VMEM.get(kind, min(VMEM.values())))
 
 
 def _episodes(resets: Array | None, reset_state: State | None) -> tuple[State | None, State | None]:

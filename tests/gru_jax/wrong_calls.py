@@ -261,6 +261,7 @@ CALLS = [
     ("time_major None", run(time_major=None), TypeError, "time_major: expected True or False", "None"),
     ("backend unknown", run(backend="cuda"), ValueError, "backend: expected one of 'auto', 'scan', 'fused'", "'cuda'"),
     ("backend None", run(backend=None), ValueError, "backend: expected one of 'auto', 'scan', 'fused'", "None"),
+    ("backend without a TPU", run(backend="pallas"), ValueError, 'backend: expected a TPU for "pallas"', '"cpu"'),
     (
         "memory unknown",
         run(memory="none"),

@@ -10,8 +10,11 @@ from typing import Any
 from gru_jax.cells.base import Adjoint, Cell, LinearCell, Network, Readout, step
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
 from gru_jax.cells.gru import GRU, GRUParams, gru_step
+from gru_jax.cells.ind_rnn import IndRNN, IndRNNParams
+from gru_jax.cells.li_gru import LiGRU, LiGRUParams
 from gru_jax.cells.lru import LRU, LRUParams, LRUState
 from gru_jax.cells.lstm import LSTM, LSTMParams, LSTMState, lstm_step
+from gru_jax.cells.mgu import MGU, MGUParams
 from gru_jax.cells.min_gru import MinGRU, MinGRUParams
 from gru_jax.cells.min_lstm import MinLSTM, MinLSTMParams
 
@@ -20,16 +23,22 @@ __all__ = [
     "GRU",
     "LRU",
     "LSTM",
+    "MGU",
     "Adjoint",
     "Cell",
     "Elman",
     "ElmanParams",
     "GRUParams",
+    "IndRNN",
+    "IndRNNParams",
     "LRUParams",
     "LRUState",
     "LSTMParams",
     "LSTMState",
+    "LiGRU",
+    "LiGRUParams",
     "LinearCell",
+    "MGUParams",
     "MinGRU",
     "MinGRUParams",
     "MinLSTM",

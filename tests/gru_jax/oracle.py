@@ -130,6 +130,25 @@ def lru_output(params, state, x):
     return state[0] @ params["C_re"] - state[1] @ params["C_im"] + x @ params["D"]
 
 
+def ligru_step(params, state, x, norm=False, times=np.matmul):
+    """Runs one step of a Li-GRU (Ravanelli et al., 2018). The state is `(h,)`."""
+    (h,), a_x, a_h = state, times(x, params["W"]), times(state[0], params["U"])
+    if norm:
+        centered = a_x - a_x.mean()
+        a_x = params["gain"] * centered / np.sqrt((centered**2).mean() + 1e-5)
+    a_z, a_n = np.split(a_x + a_h + params["b"], 2)
+    z, n = sigmoid(a_z), np.where(a_n.real > 0, a_n, 0)
+    return (z * h + (1 - z) * n,)
+
+
+def indrnn_step(params, state, x, max_u=0.5, times=np.matmul):
+    """Runs one step of an IndRNN (Li et al., 2018). The state is `(h,)`."""
+    u = params["u"]
+    u = np.where(np.abs(u.real) <= max_u, u, max_u * np.sign(u.real))
+    a = times(x, params["W"]) + u * state[0] + params["b"]
+    return (np.where(a.real > 0, a, 0),)
+
+
 STEPS: dict[str, Callable] = {
     "gru_before": gru_step,
     "gru_after": partial(gru_step, reset="after"),
@@ -140,6 +159,10 @@ STEPS: dict[str, Callable] = {
     "min_gru": min_gru_step,
     "min_lstm": min_lstm_step,
     "lru": lru_step,
+    "mgu": minimal_step,
+    "ligru": ligru_step,
+    "ligru_layer": partial(ligru_step, norm=True),
+    "indrnn": indrnn_step,
 }
 OUTPUTS: dict[str, Callable[..., Any]] = {"lru": lru_output}
 """Functions of the parameters, the state after a step and its input. Other cells have `first_array`."""

@@ -22,6 +22,10 @@ CELLS: dict[str, Any] = {
     "min_gru": gru_jax.MinGRU(),
     "min_lstm": gru_jax.MinLSTM(),
     "lru": gru_jax.LRU(),
+    "mgu": gru_jax.MGU(),
+    "ligru": gru_jax.LiGRU(),
+    "ligru_layer": gru_jax.LiGRU(norm="layer"),
+    "indrnn": gru_jax.IndRNN(max_u=0.5),
 }
 GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "elman_relu": 1, "minimal": 2}
 

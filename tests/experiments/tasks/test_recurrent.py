@@ -5,6 +5,12 @@ import pytest
 from flax import nnx
 
 import gru_jax
+from experiments.runner import devices
+from experiments.runner.config import resolve
+from experiments.runner.evaluation import Evaluator
+from experiments.runner.optimizer import learning_rate, make_optimizer
+from experiments.runner.step import initial_state, make_train_step
+from experiments.tasks import find
 from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
 
 
@@ -40,3 +46,18 @@ def test_configuration_is_hashable():
     one, other = (RecurrentConfig(cell_options={"U_init": value}) for value in ("uniform", "orthogonal"))
     assert one != other
     assert hash(one) == hash(RecurrentConfig(cell_options={"U_init": "uniform"}))  # jit compares graphs by hash
+
+
+@pytest.mark.parametrize("cell", gru_jax.CELLS)
+def test_every_cell_learns_the_digits(cell):
+    """After 60 steps with 32 units, the validation accuracy is more than twice that of chance, 10 %."""
+    values = {"task": {"name": "digits", "layout": "rows"}, "model": {"cell": cell, "hidden_size": 32}}
+    config = resolve(values | {"optimizer": {"learning_rate": 1e-2}, "train": {"steps": 60}})
+    task = find("digits")(config.task, None)
+    optimizer = make_optimizer(config.optimizer, config.train.steps)
+    graph, state = initial_state(task, config, optimizer)
+    schedule, mesh = learning_rate(config.optimizer, config.train.steps), devices.make_mesh(task.batch_size, 1)
+    train_step = make_train_step(task, graph, optimizer, schedule, mesh, config.seed)
+    for step in range(config.train.steps):
+        state, _ = train_step(state, task.train_batch(config.seed, step))
+    assert Evaluator(task, graph, mesh)(state.params, "validation")["accuracy"] > 20

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import gru_jax
 from experiments.runner import devices
 from experiments.runner.config import OptimizerConfig, load, resolve
 from experiments.runner.evaluation import Evaluator
@@ -106,11 +107,14 @@ def test_evaluation_batches_are_deterministic_with_few_shapes(name, make):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-OTHERS = [pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "elman")]
+def with_cells():
+    """Yields every config with every cell. Other cells than the GRU are slow tests, except for the digits."""
+    for name in NAMES:
+        for cell in gru_jax.CELLS:
+            yield pytest.param(name, cell, marks=[] if cell == "gru" or name == "digits" else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("cell", ["gru", *OTHERS])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "cell"), list(with_cells()))
 def test_one_step_trains_every_parameter_of_every_cell(name, cell, make):
     config, task = make(name, cell=cell)
     assert task.scoring.mode in ("min", "max")

@@ -19,7 +19,7 @@ OF_MODULES = [*CELLS, *(f"{cell}Cell" for cell in CELLS)]
 API = {
     "gru_jax": ["CELLS", "Stack", "__version__", "dropout", "step", "unroll", *PROTOCOLS, *OF_CELLS],
     "gru_jax.cells": ["CELLS", "step", *PROTOCOLS, *OF_CELLS],
-    "gru_jax.nnx": ["Recurrent", "RecurrentCell", *OF_MODULES],
+    "gru_jax.nnx": ["GRUD", "GRUDState", "Recurrent", "RecurrentCell", *OF_MODULES],
     "gru_jax.linen": ["Recurrent", "RecurrentCell", *OF_MODULES],
     "gru_jax.interop": ["equinox", "flax", "haiku", "keras", "onnx", "torch"],
     "gru_jax.export": ["load_weights", "save_program", "save_weights", "step_program", "unroll_program"],

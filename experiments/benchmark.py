@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import layer, long, loop_overhead, results, streaming_step, training_step
+from experiments.benchmarks import layer, libraries, long, loop_overhead, results, streaming_step, training_step
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.settings import Settings, Sizes
@@ -47,6 +47,11 @@ SUITES: Mapping[str, Suite] = {
 SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.", required=True)
 SHAPES = flags.DEFINE_multi_string("shapes", None, "Sizes B,T,I,H instead of the suite's own; may be repeated.")
 PEERS = flags.DEFINE_list("peers", None, "Libraries to compare with; by default, all that are installed.")
+BACKENDS = flags.DEFINE_list(
+    "backends",
+    None,
+    'Backends of our layer, for the suite "layer": "fused", "scan", "pallas"; by default, the first two.',
+)
 SECONDS = flags.DEFINE_float("seconds", None, "How long to time the programs of one problem.", lower_bound=0.0)
 DEVICES = flags.DEFINE_integer(
     "devices", None, "Number of devices to shard a batch over; by default, one per core.", lower_bound=1
@@ -66,12 +71,14 @@ def main(arguments: Sequence[str]) -> int:
     seconds = suite.seconds if SECONDS.value is None else SECONDS.value
     devices = DEVICES.value or available_cores()
     request_cpu_devices(devices, devices)
+    chosen = {"backends": _backends(SUITE.value, BACKENDS.value)} if BACKENDS.value else {}
     settings = Settings(
         shapes=shapes or (suite.quick if QUICK.value else None),
         peers=installed(PEERS.value),
         seconds=0.05 if QUICK.value else seconds,
         min_rounds=2 if QUICK.value else 5,
         devices=min(devices, len(jax.devices())),
+        **chosen,
         resident=not QUICK.value and jax.default_backend() == "cpu",
         say=lambda line: print(line, flush=True),
     )
@@ -83,6 +90,18 @@ def main(arguments: Sequence[str]) -> int:
     results.draw(found, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png')}")
     return 0
+
+
+def _backends(suite: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Checks --backends."""
+    if suite != "layer":
+        raise UserError(f"--backends: expected --suite=layer, got --suite={suite}")
+    for name in names:
+        if name not in libraries.BACKENDS:
+            raise UserError(f"--backends: expected any of {', '.join(libraries.BACKENDS)}, got {name!r}")
+    if "pallas" in names and jax.default_backend() != "tpu":
+        raise UserError(f'--backends: expected a TPU for "pallas", got the platform {jax.default_backend()!r}')
+    return tuple(names)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.benchmarks.harness import Candidate, Measurement, measure, peak_growth
-from experiments.benchmarks.libraries import PEERS, SCAN, Peer, our_program, reference
-from experiments.benchmarks.settings import Problem, Settings, Sizes, Work, make_problem
+from experiments.benchmarks.libraries import BACKENDS, PEERS, SCAN, Peer, our_program, reference
+from experiments.benchmarks.settings import Precision, Problem, Settings, Sizes, Work, make_problem
 from experiments.runner.devices import largest_divisor
 
 SHAPES = (
@@ -39,10 +39,13 @@ def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
     """Returns our programs and the programs of every peer that supports the problem."""
     expected = reference(problem)
     devices = largest_divisor(problem.sizes.B, settings.devices)
-    ours = [our_program(problem), our_program(problem, "bfloat16"), our_program(problem, library=SCAN)]
-    if devices > 1:
-        ours += [our_program(problem, "float32", devices), our_program(problem, "bfloat16", devices)]
-    found = [Candidate(program, expected) for program in ours]
+    found = []
+    for count in dict.fromkeys((1, devices)):
+        for library in (BACKENDS[backend] for backend in settings.backends):
+            precisions: tuple[Precision, ...] = ("float32",) if library == SCAN else ("float32", "bfloat16")
+            if library != SCAN or count == 1:
+                programs = (our_program(problem, precision, count, library) for precision in precisions)
+                found += [Candidate(program, expected) for program in programs]
     for name in settings.peers:
         peer = PEERS[name]
         if problem.reset not in peer.resets or problem.work not in peer.works:

@@ -23,8 +23,10 @@ from experiments.benchmarks.settings import Precision, Problem, mean_square
 from experiments.runner.devices import DATA, available_cores, make_mesh
 from experiments.schema import UserError
 
-OURS, SCAN = "gru_jax", "gru_jax scan"
-"""Our layer with its defaults, and with the backend "scan", which differentiates `lax.scan`."""
+OURS, SCAN, PALLAS = "gru_jax", "gru_jax scan", "gru_jax pallas"
+"""Our layer with its defaults, with the backend "scan", which differentiates `lax.scan`, and with "pallas"."""
+BACKENDS = {"fused": OURS, "scan": SCAN, "pallas": PALLAS}
+"""The names of our layer by backend."""
 TORCH, AUTOCAST = "torch", "torch autocast"
 """PyTorch in the dtype of a program's precision, and in bfloat16 under automatic mixed precision."""
 
@@ -38,12 +40,12 @@ def our_program(
       problem: what to compute.
       precision: of the matrix products' operands.
       devices: over how many devices to shard the batch.
-      library: `OURS` or `SCAN`.
+      library: `OURS`, `SCAN` or `PALLAS`.
       **options: more options of `gru_jax.unroll`.
     """
     fixed = {
         "time_major": True,
-        "backend": "scan" if library == SCAN else "auto",
+        "backend": {SCAN: "scan", PALLAS: "pallas"}.get(library, "auto"),
         "matmul_dtype": jnp.bfloat16 if precision == "bfloat16" else None,
     }
 

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from experiments import files
 from experiments.benchmarks.harness import Measurement
-from experiments.benchmarks.libraries import OURS, SCAN
+from experiments.benchmarks.libraries import OURS, PALLAS, SCAN
 from experiments.figures import png
 from experiments.runner import environment
 from experiments.runner.devices import available_cores
@@ -126,7 +126,7 @@ def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
 
 def peers_of(group: Sequence[Measurement]) -> list[Measurement]:
     """Returns the measurements of other libraries."""
-    return [row for row in group if row.library not in (OURS, SCAN)]
+    return [row for row in group if row.library not in (OURS, SCAN, PALLAS)]
 
 
 def table(measurements: Sequence[Measurement]) -> str:

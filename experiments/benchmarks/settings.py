@@ -46,6 +46,7 @@ class Settings:
       peers: the names of the libraries to compare with.
       seconds: how long the programs of one problem are timed.
       min_rounds: the minimum number of times that each program is timed.
+      backends: the backends of our layer to measure, of the suite "layer".
       devices: how many JAX devices a batch may be sharded over.
       resident: whether to measure the memory of libraries without a compiler, each in a separate process.
       say: called with a line of progress.
@@ -55,6 +56,7 @@ class Settings:
     peers: tuple[str, ...]
     seconds: float
     min_rounds: int = 5
+    backends: tuple[str, ...] = ("fused", "scan")
     devices: int = 1
     resident: bool = True
     say: Callable[[str], None] = print

@@ -1,9 +1,8 @@
 """A loop over time as one kernel, for TPUs.
 
-`lax.scan` compiles to a loop of several kernels per step, and every step reads the recurrent matrices from main memory.
-Here one kernel runs all steps. The matrices stay in VMEM, the memory of the core, from the first step to the last, and
-so does the carry. The inputs and outputs of the steps are copied in blocks of time. The kernel traces the step that it
-is given, so it serves every cell.
+`lax.scan` compiles to a loop of several kernels per step. Here one kernel runs all steps. The recurrent matrices and the
+carry stay in VMEM, the memory of the core, from the first step to the last. The inputs and outputs of the steps are
+copied in blocks of time. The kernel traces the step that it is given, so it serves every cell.
 """
 
 import math

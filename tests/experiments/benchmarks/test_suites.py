@@ -1,5 +1,6 @@
 """Every program of the suites computes the same as a plain scan, at tiny sizes; no test depends on timing."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from experiments.benchmarks.harness import distance
 from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.settings import Settings, Sizes, make_problem
 from experiments.schema import UserError
+from gru_jax._unroll.tuning import Core
 
 SIZES = Sizes(4, 5, 3, 6)
 
@@ -32,6 +34,17 @@ def test_layer_programs_agree_and_have_unique_names():
     assert max(d for name, d in distances.items() if "bfloat16" not in name) < 1e-5
     assert 1e-5 < distances["gru_jax bfloat16"] < 0.05
     assert all(c.program.temp_bytes > 0 and c.program.compile_seconds > 0 for c in found)
+
+
+def test_layer_measures_the_chosen_backends(monkeypatch):
+    monkeypatch.setattr("gru_jax._unroll.unroll._core", lambda dtype: Core(2**27, interpret=True))
+    chosen = dataclasses.replace(settings(SIZES), backends=("fused", "pallas"))
+    found = layer.candidates(make_problem(SIZES, "after", "gradient"), chosen)
+    names = [
+        f"{library} {precision}" for library in ("gru_jax", "gru_jax pallas") for precision in ("float32", "bfloat16")
+    ]
+    assert [candidate.program.name for candidate in found] == names
+    assert distance(found[2].program.outcome(), found[2].reference)[0] < 1e-5
 
 
 @pytest.mark.parametrize("work", ["forward", "gradient"])
@@ -91,3 +104,16 @@ def test_command_writes_json_and_plot(tmp_path):
     refused = benchmark("--suite=streaming_step", "--quick", "--record")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert refused.stderr.startswith("error: --record: expected a suite")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--suite=layer", "--backends=pallas"), "--backends: expected a TPU for \"pallas\", got the platform 'cpu'"),
+        (("--suite=layer", "--backends=cuda"), "--backends: expected any of fused, scan, pallas, got 'cuda'"),
+        (("--suite=long", "--backends=scan"), "--backends: expected --suite=layer, got --suite=long"),
+    ],
+)
+def test_invalid_backends_are_one_line(flags, message):
+    refused = benchmark(*flags)
+    assert (refused.returncode, refused.stderr) == (1, f"error: {message}\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class Card:
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def _introduction(self) -> str:
-        about, cell = (type(self.task).__doc__ or "").partition("\n")[0], self.summary["cell"]
+        module, cell = sys.modules[type(self.task).__module__], self.summary["cell"]
+        about = (module.__doc__ or "").partition("\n")[0]
         size = f"{self.summary['parameters']:,} parameters"
         return f"{about} Cell: {tables.NAMES.get(cell, cell)}, {size}, stored in {self.dtype}."
 

@@ -1,4 +1,4 @@
-"""Shows README.md and RESULTS.md, which stand outside docs/, and the files of the repository that a page links to.
+"""Shows pages that stand outside docs/, such as README.md, and the files of the repository that a page links to.
 
 README.md is the site's first page, RESULTS.md the overview of the results. A relative link is read as the file's place
 in the repository says. It becomes a link to a page of the site or to a copy of the file.
@@ -13,7 +13,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"README.md": "index.md", "RESULTS.md": "results/index.md"}
+PAGES = {
+    "README.md": "index.md",
+    "RESULTS.md": "results/index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 """The pages that stand outside docs/, and their place in the site."""
 COPIES = "repository"
 """The site's folder for copies of files outside docs/."""

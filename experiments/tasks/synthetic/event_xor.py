@@ -1,7 +1,7 @@
 """The parity of a random bit stream, read from its changes only: how long a run of equal bits is matters.
 
 A stream has 2 to 31 uniform bits. The input is a list of events: the first bit, every bit that differs from the one
-before, and the last bit. Each event has the bit and the steps since the event before, divided by 32. The target is the
+before, and the last bit. Each event has the bit, as -1 or 1, and the steps since the event before. The target is the
 parity of the ones. A model has to use the elapsed time, which counts the bits that are not shown. Always guessing one
 class is right half of the time.
 
@@ -58,8 +58,8 @@ class EventXorModelConfig(RecurrentConfig):
 
     Attributes:
       elapsed: how the model sees the elapsed time d. "input": as a second input. "decay": as a second input, and the
-        state decays by exp(-max(0, w d + b)) before each step, with a learned w and b per unit. "gru_d": GRU-D, whose
-        decay is the only way in which d enters.
+        state decays by exp(-max(0, w d / 32 + b)) before each step, with a learned w and b per unit. "gru_d": GRU-D of
+        d / 32, whose decay is the only way in which d enters.
     """
 
     elapsed: Literal["input", "decay", "gru_d"] = "input"
@@ -77,7 +77,7 @@ class EventClassifier(nnx.Module):
         """Initializes the parameters from `rngs`."""
         self.config, H = config, config.hidden_size
         if config.elapsed == "gru_d":
-            self.gru_d = gru_jax.nnx.GRUD(1, H, mean=jnp.full(1, 0.5), return_state=False, rngs=rngs)
+            self.gru_d = gru_jax.nnx.GRUD(1, H, return_state=False, rngs=rngs)
         else:
             self.recurrent = recurrent(config, 2, rngs)
         if config.elapsed == "decay":
@@ -89,8 +89,8 @@ class EventClassifier(nnx.Module):
         """Applies the layers.
 
         Args:
-          events: (B, T), the bits.
-          elapsed: (B, T), the time since the event before.
+          events: (B, T), the bits as -1 or 1.
+          elapsed: (B, T), the steps since the event before.
           lengths: (B,), the number of events.
 
         Returns:
@@ -98,11 +98,11 @@ class EventClassifier(nnx.Module):
         """
         if self.config.elapsed == "gru_d":
             observed = jnp.ones_like(events, bool)[..., None]
-            ys = self.gru_d(events[..., None], observed, elapsed[..., None], lengths=lengths)
+            ys = self.gru_d(events[..., None], observed, elapsed[..., None] / LONGEST, lengths=lengths)
         else:
             decay = None
             if self.config.elapsed == "decay":
-                rate = elapsed[..., None] * self.decay_w[...][None, None] + self.decay_b[...][None, None]
+                rate = elapsed[..., None] / LONGEST * self.decay_w[...][None, None] + self.decay_b[...][None, None]
                 decay = jnp.exp(-jax.nn.relu(rate))
             xs = jnp.stack([events, elapsed], axis=-1)
             ys, _ = self.recurrent(xs, lengths=lengths, decay=decay, deterministic=True)
@@ -160,7 +160,7 @@ def draw(rng: np.random.Generator, count: int) -> Batch:
       count: N, the number of streams.
 
     Returns:
-      events and elapsed (N, 32) float32, zero past the end; lengths and labels (N,) int32.
+      events, -1 or 1, and elapsed (N, 32) float32, zero past the end; lengths and labels (N,) int32.
     """
     sizes = rng.integers(2, LONGEST, count)
     bits = rng.integers(0, 2, (count, LONGEST), np.int32)
@@ -178,8 +178,8 @@ def encode(bits: np.ndarray, sizes: np.ndarray) -> Batch:
     shown = steps < lengths[:, None]
     elapsed = np.diff(places, axis=1, prepend=-1)
     return {
-        "events": np.where(shown, np.take_along_axis(bits, places, axis=1), 0).astype(np.float32),
-        "elapsed": (np.where(shown, elapsed, 0) / LONGEST).astype(np.float32),
+        "events": np.where(shown, 2 * np.take_along_axis(bits, places, axis=1) - 1, 0).astype(np.float32),
+        "elapsed": np.where(shown, elapsed, 0).astype(np.float32),
         "lengths": lengths.astype(np.int32),
         "labels": ((bits * inside).sum(axis=1) % 2).astype(np.int32),
     }

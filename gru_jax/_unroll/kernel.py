@@ -1,7 +1,7 @@
 """A loop over time as one kernel, for TPUs.
 
-`lax.scan` compiles to a loop of several kernels per step. Here one kernel runs all steps. The recurrent matrices and the
-carry stay in VMEM, the memory of the core, from the first step to the last. The inputs and outputs of the steps are
+`lax.scan` compiles to a loop of several kernels per step. Here one kernel runs all steps. The recurrent matrices and
+the carry stay in VMEM, the memory of the core, from the first step to the last. The inputs and outputs of the steps are
 copied in blocks of time. The kernel traces the step that it is given, so it serves every cell.
 """
 

@@ -88,6 +88,12 @@ def finite_number(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a finite number, got {value}")
 
 
+def positive_number(name: str, value: Any) -> None:
+    finite_number(name, value)
+    if not float(value) > 0.0:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+
+
 def fraction(name: str, value: Any) -> None:
     finite_number(name, value)
     if not 0.0 <= float(value) < 1.0:

@@ -34,7 +34,7 @@ IN_FUNCTIONS = {
     "gru_jax.interop": {"equinox", "flax", "haiku", "keras", "onnx", "safetensors", "torch"},
     "gru_jax.export": {"flatbuffers", "safetensors"},
 }
-NO_CELLS = {"gru_jax.cells.base", "gru_jax.cells.gates", "gru_jax.cells.initializers"}
+NO_CELLS = {f"gru_jax.cells.{module}" for module in ("base", "gates", "initializers", "normalization")}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 

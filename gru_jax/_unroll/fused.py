@@ -41,7 +41,6 @@ from gru_jax._unroll.tuning import (
     INFERENCE_ARRAYS,
     TRAINING_ARRAYS,
     Core,
-    PackedMatrix,
     choose_block_length,
     choose_memory,
     in_rows,
@@ -49,7 +48,7 @@ from gru_jax._unroll.tuning import (
     pack_transpose,
     to_rows,
 )
-from gru_jax.cells.base import Adjoint, Cell
+from gru_jax.cells.base import Adjoint, Cell, Product
 from gru_jax.cells.gates import products
 
 MEMORY = ("auto", "save", "recompute", "checkpoint")
@@ -98,7 +97,7 @@ class Plan:
             return params
         return jax.tree.map(lambda a: a.astype(self.matmul_dtype) if a.ndim > 1 else a, params)
 
-    def pack(self, params: Params, h0: State, *, transpose: bool = False) -> tuple[PackedMatrix, ...]:
+    def pack(self, params: Params, h0: State, *, transpose: bool = False) -> tuple[Product, ...]:
         """Packs the recurrent matrices for the products in a loop: `x -> x U`, or `x -> x Uᵀ` if `transpose`."""
         rows, matrices = jax.tree.leaves(h0)[0].shape[0], self.adjoint.recurrent_matrices(params)
         packing = pack_transpose if transpose else pack

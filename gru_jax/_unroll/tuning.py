@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gru_jax._types import Array, DType, PyTree, State
-from gru_jax.cells.gates import matmul, matmul_input_gradient
+from gru_jax.cells.base import Product
+from gru_jax.cells.gates import block_matmul, concatenate_gates, matmul, matmul_input_gradient, split_gates
 
 # Packed matrices.
 #
@@ -68,8 +69,25 @@ class PackedMatrix:
         return sum(rest, start=first)
 
 
-def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> PackedMatrix:
-    """Packs w (K, N) for products `x w` in a loop, x (rows, K)."""
+@partial(jax.tree_util.register_dataclass, data_fields=["blocks"], meta_fields=[])
+@dataclass(frozen=True)
+class PackedBlocks:
+    """The function `x -> x w` of a block-diagonal matrix w (G, K, N), whose blocks are packed one by one. A pytree."""
+
+    blocks: tuple[Product, ...]
+
+    def __call__(self, x: Array) -> Array:
+        """Returns `x w`: x (..., G K) -> (..., G N)."""
+        parts = zip(self.blocks, split_gates(x, len(self.blocks)), strict=True)
+        return concatenate_gates([block(part) for block, part in parts])
+
+
+def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> Product:
+    """Packs w (K, N), or the blocks w (G, K, N), for products `x w` in a loop, where x has `rows` rows."""
+    if w.ndim == 3:
+        if platform == "gpu":
+            return partial(block_matmul, w=w, matmul_dtype=matmul_dtype)
+        return PackedBlocks(tuple(pack(block, rows, platform, matmul_dtype) for block in w))
     K, N = w.shape
     if platform != "cpu":
         return PackedMatrix((w,), 1, False, matmul_dtype)
@@ -79,8 +97,12 @@ def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) 
     return PackedMatrix(tuple(part.T for part in parts), 1, True, matmul_dtype)
 
 
-def pack_transpose(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> PackedMatrix:
-    """Packs w (K, N) for products `x wᵀ` in a loop, x (rows, N)."""
+def pack_transpose(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> Product:
+    """Packs w (K, N), or the blocks w (G, K, N), for products `x wᵀ` in a loop, where x has `rows` rows."""
+    if w.ndim == 3:
+        if platform == "gpu":
+            return partial(block_matmul, w=w.swapaxes(1, 2), matmul_dtype=matmul_dtype)
+        return PackedBlocks(tuple(pack_transpose(block, rows, platform, matmul_dtype) for block in w))
     K, N = w.shape
     if platform != "cpu":
         return PackedMatrix((w.T,), 0, False, matmul_dtype)

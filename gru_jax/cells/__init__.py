@@ -8,9 +8,13 @@ import dataclasses
 from typing import Any
 
 from gru_jax.cells.base import Adjoint, Cell, LinearCell, Network, Readout, step
+from gru_jax.cells.block_gru import BlockGRU, BlockGRUParams
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
 from gru_jax.cells.gru import GRU, GRUParams, gru_step
 from gru_jax.cells.ind_rnn import IndRNN, IndRNNParams
+from gru_jax.cells.layer_norm_gru import LayerNormGRU, LayerNormGRUParams
+from gru_jax.cells.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMParams
+from gru_jax.cells.lem import LEM, LEMParams, LEMState
 from gru_jax.cells.li_gru import LiGRU, LiGRUParams
 from gru_jax.cells.lru import LRU, LRUParams, LRUState
 from gru_jax.cells.lstm import LSTM, LSTMParams, LSTMState, lstm_step
@@ -21,20 +25,29 @@ from gru_jax.cells.min_lstm import MinLSTM, MinLSTMParams
 __all__ = [
     "CELLS",
     "GRU",
+    "LEM",
     "LRU",
     "LSTM",
     "MGU",
     "Adjoint",
+    "BlockGRU",
+    "BlockGRUParams",
     "Cell",
     "Elman",
     "ElmanParams",
     "GRUParams",
     "IndRNN",
     "IndRNNParams",
+    "LEMParams",
+    "LEMState",
     "LRUParams",
     "LRUState",
     "LSTMParams",
     "LSTMState",
+    "LayerNormGRU",
+    "LayerNormGRUParams",
+    "LayerNormLSTM",
+    "LayerNormLSTMParams",
     "LiGRU",
     "LiGRUParams",
     "LinearCell",

@@ -23,7 +23,10 @@ GateInputs: TypeAlias = PyTree
 """The projected inputs of a step: one array (..., H) per gate, so that a scan slices each separately."""
 
 Product: TypeAlias = Callable[[Array], Array]
-"""A function `x -> x U` of arrays (..., K) -> (..., N), for a matrix U (K, N)."""
+"""A function `x -> x U` of arrays (..., K) -> (..., N), for a matrix U (K, N).
+
+For a block-diagonal matrix with blocks U (G, K, N), it is a function of arrays (..., G K) -> (..., G N).
+"""
 
 
 @runtime_checkable
@@ -91,7 +94,7 @@ class Adjoint(Protocol):
     """
 
     def recurrent_matrices(self, params: Params) -> tuple[Array, ...]:
-        """Returns the matrices that multiply the state, each (K, N)."""
+        """Returns the matrices that multiply the state, each (K, N), or (G, K, N) for a block-diagonal matrix."""
         ...
 
     def step_with_residuals(

@@ -90,6 +90,36 @@ def matmul_weight_gradient(x: Array, g: Array, matmul_dtype: DType | None = None
     return _dot(x, g, ((leading, leading), ((), ())), matmul_dtype)
 
 
+def block_matmul(x: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
+    """Returns `x w` for a block-diagonal w: x (..., G K), w (G, K, N) -> (..., G N), as one batched product."""
+    x = split_blocks(x, w.shape[0])
+    return _join_blocks(_dot(x, w, (((x.ndim - 1,), (1,)), ((x.ndim - 2,), (0,))), matmul_dtype))
+
+
+def block_matmul_input_gradient(g: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
+    """Returns `g wᵀ` for a block-diagonal w: g (..., G N), w (G, K, N) -> (..., G K)."""
+    g = split_blocks(g, w.shape[0])
+    return _join_blocks(_dot(g, w, (((g.ndim - 1,), (2,)), ((g.ndim - 2,), (0,))), matmul_dtype))
+
+
+def block_matmul_weight_gradient(x: Array, g: Array, blocks: int, matmul_dtype: DType | None = None) -> Array:
+    """Returns the blocks of `xᵀ g` summed over all leading axes: x (..., G K), g (..., G N) -> (G, K, N)."""
+    x, g = split_blocks(x, blocks), split_blocks(g, blocks)
+    leading, block = tuple(range(x.ndim - 2)), (x.ndim - 2,)
+    return _dot(x, g, ((leading, leading), (block, block)), matmul_dtype)
+
+
+def split_blocks(array: Array, blocks: int) -> Array:
+    """Splits the last axis: (..., G K) -> (..., G, K)."""
+    return array.reshape((*array.shape[:-1], blocks, array.shape[-1] // blocks))
+
+
+def _join_blocks(array: Array) -> Array:
+    """Merges the blocks of a batched product: (G, ..., N) -> (..., G N)."""
+    array = jnp.moveaxis(array, 0, -2)
+    return array.reshape((*array.shape[:-2], array.shape[-2] * array.shape[-1]))
+
+
 def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
     result = a.dtype
     dtype = b.dtype if matmul_dtype is None else jnp.dtype(matmul_dtype)
@@ -97,5 +127,5 @@ def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
 
 
 def products(matrices: Sequence[Array], matmul_dtype: DType | None = None) -> tuple[Callable[[Array], Array], ...]:
-    """Returns a function `x -> x w` for each matrix w."""
-    return tuple(partial(matmul, w=w, matmul_dtype=matmul_dtype) for w in matrices)
+    """Returns a function `x -> x w` for each matrix w (K, N), or block-diagonal matrix w (G, K, N)."""
+    return tuple(partial(matmul if w.ndim == 2 else block_matmul, w=w, matmul_dtype=matmul_dtype) for w in matrices)

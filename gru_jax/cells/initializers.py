@@ -87,14 +87,10 @@ def check(
     b_names: tuple[str, ...],
 ) -> None:
     """Checks the initializers of a cell. U_init is None for a cell without recurrent weights."""
-    chosen = [("W_init", W_init, W_INITIALIZERS), ("b_init", b_init, b_names)]
+    check_one(f"{cell}: W_init", W_init, W_INITIALIZERS)
     if U_init is not None:
-        chosen.insert(1, ("U_init", U_init, U_INITIALIZERS))
-    for argument, value, names in chosen:
-        if callable(value):
-            arguments.instance(f"{cell}: {argument}", value, (object,), "a name or an initializer")  # and hashable
-        else:
-            arguments.one_of(f"{cell}: {argument}", value, names)
+        check_one(f"{cell}: U_init", U_init, U_INITIALIZERS)
+    check_one(f"{cell}: b_init", b_init, b_names)
     if b_init == "chrono":
         if longest_delay is None:
             raise ValueError(
@@ -103,3 +99,11 @@ def check(
         arguments.positive_int(f"{cell}: longest_delay", longest_delay)
     elif longest_delay is not None:
         raise ValueError(f'{cell}: longest_delay: expected None unless b_init="chrono", got {longest_delay!r}')
+
+
+def check_one(argument: str, value: str | Initializer, names: tuple[str, ...]) -> None:
+    """Checks one initializer, a function or one of `names`."""
+    if callable(value):
+        arguments.instance(argument, value, (object,), "a name or an initializer")  # and hashable
+    else:
+        arguments.one_of(argument, value, names)

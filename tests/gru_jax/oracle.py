@@ -149,6 +149,60 @@ def indrnn_step(params, state, x, max_u=0.5, times=np.matmul):
     return (np.where(a.real > 0, a, 0),)
 
 
+def layer_norm(a, epsilon=1e-5):
+    """Computes (a - mean) / sqrt(variance + epsilon). It is analytic, for complex steps."""
+    centered = a - a.mean()
+    return centered / np.sqrt((centered * centered).mean() + epsilon)
+
+
+def layer_norm_gru_step(params, state, x, times=np.matmul):
+    """Runs one step of a GRU with layer normalization (Ba et al., 2016). The state is `(h,)`."""
+    (h,) = state
+    H = len(h)
+    from_x, from_h = times(x, params["W"]), times(h, params["U"])
+    gain_x, gain_h, b = params["gain_x"], params["gain_h"], params["b"]
+    rz = slice(None, 2 * H)
+    r, z = np.split(sigmoid(gain_x[rz] * layer_norm(from_x[rz]) + gain_h[rz] * layer_norm(from_h[rz]) + b[rz]), 2)
+    n = slice(2 * H, None)
+    reached = gain_h[n] * layer_norm(from_h[n]) + params["b_hn"]
+    return ((1 - z) * h + z * np.tanh(gain_x[n] * layer_norm(from_x[n]) + b[n] + r * reached),)
+
+
+def layer_norm_lstm_step(params, state, x, times=np.matmul):
+    """Runs one step of an LSTM with layer normalization (Ba et al., 2016). The state is `(h, c)`."""
+    h, c = state
+    from_x, from_h = layer_norm(times(x, params["W"])), layer_norm(times(h, params["U"]))
+    i, f, g, o = np.split(params["gain_x"] * from_x + params["gain_h"] * from_h + params["b"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(params["gain_c"] * layer_norm(c) + params["b_c"]), c
+
+
+def block_gru_step(params, state, x, times=np.matmul, epsilon=1e-4):
+    """Runs one step of the block-diagonal GRU of DreamerV3 (Hafner et al., 2025). The state is `(h,)`."""
+    (h,) = state
+    U = params["U"]
+    from_h = [np.split(times(part, block), 3) for part, block in zip(np.split(h, len(U)), U, strict=True)]
+    a = times(x, params["W"]) + np.concatenate([np.concatenate(gate) for gate in zip(*from_h, strict=True)])
+    if "gain" in params:
+        a = params["gain"] * a / np.sqrt((a * a).mean() + epsilon)
+    reset, candidate, update = np.split(a + params["b"], 3)
+    candidate = np.tanh(sigmoid(reset) * candidate)
+    update = sigmoid(update - 1)
+    return (update * candidate + (1 - update) * h,)
+
+
+def lem_step(params, state, x, times=np.matmul, dt=1.0):
+    """Runs one step of a Long Expressive Memory (Rusch et al., 2022). The state is `(y, z)`."""
+    y, z = state
+    (V_1, V_2, V_z, V_y), (b_1, b_2, b_z, b_y) = np.split(params["V"], 4, -1), np.split(params["b"], 4)
+    W_1, W_2, W_z = np.split(params["W"], 3, -1)
+    step_1 = dt * sigmoid(times(y, W_1) + times(x, V_1) + b_1)
+    step_2 = dt * sigmoid(times(y, W_2) + times(x, V_2) + b_2)
+    z = (1 - step_1) * z + step_1 * np.tanh(times(y, W_z) + times(x, V_z) + b_z)
+    y = (1 - step_2) * y + step_2 * np.tanh(times(z, params["W_y"]) + times(x, V_y) + b_y)
+    return y, z
+
+
 STEPS: dict[str, Callable] = {
     "gru_before": gru_step,
     "gru_after": partial(gru_step, reset="after"),
@@ -163,6 +217,11 @@ STEPS: dict[str, Callable] = {
     "ligru": ligru_step,
     "ligru_layer": partial(ligru_step, norm=True),
     "indrnn": indrnn_step,
+    "layer_norm_gru": layer_norm_gru_step,
+    "layer_norm_lstm": layer_norm_lstm_step,
+    "block_gru": block_gru_step,
+    "block_gru_rms": block_gru_step,
+    "lem": partial(lem_step, dt=0.7),
 }
 OUTPUTS: dict[str, Callable[..., Any]] = {"lru": lru_output}
 """Functions of the parameters, the state after a step and its input. Other cells have `first_array`."""

@@ -26,6 +26,11 @@ CELLS: dict[str, Any] = {
     "ligru": gru_jax.LiGRU(),
     "ligru_layer": gru_jax.LiGRU(norm="layer"),
     "indrnn": gru_jax.IndRNN(max_u=0.5),
+    "layer_norm_gru": gru_jax.LayerNormGRU(),
+    "layer_norm_lstm": gru_jax.LayerNormLSTM(),
+    "block_gru": gru_jax.BlockGRU(blocks=2),
+    "block_gru_rms": gru_jax.BlockGRU(blocks=2, norm="rms"),
+    "lem": gru_jax.LEM(dt=0.7),
 }
 GATES = {"gru_before": 3, "gru_after": 3, "lstm": 4, "elman": 1, "elman_relu": 1, "minimal": 2}
 

@@ -29,6 +29,8 @@ CASES = [
     ("gru_after", 3, True, "mul", True, False, False, {"backend": "fused", "memory": "recompute"}),
     ("lstm", 2, True, "ave", False, True, False, {"backend": "scan"}),
     ("gru_before", 1, True, "mul", False, False, True, {"backend": "fused"}),
+    ("layer_norm_lstm", 2, True, "sum", True, "state", False, {"backend": "fused", "block_length": 2}),
+    ("lem", 2, True, "concat", True, False, True, {"backend": "fused", "memory": "recompute"}),
     ("minimal", 2, False, "concat", False, False, False, {"backend": "fused", "block_length": 2}),
 ]
 

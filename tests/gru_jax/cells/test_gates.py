@@ -5,7 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, gru_step, lstm_step, unroll
+from gru_jax import (
+    GRU,
+    LEM,
+    LSTM,
+    BlockGRU,
+    Elman,
+    LayerNormGRU,
+    LayerNormLSTM,
+    LSTMState,
+    Stack,
+    gru_step,
+    lstm_step,
+    unroll,
+)
 from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient
 from tests.gru_jax import oracle
 from tests.gru_jax.problems import CELLS, Problem, draw, library_params, library_state, oracle_answer, state_names
@@ -67,7 +80,10 @@ def products(jaxpr):
                 yield from products(inner.jaxpr)
 
 
-@pytest.mark.parametrize("cell", [GRU(), GRU("after"), LSTM(), Elman()])
+@pytest.mark.parametrize(
+    "cell",
+    [GRU(), GRU("after"), LSTM(), Elman(), LayerNormGRU(), LayerNormLSTM(), BlockGRU(3), BlockGRU(3, "rms"), LEM()],
+)
 def test_all_products_of_the_fused_gradient_have_bfloat16_operands(cell):
     params = cell.init(jax.random.key(0), 2, 3)
 

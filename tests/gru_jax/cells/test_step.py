@@ -15,6 +15,7 @@ STEPS = {
     "gru after": (gru_jax.GRU(reset="after"), lambda params, h, x: gru_jax.gru_step(params, h, x)),
     "lstm": (gru_jax.LSTM(), lambda params, h, x: gru_jax.lstm_step(params, gru_jax.LSTMState(h, h), x)),
     "elman": (gru_jax.Elman(), lambda params, h, x: gru_jax.elman_step(params, h, x)),
+    "lem": (gru_jax.LEM(), lambda params, h, x: gru_jax.step(gru_jax.LEM(), params, gru_jax.LEMState(h, h), x)),
 }
 
 

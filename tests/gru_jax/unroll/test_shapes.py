@@ -22,7 +22,7 @@ CASES = st.fixed_dictionaries(
         "resets": st.sampled_from([False, True, "state", "state per mark"]),
         "seed": st.integers(0, 1000),
     }
-)
+).filter(lambda case: case["H"] % getattr(CELLS[case["name"]], "blocks", 1) == 0)
 OPTIONS = st.fixed_dictionaries(
     {
         "backend": st.sampled_from(["fused", "fused", "fused", "scan"]),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, unroll
+from gru_jax import GRU, LSTM, BlockGRU, LayerNormGRU, unroll
 from gru_jax._unroll.tuning import choose_block_length, choose_memory, in_rows, pack, pack_transpose
 
 RNG = np.random.default_rng(0)
@@ -26,6 +26,24 @@ def test_packed_products_equal_the_product_with_the_matrix(rows, K, N, dtype, pl
         x = jnp.asarray(RNG.normal(size=(rows, matrix.shape[0])), dtype)
         expected = np.asarray(x, np.float64) @ matrix
         got = np.asarray(jax.jit(packed.__call__)(x.astype(jnp.float32)), np.float64)
+        assert got.shape == expected.shape
+        assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("rows", "G", "K", "N"), [(2, 4, 3, 9), (32, 2, 128, 384), (2, 3, 1024, 48)])
+def test_packed_products_of_blocks_equal_those_of_each_block(rows, G, K, N, dtype, platform):
+    w = jnp.asarray(RNG.normal(size=(G, K, N)), dtype)
+    exact = np.asarray(w, np.float64)
+    for packed, blocks in (
+        (pack(w, rows, platform, dtype), exact),
+        (pack_transpose(w, rows, platform, dtype), exact.swapaxes(1, 2)),
+    ):
+        x = jnp.asarray(RNG.normal(size=(rows, G * blocks.shape[1])), dtype)
+        parts = np.split(np.asarray(x, np.float64), G, -1)
+        expected = np.concatenate([part @ block for part, block in zip(parts, blocks, strict=True)], -1)
+        got = np.asarray(jax.jit(lambda x, packed=packed: packed(x))(x.astype(jnp.float32)), np.float64)
         assert got.shape == expected.shape
         assert np.linalg.norm(got - expected) < 1e-5 * np.linalg.norm(expected)
 
@@ -75,7 +93,7 @@ def test_bulk_functions_get_rows_on_accelerators(platform, shape):
 
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-@pytest.mark.parametrize("cell", [GRU(), LSTM()])
+@pytest.mark.parametrize("cell", [GRU(), LSTM(), LayerNormGRU(), BlockGRU(2)])
 def test_programs_for_accelerators_have_the_same_gradients(cell, backend, monkeypatch):
     params = cell.init(jax.random.key(0), 3, 4)
     xs = jax.random.normal(jax.random.key(1), (2, 7, 3))

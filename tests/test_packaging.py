@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = {"music", "speech", "translation"}
-EXTRAS = DOMAINS | {"aot", "docs", "experiments", "export", "package", "peers", "tensorboard", "test"}
+EXTRAS = DOMAINS | {"aot", "docs", "experiments", "export", "notebooks", "package", "peers", "tensorboard", "test"}
 
 
 @pytest.fixture(scope="module")

@@ -174,3 +174,8 @@ torch_model.head.load_state_dict({"weight": torch.tensor(params[1][0].T), "bias"
 with torch.no_grad():
     return_difference = np.abs(torch_model(torch.from_numpy(test_xs)).numpy() - logits).max()
 print(f"back in PyTorch: logits differ by at most {return_difference:.1e}")
+
+# %%
+assert max(torch_difference, onnx_difference, return_difference) < 1e-5
+assert jax_accuracy > max(90, torch_accuracy)
+np.testing.assert_allclose(classify_in_onnxruntime(test_xs[:3]), logits[:3], atol=1e-5)  # any batch size

@@ -19,17 +19,20 @@
 
 # %%
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
-import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 HERE = pathlib.Path.cwd()
-ROOT = next(folder for folder in (HERE, *HERE.parents) if (folder / "experiments").is_dir())  # the checkout
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="sunspots-"))
+os.chdir(next(folder for folder in (HERE, *HERE.parents) if (folder / "experiments").is_dir()))  # the checkout
+FOLDER = pathlib.Path("runs/sunspots")
+shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier run
+FOLDER.mkdir(parents=True)
 
 # %% [markdown]
 # ## The file
@@ -72,9 +75,9 @@ plt.show()
 
 # %%
 def command(name, *options):
-    """Runs a command of `experiments` in the checkout and prints what it prints."""
+    """Runs a command of `experiments` and prints what it prints."""
     line = [sys.executable, "-m", f"experiments.{name}", *options]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8")
     print(done.stdout)
     assert done.returncode == 0, done.stderr
 

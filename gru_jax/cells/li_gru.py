@@ -26,6 +26,7 @@ from gru_jax.cells.gates import (
     split_bias,
     split_gates,
 )
+from gru_jax.cells.normalization import layer_norm
 
 EPSILON = 1e-5
 """Added to the variance of the layer normalization."""
@@ -143,11 +144,8 @@ class LiGRU:
         gates = project_gates(xs, params.W, 2, matmul_dtype)
         if self.norm is None:
             return gates
-        mean = sum(gate.mean(-1, keepdims=True) for gate in gates) / 2
-        variance = sum(((gate - mean) ** 2).mean(-1, keepdims=True) for gate in gates) / 2
-        scale = jax.lax.rsqrt(variance + EPSILON)
         gains = split_bias(params.gain, 2, like=gates[0])
-        return tuple((gate - mean) * scale * gain for gate, gain in zip(gates, gains, strict=True))
+        return tuple(gate * gain for gate, gain in zip(layer_norm(gates, EPSILON).gates, gains, strict=True))
 
     def step(
         self, params: LiGRUParams, state: Array, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None

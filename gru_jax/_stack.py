@@ -11,7 +11,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._random import CHANCES, draw
 from gru_jax._types import Array, DType, Params, State
-from gru_jax.cells.base import Cell
+from gru_jax.cells.base import Cell, LinearCell
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -97,6 +97,11 @@ class Stack:
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
+
+    @property
+    def linear(self) -> bool:
+        """Whether the cell is linear in its state, see `gru_jax.LinearCell`."""
+        return isinstance(self.cell, LinearCell) and self.cell.linear
 
     @property
     def drops(self) -> bool:

@@ -30,7 +30,7 @@ class RecurrentConfig(Checked):
       longest_delay: of the gated cells, the longest time dependency in steps, for chrono initialization of the biases;
         0 for the cell's default biases.
       cell_options: other hyperparameters of the cell, e.g. `--config.model.cell_options.norm=layer`.
-      backend: the backend of `gru_jax.unroll`.
+      backend: the backend of `gru_jax.unroll`; "associative" for cells that are linear in their state.
       matmul_dtype: dtype of the operands of the recurrent layers' matmuls; everything else is float32.
     """
 
@@ -43,7 +43,7 @@ class RecurrentConfig(Checked):
     forget_bias: float = 1.0
     longest_delay: Natural = 0
     cell_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)  # a dict has no hash
-    backend: Literal["auto", "scan", "fused"] = "auto"
+    backend: Literal["auto", "scan", "fused", "associative"] = "auto"
     matmul_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def check(self):
@@ -59,6 +59,8 @@ class RecurrentConfig(Checked):
             params = jax.eval_shape(lambda: make_cell(self).init(jax.random.key(0), 1, self.hidden_size))
         except (TypeError, ValueError) as error:  # "BlockGRU: blocks: expected ..."
             raise UserError(f"cell_options.{str(error).partition(': ')[2]}") from None
+        parallel = self.backend != "associative" or gru_jax.Stack(make_cell(self)).linear
+        require("backend", parallel, f'"auto", "scan" or "fused" for cell="{self.cell}"', self.backend)
         dropped = self.weight_dropout == 0 or hasattr(params, "U")
         require("weight_dropout", dropped, f'0 for cell="{self.cell}", which has no matrix U', self.weight_dropout)
 

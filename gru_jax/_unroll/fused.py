@@ -25,8 +25,8 @@ from jax import lax
 from gru_jax._precision import widen
 from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax._unroll.blocks import Blocks, join, scan_blocks, split
-from gru_jax._unroll.generic_adjoint import GenericAdjoint
-from gru_jax._unroll.linearization import call
+from gru_jax._unroll.generic_adjoint import GenericAdjoint, whole_gradient
+from gru_jax._unroll.linearization import call, fill_zeros
 from gru_jax._unroll.modifiers import (
     Modifiers,
     apply_decay,
@@ -175,15 +175,8 @@ class Unrolled:
         h0 = arguments[2]
         ys_cotangent, h_cotangent = cotangents
         if jax.tree.leaves(ys_cotangent):
-            ys_cotangent = _fill(self.outline(*arguments)[0], ys_cotangent)
-        return _backward(self.plan, *arguments, kept, ys_cotangent, _fill(h0, h_cotangent))
-
-
-def _fill(tree: PyTree, cotangents: PyTree) -> PyTree:
-    """Returns the cotangents of a tree, with zeros in place of None."""
-    leaves = jax.tree.structure(tree).flatten_up_to(cotangents)
-    filled = [zeros_like(a) if g is None else g for a, g in zip(jax.tree.leaves(tree), leaves, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(tree), filled)
+            ys_cotangent = fill_zeros(self.outline(*arguments)[0], ys_cotangent)
+        return _backward(self.plan, *arguments, kept, ys_cotangent, fill_zeros(h0, h_cotangent))
 
 
 def _block_forward(plan: Plan, params, packed, reset_state, state, x, modifiers, *, save: bool):
@@ -318,14 +311,7 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
     ((g_h0, g_reset_state), total), (g_xs, g_states, g_decay) = carry, join(out)
     g_keep = jax.tree.map(lambda a: None if a.dtype == jnp.bool_ else zeros_like(a), modifiers.keep)
     g_modifiers = Modifiers(None, g_states, g_decay, g_keep)
-    return jax.tree.map(_concatenate_gates, given, total), g_xs, g_h0, g_modifiers, g_reset_state
-
-
-def _concatenate_gates(parameter: Array, gradient: Array | tuple[Array, ...] | None) -> Array:
-    """Concatenates a gradient that is a tuple with a part per gate; zeros if it is None."""
-    if gradient is None:
-        return zeros_like(parameter)
-    return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient
+    return jax.tree.map(whole_gradient, given, total), g_xs, g_h0, g_modifiers, g_reset_state
 
 
 def _previous(plan: Plan, states: State, entry: State) -> State:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gru_jax._types import Array, DType, Params, State
+from gru_jax._unroll.sharding import zeros_like
 from gru_jax.cells.base import Cell, GateInputs
 
 
@@ -64,3 +66,10 @@ class GenericAdjoint:
             return self.cell.step(params, before, self.cell.project(params, xs, matmul_dtype), matmul_dtype)
 
         return jax.vjp(steps, params, xs)[1](step_cotangents)
+
+
+def whole_gradient(parameter: Array, gradient: Array | tuple[Array, ...] | None) -> Array:
+    """Returns a parameter's gradient from what `Adjoint.gradients` returns: an array, a part per gate, or None."""
+    if gradient is None:
+        return zeros_like(parameter)
+    return jnp.concatenate(gradient, axis=-1) if isinstance(gradient, tuple) else gradient

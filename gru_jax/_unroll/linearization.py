@@ -17,6 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gru_jax._types import Array, PyTree
+from gru_jax._unroll.sharding import zeros_like
 
 Arrays: TypeAlias = Sequence[Array]
 
@@ -64,6 +65,13 @@ def _call_jvp(function: Function, arguments, tangents):
 
 def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero) or tangent.dtype == jax.dtypes.float0
+
+
+def fill_zeros(tree: PyTree, cotangents: PyTree) -> PyTree:
+    """Returns the cotangents of a tree of arrays, with zeros in place of None."""
+    leaves, structure = jax.tree.flatten(tree)
+    given = structure.flatten_up_to(cotangents)
+    return structure.unflatten(zeros_like(a) if g is None else g for a, g in zip(leaves, given, strict=True))
 
 
 @dataclass(frozen=True)

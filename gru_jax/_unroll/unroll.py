@@ -18,15 +18,16 @@ from jax.sharding import PartitionSpec as P
 from gru_jax import _arguments as arguments
 from gru_jax._precision import operand_dtype, round_like, widen
 from gru_jax._types import Array, DType, Params, PyTree, State
+from gru_jax._unroll.associative import associative
 from gru_jax._unroll.fused import MEMORY, fused
 from gru_jax._unroll.modifiers import Modifiers, check_decay, mask_out
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
 from gru_jax._unroll.tuning import VMEM, Core
 from gru_jax._unroll.zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
-from gru_jax.cells.base import Cell, Network, check_state, part, read_out
+from gru_jax.cells.base import Cell, LinearCell, Network, check_state, part, read_out
 
-BACKENDS = ("auto", "scan", "fused", "pallas")
+BACKENDS = ("auto", "scan", "fused", "associative", "pallas")
 
 
 class Given(NamedTuple):
@@ -109,16 +110,18 @@ def unroll(
         aligned with their inputs.
       time_major: whether time is the first axis of xs, mask, resets, reset_state, decay and ys, which saves two
         transpositions.
-      backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; "pallas", which is
-        "fused" with each loop over time as one kernel of a TPU; or "auto", which is "scan" for exported programs with
-        symbolic B or T, otherwise "fused". All support every mode of differentiation.
+      backend: "scan", plain `lax.scan`; "fused", whose gradient is derived by hand and faster; "associative", parallel
+        over time, for cells that are linear in their state (`MinGRU`, `MinLSTM`, `LRU`); "pallas", which is "fused"
+        with each loop over time as one kernel of a TPU; or "auto", which is "scan" for exported programs with symbolic
+        B or T, otherwise "fused". All support every mode of differentiation.
       matmul_dtype: the dtype of the matrix products' operands, e.g. jnp.bfloat16. If None, the parameters' dtype is
         used. Sums, gates and states have the parameters' dtype, or float32 if that has 16 bits; outputs are rounded.
       memory: what the fused backend stores for its backward pass, in elements per sequence and step for G gates:
         "save" stores the states and their products with U, (G + 1) H; "recompute" the states only, H (for an LSTM both
         are H more); "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice.
         "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given, and on a CPU for several
-        blocks with H up to 128; otherwise "save".
+        blocks with H up to 128; otherwise "save". The associative backend stores the states, and the gate inputs for
+        "auto" and "save".
       block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
       key: a PRNG key for zoneout and for a `Stack`'s dropout, which is consumed. If None, nothing is drawn. The zoneout
         of a layer and direction depends on their indices and the key only. A cell without zoneout accepts no key.
@@ -143,6 +146,9 @@ def unroll(
     for name, value in (("reverse", reverse), ("time_major", time_major)):
         arguments.boolean(name, value)
     arguments.one_of("backend", backend, BACKENDS)
+    if backend == "associative" and not (isinstance(cell, LinearCell) and cell.linear):
+        known = '"auto", "scan" or "fused" for a cell that is not linear in its state'
+        raise ValueError(f'backend: expected {known}, got "associative" for {cell!r}')
     arguments.one_of("memory", memory, MEMORY)
     if block_length is not None:
         arguments.positive_int("block_length", block_length)
@@ -158,11 +164,11 @@ def unroll(
     arguments.same_dtype("xs", xs, dtype, "the parameters")
     if xs.ndim < 2 or xs.shape[-1] != input_size:
         raise ValueError(f"xs: expected shape {layout}, got {xs.shape}")
-    if not all(isinstance(size, int) for size in xs.shape):
-        if backend in ("fused", "pallas"):
-            raise ValueError(f'backend: expected "auto" or "scan" for symbolic sizes, got "{backend}" for {xs.shape}')
-        backend = "scan"
     T = xs.shape[0] if time_major else xs.shape[-2]
+    if not all(isinstance(size, int) for size in xs.shape):
+        if backend in ("fused", "pallas") or (backend == "associative" and not isinstance(T, int)):
+            raise ValueError(f'backend: expected "auto" or "scan" for symbolic sizes, got "{backend}" for {xs.shape}')
+        backend = "associative" if backend == "associative" else "scan"
     batch_shape = xs.shape[1:-1] if time_major else xs.shape[:-2]
     steps = xs.shape[:-1]
     if h0 is not None:
@@ -261,7 +267,9 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
         how = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": options.platform}
         if options.backend == "scan" or T == 0:
             outputs, h_last = scan(*inputs, **how)
-        else:
+        elif options.backend == "associative":
+            outputs, h_last = associative(*inputs, **how, memory=options.memory)
+        else:  # "auto" is "fused" for linear cells too.
             how |= {"memory": options.memory, "block_length": options.block_length, "core": options.core}
             outputs, h_last = fused(*inputs, **how)
         seen = xs if active is None else mask_out(active, xs)

@@ -145,18 +145,15 @@ class Adjoint(Protocol):
 
 @runtime_checkable
 class LinearCell(Protocol):
-    """A cell whose state is linear in the state before it, unit by unit: `h' = a * h + b`.
+    """A cell that declares with `linear = True` that its step is affine in the state, unit by unit: `h' = a * h + b`.
 
-    a and b depend on the inputs only, so they are computed for all steps at once, and the states follow from an
-    associative scan. `unroll` needs this method for `backend="associative"`.
+    a and b depend on the inputs only. If the state has several arrays, a is a matrix of that size for each unit. With
+    `backend="associative"`, `unroll` finds a and b from the step and computes all states by an associative scan.
     """
 
-    def coefficients(self, params: Params, gate_inputs: GateInputs) -> tuple[PyTree, State]:
-        """Returns a and b of a step, or of many steps at once.
-
-        For a state of one array, a and b are arrays (..., H). For a state with several arrays, b has its structure, and
-        a is a state of states: a[i][j] (..., H) is the factor of array j of h in array i of h'.
-        """
+    @property
+    def linear(self) -> bool:
+        """Whether the step is affine in the state."""
         ...
 
 

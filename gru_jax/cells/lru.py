@@ -6,7 +6,7 @@ Reference: Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequ
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,8 @@ class LRU:
     r_max: float = 1.0
     max_phase: float = 6.28
 
+    linear: ClassVar[bool] = True
+
     def __post_init__(self):
         for name in ("r_min", "r_max", "max_phase"):
             arguments.finite_number(f"LRU: {name}", getattr(self, name))
@@ -144,11 +146,6 @@ class LRU:
     def project(self, params: LRUParams, xs: Array, matmul_dtype: DType | None = None) -> LRUState:
         """Returns the real and the imaginary part of `B x`: (..., I) -> two arrays (..., H)."""
         return LRUState(matmul(xs, params.B_re, matmul_dtype), matmul(xs, params.B_im, matmul_dtype))
-
-    def coefficients(self, params: LRUParams, gate_inputs: LRUState) -> tuple[LRUState, LRUState]:
-        """Returns ((Re, -Im), (Im, Re)) of lambda, and exp(gamma_log) B x."""
-        re, im = (jnp.broadcast_to(part, gate_inputs.re.shape) for part in _eigenvalues(params))
-        return LRUState(LRUState(re, -im), LRUState(im, re)), _scale(jnp.exp(params.gamma_log), gate_inputs)
 
     def step(
         self, params: LRUParams, state: LRUState, gate_inputs: LRUState, matmul_dtype: DType | None = None

@@ -5,7 +5,7 @@ Reference: Feng et al., "Were RNNs All We Needed?", 2024.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +79,8 @@ class MinGRU:
     W_init: str | Initializer = "glorot"
     b_init: str | Initializer = "zeros"
 
+    linear: ClassVar[bool] = True
+
     def __post_init__(self):
         initializers.check("MinGRU", self.W_init, None, self.b_init, None, ("zeros", "uniform"))
 
@@ -112,12 +114,6 @@ class MinGRU:
     def project(self, params: MinGRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` for the two gates: (..., I) -> two arrays (..., H)."""
         return project_gates(xs, params.W, 2, matmul_dtype)
-
-    def coefficients(self, params: MinGRUParams, gate_inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Returns 1 - z and z n, arrays (..., H)."""
-        a_z, a_n = _pre_activations(params, gate_inputs)
-        z = sigmoid(a_z)
-        return 1 - z, z * positive(a_n)
 
     def step(
         self, params: MinGRUParams, state: Array, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None

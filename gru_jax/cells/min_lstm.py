@@ -5,7 +5,7 @@ Reference: Feng et al., "Were RNNs All We Needed?", 2024.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,8 @@ class MinLSTM:
     W_init: str | Initializer = "glorot"
     b_init: str | Initializer = "zeros"
 
+    linear: ClassVar[bool] = True
+
     def __post_init__(self):
         arguments.finite_number("MinLSTM: f_bias", self.f_bias)
         initializers.check("MinLSTM", self.W_init, None, self.b_init, None, ("zeros", "uniform"))
@@ -121,11 +123,6 @@ class MinLSTM:
     def project(self, params: MinLSTMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` for the three gates: (..., I) -> three arrays (..., H)."""
         return project_gates(xs, params.W, 3, matmul_dtype)
-
-    def coefficients(self, params: MinLSTMParams, gate_inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Returns f / (f + i) and i / (f + i) n, arrays (..., H)."""
-        gates, a_n = _gates(params, gate_inputs)
-        return gates.f, gates.i * positive(a_n)
 
     def step(
         self, params: MinLSTMParams, state: Array, gate_inputs: tuple[Array, ...], matmul_dtype: DType | None = None

@@ -10,6 +10,7 @@ from experiments.runner.config import resolve
 from experiments.runner.evaluation import Evaluator
 from experiments.runner.optimizer import learning_rate, make_optimizer
 from experiments.runner.step import initial_state, make_train_step
+from experiments.schema import UserError
 from experiments.tasks import find
 from experiments.tasks.recurrent import RecurrentConfig, make_cell, recurrent
 
@@ -61,3 +62,10 @@ def test_every_cell_learns_the_digits(cell):
     for step in range(config.train.steps):
         state, _ = train_step(state, task.train_batch(config.seed, step))
     assert Evaluator(task, graph, mesh)(state.params, "validation")["accuracy"] > 20
+
+
+def test_the_parallel_backend_needs_a_linear_cell():
+    config = RecurrentConfig(cell="mingru", backend="associative", hidden_size=3)
+    assert recurrent(config, 5, nnx.Rngs(0)).backend == "associative"
+    with pytest.raises(UserError, match=r'^backend: expected "auto", "scan" or "fused" for cell="gru", got'):
+        RecurrentConfig(backend="associative").check()

@@ -20,7 +20,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs/notebooks"
 CACHE = ROOT / ".cache/notebooks"
-SECONDS = 300
+SECONDS = 600
 """The longest time of one cell."""
 
 

@@ -55,10 +55,10 @@ class Stack:
     """Several layers of the same kind of cell. Each layer's inputs are the outputs of the layer below.
 
     `gru_jax.unroll` runs a stack like a cell. Parameters and states are tuples with an entry per layer, each a tuple
-    `(forward,)` or `(forward, backward)`. Lengths and resets apply to every layer and direction. A reset at step t
-    separates steps t - 1 and t: the forward direction restarts at t, the backward direction at t - 1. So episodes
-    packed into one sequence have the same outputs as each alone. For bfloat16 and float16 parameters,
-    activations between layers are kept in float32.
+    `(forward,)` or `(forward, backward)`. Lengths, mask, resets, decay and zoneout apply to every layer and direction.
+    A reset at step t separates steps t - 1 and t: the forward direction restarts at t, the backward direction at
+    t - 1. So episodes packed into one sequence have the same outputs as each alone. For bfloat16 and float16
+    parameters, activations between layers are kept in float32.
 
     Args:
       cell: a cell.

@@ -1,5 +1,6 @@
 """Wrong calls raise one line with the argument, the expected and the given value."""
 
+import warnings
 from functools import partial
 
 import jax
@@ -62,6 +63,34 @@ def test_lengths_and_resets_may_be_lists(lengths):
     np.testing.assert_array_equal(ys, expected)
     ys, _ = jax.jit(unroll)(CELL, PARAMS, XS, lengths=list(lengths), resets=tuple(resets))
     np.testing.assert_allclose(ys, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_mask_and_decay_may_be_lists():
+    mask, decay = np.arange(T) % 3 > np.arange(B)[:, None], np.linspace(0, 1, B * T, dtype=np.float32).reshape(B, T, 1)
+    expected, _ = unroll(CELL, PARAMS, XS, mask=mask, decay=decay)
+    assert not np.array_equal(expected, unroll(CELL, PARAMS, XS)[0])
+    ys, _ = unroll(CELL, PARAMS, XS, mask=mask.tolist(), decay=decay.tolist())
+    np.testing.assert_array_equal(ys, expected)
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5])
+def test_decay_outside_zero_and_one_warns_once(value):
+    decay = jnp.full((B, T, 1), 0.5).at[1, 2].set(value)
+
+    def run(decay):
+        return unroll(CELL, PARAMS, XS, decay=decay)[0]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            ys = run(decay)
+    (warning,) = caught
+    assert str(warning.message) == "decay: expected factors from 0 to 1, got others"
+    assert warning.filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(jax.jit(run)(decay), ys, rtol=1e-5, atol=1e-6)  # Its values are not known.
+        run(jnp.full((B, T, 1), jnp.nan).at[..., 0].set(1.0))
 
 
 @pytest.mark.parametrize(

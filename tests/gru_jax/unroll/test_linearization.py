@@ -15,7 +15,15 @@ from jax.test_util import check_grads
 
 from gru_jax import GRU, unroll
 from gru_jax._unroll.linearization import call
-from tests.gru_jax.problems import CELLS, draw, library_params, library_reset_state, library_state
+from tests.gru_jax.problems import (
+    CELLS,
+    draw,
+    library_decay,
+    library_params,
+    library_reset_state,
+    library_state,
+    library_zoneout,
+)
 
 
 class At(NamedTuple):
@@ -35,11 +43,11 @@ class At(NamedTuple):
         return self.dp, self.dx
 
 
-def losses(name, **options):
+def losses(name, zoneout=None, **options):
     """Returns the loss with the fused and with the scan backend, and a point with a direction."""
-    problem = draw(
-        name, (2,), T=5, I=2, H=2, lengths=True, resets="state per mark" if name == "lstm" else "state", seed=6
-    )
+    resets = "state per mark" if name == "lstm" else "state"
+    steps = {"resets": resets, "mask": zoneout is not None, "decay": "one" if zoneout == "training" else zoneout}
+    problem = draw(name, (2,), T=5, I=2, H=2, lengths=True, zoneout=zoneout, **steps, seed=6)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     rng = np.random.default_rng(7)
     xs = arrays.pop("xs")
@@ -48,9 +56,10 @@ def losses(name, **options):
     def loss_on(backend, **chosen):
         def loss(arrays, xs):
             params, h0 = library_params(name, arrays), library_state(name, arrays)
-            masks = {"lengths": problem.lengths, "resets": problem.resets}
-            masks["reset_state"] = library_reset_state(name, arrays)
-            ys, h_last = unroll(CELLS[name], params, xs, h0, backend=backend, reverse=True, **masks, **chosen)
+            steps = {"lengths": problem.lengths, "mask": problem.mask, "resets": problem.resets}
+            steps |= {"reset_state": library_reset_state(name, arrays), "decay": library_decay(name, arrays)}
+            steps |= library_zoneout(problem)
+            ys, h_last = unroll(CELLS[name], params, xs, h0, backend=backend, reverse=True, **steps, **chosen)
             return (ys**2 * problem.weights[0]).sum() + sum((a**3).sum() for a in jax.tree.leaves(h_last))
 
         return loss
@@ -142,7 +151,7 @@ WAYS = {
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("way", WAYS)
 def test_derivatives_equal_the_scan_backend(way):
-    fused, scan, at = losses("gru_before", memory="save", block_length=2)
+    fused, scan, at = losses("gru_before", "training", memory="save", block_length=2)
     got, expected = jax.jit(lambda at: [WAYS[way](loss, at) for loss in (fused, scan)])(at)
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
@@ -152,10 +161,16 @@ def test_derivatives_equal_the_scan_backend(way):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("name", "memory"), [("gru_after", "checkpoint"), ("lstm", "recompute"), ("elman", "save"), ("minimal", "save")]
+    ("name", "zoneout", "memory"),
+    [
+        ("gru_after", "training", "checkpoint"),
+        ("lstm", "expectation", "recompute"),
+        ("elman", "expectation", "save"),
+        ("minimal", None, "save"),
+    ],
 )
-def test_both_modes_equal_finite_differences(name, memory):
-    fused, _, at = losses(name, memory=memory, block_length=3)
+def test_both_modes_equal_finite_differences(name, zoneout, memory):
+    fused, _, at = losses(name, zoneout, memory=memory, block_length=3)
     check_grads(jax.jit(fused), at.primals, order=1, modes=("fwd", "rev"), rtol=1e-6)
 
 
@@ -171,7 +186,7 @@ def test_derivatives_outside_jit_equal_the_scan_backend(way):
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_forward_mode_in_shard_map_equals_one_device(check_vma):
     """Inputs differ between devices. The parameters and their tangents are replicated."""
-    fused, scan, at = losses("gru_after")
+    fused, scan, at = losses("gru_after", "expectation")
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
 
     def on_each(loss, p, x, dp, dx):

@@ -1,4 +1,4 @@
-"""Padding is ignored, the sequences of a batch are independent, and outputs are causal."""
+"""Padding and masked steps are ignored, the sequences of a batch are independent, and outputs are causal."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ import pytest
 
 from gru_jax import unroll
 from gru_jax._unroll.modifiers import Modifiers, apply_reset, hold_state, mask_out, select
-from tests.gru_jax.problems import CELLS, draw, library_params, library_state
+from tests.gru_jax.problems import CELLS, draw, library_decay, library_params, library_state
 
 BACKENDS = {
     "scan": {"backend": "scan"},
@@ -70,6 +70,95 @@ def test_padding_does_not_change_values_or_gradients(name, backend, reverse, gar
     assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])).all()
     assert not np.asarray(gradient["xs"])[past].any()
     assert np.asarray(gradient["xs"])[~past].any(axis=-1).all()
+    assert not np.asarray(ys)[past].any()
+
+
+def masked_evaluation(name, backend, reverse):
+    """Returns a function for the gradient of a loss and the outputs, and its arguments: arrays and a mask."""
+    problem = draw(name, (4,), T=T, mask=True, decay=True, resets=True, seed=3)
+
+    def loss(arrays, mask):
+        params, h0 = library_params(name, arrays), library_state(name, arrays)
+        steps = {"mask": mask, "resets": problem.resets, "decay": library_decay(name, arrays)}
+        options = {"reverse": reverse, **BACKENDS[backend]}
+        ys, h_last = unroll(CELLS[name], params, arrays["xs"], h0, **steps, **options)
+        terms = zip((ys, *jax.tree.leaves(h_last)), problem.weights, strict=True)
+        return sum((array * weight).sum() for array, weight in terms), (ys, h_last)
+
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    return jax.jit(jax.grad(loss, has_aux=True)), arrays, np.asarray(problem.mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "reverse"),
+    [
+        ("gru_before", "scan", False),
+        ("gru_after", "recompute", True),
+        ("lstm", "checkpoint", False),
+        ("elman", "save", True),
+        ("minimal", "save", False),
+    ],
+)
+@pytest.mark.parametrize("garbage", [np.nan, np.inf])
+def test_masked_steps_do_not_change_values_or_gradients(name, backend, reverse, garbage):
+    """Neither inputs nor decay at masked steps have an effect. A row is masked at all steps."""
+    evaluate, arrays, mask = masked_evaluation(name, backend, reverse)
+    assert not mask[0].any()
+    assert mask[1:].any(-1).all()
+    spoilt = arrays | {
+        key: jnp.where(mask[..., None], a, garbage) for key, a in arrays.items() if key == "xs" or "decay" in key
+    }
+    gradient, (ys, h_last) = evaluate(arrays, mask)
+    assert_bits_equal(evaluate(spoilt, mask), (gradient, (ys, h_last)))
+    assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])).all()
+    for key in spoilt.keys() - {"W", "U", "b", "b_hn", "h", "c"}:
+        assert not np.asarray(gradient[key])[~mask].any()
+    assert np.asarray(gradient["xs"])[mask].any(-1).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_state_and_output_of_a_masked_row_are_held(backend):
+    problem = draw("lstm", (4,), T=T, mask=True)
+    arrays = jax.tree.map(jnp.asarray, problem.arrays)
+    params, h0 = library_params("lstm", arrays), library_state("lstm", arrays)
+    decay = jnp.full((4, T, 1), 0.5)
+    options = {"mask": problem.mask, "decay": decay, **BACKENDS[backend]}
+    ys, h_last = unroll(CELLS["lstm"], params, arrays["xs"], h0, **options)
+    np.testing.assert_array_equal(ys[0], np.repeat(h0.h[:1], T, 0))
+    assert_bits_equal([a[0] for a in h_last], [a[0] for a in h0])
+    outputs = np.concatenate((np.asarray(h0.h)[:, None], ys), 1)
+    held = (outputs[:, 1:] == outputs[:, :-1]).all(-1)
+    np.testing.assert_array_equal(held, ~problem.mask)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["gru_before", "lstm"])
+def test_masked_steps_may_be_left_out(name, reverse):
+    """Also with decay: the time before a masked step has no decay."""
+    problem = draw(name, (), T=T, decay=True, seed=6)
+    arrays = jax.tree.map(jnp.asarray, problem.arrays)
+    mask = np.array([True, True, False, True, False, False, True, False])
+    params, h0, decay = library_params(name, arrays), library_state(name, arrays), library_decay(name, arrays)
+    ys, h_last = unroll(CELLS[name], params, arrays["xs"], h0, mask=mask, decay=decay, reverse=reverse)
+    decay = jax.tree.map(lambda a: a[mask], decay)
+    expected = unroll(CELLS[name], params, arrays["xs"][mask], h0, decay=decay, reverse=reverse)
+    for a, b in zip(jax.tree.leaves((ys[mask], h_last)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_lengths_override_mask_and_decay():
+    problem = draw("gru_before", (4,), T=T, mask=True, lengths=True, decay="one")
+    arrays = {key: jnp.asarray(array, jnp.float32) for key, array in problem.arrays.items()}
+    params, h0, past = library_params("gru_before", arrays), arrays["h"], np.arange(T) >= problem.lengths[:, None]
+
+    def outputs(mask, decay):
+        options = {"lengths": problem.lengths, "mask": mask, "decay": decay, "reverse": True}
+        return unroll(CELLS["gru_before"], params, arrays["xs"], h0, **options)
+
+    ys, h_last = outputs(problem.mask, arrays["decay"])
+    spoilt = outputs(problem.mask ^ past, jnp.where(past[..., None], jnp.nan, arrays["decay"]))
+    assert_bits_equal(spoilt, (ys, h_last))
     assert not np.asarray(ys)[past].any()
 
 

@@ -10,7 +10,7 @@ import gru_jax
 from gru_jax import LSTM, Stack, linen, unroll
 from gru_jax import nnx as modules
 from gru_jax._unroll.modifiers import Modifiers
-from tests.gru_jax.problems import CELLS, draw, library_params, library_state
+from tests.gru_jax.problems import CELLS, draw, library_decay, library_params, library_state
 
 T, I, H = 8, 3, 4
 EPISODES = [slice(0, 3), slice(3, 4), slice(4, 8)]
@@ -154,8 +154,11 @@ def test_packed_episodes_equal_single_episodes_in_modules(reverse):
     ],
 )
 def test_chunks_with_a_carried_state_equal_one_pass(name, resets, backend):
-    """A mark inside a later chunk starts an episode from the reset state, not from the initial state of the chunk."""
-    problem = draw(name, (3,), T=T, resets=resets, seed=7)
+    """A mark inside a later chunk starts an episode from the reset state, not from the initial state of the chunk.
+
+    The first decay of a chunk multiplies the carried state.
+    """
+    problem = draw(name, (3,), T=T, resets=resets, decay=True, seed=7)
     arrays = jax.tree.map(jnp.asarray, problem.arrays)
     marks = np.asarray(problem.resets)
     assert marks[:, 1:3].any()
@@ -166,7 +169,8 @@ def test_chunks_with_a_carried_state_equal_one_pass(name, resets, backend):
         if resets == "state per mark":
             fresh = {key: a[:, steps] for key, a in fresh.items()}
         fresh = library_state(name, fresh) if fresh else None
-        masks = {"resets": marks[:, steps], "reset_state": fresh}
+        decay = jax.tree.map(lambda a: a[:, steps], library_decay(name, arrays))
+        masks = {"resets": marks[:, steps], "reset_state": fresh, "decay": decay}
         return unroll(
             CELLS[name], library_params(name, arrays), arrays["xs"][:, steps], h0, **masks, **BACKENDS[backend]
         )

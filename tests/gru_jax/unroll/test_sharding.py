@@ -68,6 +68,23 @@ def test_outputs_have_the_sharding_of_the_inputs(cell, mesh):
         assert_equal((ys, h_last), (expected_ys, expected_last))
 
 
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_mask_decay_and_zoneout_on_a_sharded_batch_equal_one_device(backend, mesh):
+    cell = GRU()
+    params, xs, _, _ = problem(cell)
+    mask, decay = xs[..., 0] > 0, jax.nn.sigmoid(xs[..., :1])
+
+    def loss(params, xs, mask, decay):
+        ys, _ = unroll(cell, params, xs, mask=mask, decay=decay, zoneout=0.3, key=jax.random.key(7), backend=backend)
+        return jnp.sum(ys**2)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 3)))
+    expected = gradient(params, xs, mask, decay)
+    got = gradient(put(params, mesh), *put((xs, mask, decay), mesh, "data"))
+    assert_equal(got, expected)
+    assert jax.typeof(got[2]).sharding.spec == P("data", None, None)
+
+
 def test_two_sharded_batch_axes_equal_one_device(mesh):
     cell = GRU()
     params = cell.init(jax.random.key(0), 3, 8)

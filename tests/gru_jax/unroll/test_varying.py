@@ -90,6 +90,34 @@ def test_sharded_batch_equals_one_device(mesh):
     assert_close((ys, h_last), unroll(CELLS["gru"], params, XS, lengths=LENGTHS))
 
 
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_mask_decay_and_zoneout_in_shard_map_equal_one_device(mesh, backend):
+    """Each device draws the same zoneout masks for its own sequences."""
+    cell, key = LSTM(), jax.random.key(2)
+    params, mask = cell.init(jax.random.key(0), 2, 3), XS[..., 0] > 0
+    decay = np.random.default_rng(1).random((8, 5, 1)).astype(np.float32)
+
+    def loss(params, xs, mask, decay):
+        ys, h_last = unroll(
+            cell, params, xs, mask=mask, decay=decay, zoneout=(0.2, 0.5), key=key, backend=backend, block_length=2
+        )
+        return (ys**2).sum() + (h_last.c**3).sum()
+
+    def on_each(params, *rows):
+        value, gradient = jax.value_and_grad(loss, argnums=(0, 1, 3))(params, *rows)
+        return jax.lax.psum(value, "batch"), gradient
+
+    specs = {"in_specs": (PartitionSpec(), BATCH, BATCH, BATCH)}
+    specs["out_specs"] = (PartitionSpec(), (PartitionSpec(), BATCH, BATCH))
+    found = jax.jit(jax.shard_map(on_each, mesh=mesh, **specs))(params, XS, mask, decay)
+    of_each = [jax.value_and_grad(loss, argnums=(0, 1, 3)) for _ in range(4)]
+    parts = [f(params, *(a[2 * n : 2 * n + 2] for a in (XS, mask, decay))) for n, f in enumerate(of_each)]
+    values, gradients = zip(*parts, strict=True)
+    summed = jax.tree.map(lambda *leaves: sum(leaves), *[gradient[0] for gradient in gradients])
+    rows = [np.concatenate([gradient[n] for gradient in gradients]) for n in (1, 2)]
+    assert_close(found, (sum(values), (summed, *rows)))
+
+
 def varying(array):
     return jax.typeof(array).manual_axis_type.varying
 

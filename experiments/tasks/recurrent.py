@@ -56,10 +56,14 @@ class RecurrentConfig(Checked):
             require(name, name in fields or value == default, f'the default for cell="{self.cell}"', value)
         check_keys(self.cell_options, [name for name in fields if name not in OPTIONS], "cell_options")
         try:
-            params = jax.eval_shape(lambda: make_cell(self).init(jax.random.key(0), 1, self.hidden_size))
+            cell = make_cell(self)
         except (TypeError, ValueError) as error:  # "BlockGRU: blocks: expected ..."
             raise UserError(f"cell_options.{str(error).partition(': ')[2]}") from None
-        parallel = self.backend != "associative" or gru_jax.Stack(make_cell(self)).linear
+        try:
+            params = jax.eval_shape(lambda: cell.init(jax.random.key(0), 1, self.hidden_size))
+        except (TypeError, ValueError) as error:  # "init: hidden_size: expected ..."
+            raise UserError(str(error).partition(": ")[2]) from None
+        parallel = self.backend != "associative" or gru_jax.Stack(cell).linear
         require("backend", parallel, f'"auto", "scan" or "fused" for cell="{self.cell}"', self.backend)
         dropped = self.weight_dropout == 0 or hasattr(params, "U")
         require("weight_dropout", dropped, f'0 for cell="{self.cell}", which has no matrix U', self.weight_dropout)

@@ -40,8 +40,8 @@ REFUSED = [
     ),
     ({"task": {"name": "adding"}, "model": {"tied": True}}, "model.tied: unknown key"),
     (
-        {"task": {"name": "adding"}, "model": {"cell": "gur"}},
-        f"model.cell: expected one of {', '.join(map(repr, gru_jax.CELLS))} (did you mean 'gru'?), got 'gur'",
+        {"task": {"name": "adding"}, "model": {"cell": "elmn"}},
+        f"model.cell: expected one of {', '.join(map(repr, gru_jax.CELLS))} (did you mean 'elman'?), got 'elmn'",
     ),
     (
         {"task": {"name": "adding"}, "model": {"cell": "lstm", "reset": "after"}},
@@ -64,6 +64,14 @@ REFUSED = [
         "model.cell_options.reset: unknown key",
     ),
     ({"task": {"name": "adding"}, "model": {"cell_options": 3}}, "model.cell_options: expected a mapping of keys"),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "blockgru", "hidden_size": 12}},
+        "model.hidden_size: expected a multiple of blocks=8, got 12",
+    ),
+    (
+        {"task": {"name": "adding"}, "model": {"cell": "indrnn", "weight_dropout": 0.5}},
+        'model.weight_dropout: expected 0 for cell="indrnn", which has no matrix U, got 0.5',
+    ),
     (
         {"task": {"name": "adding"}, "model": {"cell": "elman", "longest_delay": 9}},
         'model.longest_delay: expected the default for cell="elman", got 9',

@@ -31,7 +31,7 @@ TAME = [1, 2, 0.5, 0.0, True, False, "lstm", "elman", "sgd", "adamw", "mean", "l
 WILD += [float("nan"), float("inf"), -float("inf"), "\n", "0", b"0", 1]
 
 
-LINE = re.compile(r"\w+(\.\w+(\[\d+\])?)?: .*\b(expected|unknown key)\b.*|.*input\.txt: expected the recorded file .*")
+LINE = re.compile(r"\w+(\.\w+(\[\d+\])?)*: .*\b(expected|unknown key)\b.*|.*input\.txt: expected the recorded file .*")
 """One line, `.` being no line break, that begins with the key."""
 
 

@@ -9,6 +9,7 @@ needs flatbuffers.
 """
 
 import dataclasses
+import importlib
 import json
 import os
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ PARAMS |= {PeepholeLSTM: PeepholeLSTMParams}
 DIRECTIONS = ("forward", "backward")
 
 
-def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
+def save_weights(path: str | os.PathLike[str], cell: Any, params: Params) -> None:
     """Writes a cell and its parameters to a safetensors file.
 
     Args:
@@ -73,7 +74,9 @@ def save_weights(path: str | os.PathLike, cell: Any, params: Params) -> None:
         temporary.write_bytes(save(arrays, metadata))
 
 
-def load_weights(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
+def load_weights(
+    path: str | os.PathLike[str], *, prefix: str = "", nonlinearity: str | None = None
+) -> tuple[Any, Params]:
     """Reads a file of `save_weights`, or a safetensors file of a PyTorch state dict.
 
     Args:
@@ -199,11 +202,11 @@ def step_program(
     return export.export(jax.jit(run), platforms=platforms)(state, jax.ShapeDtypeStruct((B, input_size), dtype))
 
 
-def save_program(path: str | os.PathLike, program: export.Exported) -> None:
+def save_program(path: str | os.PathLike[str], program: export.Exported) -> None:
     """Writes a program to a file atomically. `jax.export.deserialize` reads its bytes."""
     with write_atomically(path) as temporary:
         with require_package("flatbuffers", "to write programs"):
-            import flatbuffers  # noqa: F401  # Used by jax.export.
+            importlib.import_module("flatbuffers")  # Used by jax.export.
 
         temporary.write_bytes(program.serialize())
 

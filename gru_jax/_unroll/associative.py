@@ -18,6 +18,7 @@ temporary arrays of the size of the states instead of 17.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,21 +88,21 @@ class Parallel:
     save: bool
     platform: str
 
-    def outline(self, params, xs, h0, modifiers, reset_state):
+    def outline(self, params: Params, xs: Array, h0: State, modifiers: Modifiers, reset_state: State | None):
         y = self.cell.output(h0)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, xs.shape[:1] + a.shape), y), h0
 
-    def evaluate(self, params, xs, h0, modifiers, reset_state):
+    def evaluate(self, params: Params, xs: Array, h0: State, modifiers: Modifiers, reset_state: State | None):
         return self.forward(params, xs, h0, modifiers, reset_state)[0]
 
-    def forward(self, params, xs, h0, modifiers, reset_state):
+    def forward(self, params: Params, xs: Array, h0: State, modifiers: Modifiers, reset_state: State | None):
         gate_inputs = self._project(params, xs)
         A, b = self._affine(params, gate_inputs, modifiers, reset_state, h0)
         states = self._scan(A, b, h0, reverse=self.reverse)
         kept = states, gate_inputs if self.save else None
         return (self.cell.output(states), self._last(states)), kept
 
-    def backward(self, arguments, kept, cotangents):
+    def backward(self, arguments: Any, kept: Any, cotangents: Any):
         params, xs, h0, modifiers, reset_state = arguments
         states, gate_inputs = kept
         if gate_inputs is None:
@@ -149,7 +150,7 @@ class Parallel:
         T, structure = jax.tree.leaves(gate_inputs)[0].shape[0], jax.tree.structure(h0)
         zeros = [jnp.broadcast_to(zeros_like(a), (T, *a.shape)) for a in jax.tree.leaves(h0)]
 
-        def steps(*arrays):
+        def steps(*arrays: Any):
             before = apply_decay(modifiers, apply_reset(modifiers, reset_state, structure.unflatten(arrays)))
             after = self.cell.step(params, before, gate_inputs, self.matmul_dtype)
             return jax.tree.leaves(hold_state(modifiers, before, after))
@@ -169,7 +170,7 @@ class Parallel:
         _, states = lax.associative_scan(_compose, (A, b), reverse=reverse)
         return jax.tree.unflatten(jax.tree.structure(start), states)
 
-    def _state_cotangents(self, A, states: State, h0: State, g_ys: PyTree, g_last: State) -> State:
+    def _state_cotangents(self, A: Any, states: State, h0: State, g_ys: PyTree, g_last: State) -> State:
         """Returns the cotangents of the states after all steps, arrays (T, B, H), through all later steps."""
         structure = jax.tree.structure(h0)
         g_last = jax.tree.leaves(fill_zeros(h0, g_last))
@@ -196,7 +197,7 @@ class Parallel:
         return jax.tree.map(lambda a: a[0 if self.reverse else -1], states)
 
 
-def _compose(first, second):
+def _compose(first: Array, second: Any):
     """Returns the affine map of two steps, one after the other."""
     (A, b), (C, d) = first, second
     columns = [_multiply(C, list(column)) for column in zip(*A, strict=True)]

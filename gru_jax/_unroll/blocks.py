@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gru_jax._types import PyTree
+from gru_jax._types import Array, PyTree
 
 
 class Blocks(NamedTuple):
@@ -31,7 +31,7 @@ def split(tree: PyTree, length: int) -> Blocks:
     T = jax.tree.leaves(tree)[0].shape[0]
     number, rest = divmod(T, length)
 
-    def main(a):
+    def main(a: Array):
         return a[: number * length].reshape((number, length) + a.shape[1:])
 
     return Blocks(jax.tree.map(main, tree), jax.tree.map(lambda a: a[number * length :], tree) if rest else None)

@@ -17,6 +17,7 @@ caller in any case. For a GRU they are the stored states.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,19 +160,19 @@ class Unrolled:
 
     plan: Plan
 
-    def outline(self, params, xs, h0, modifiers, reset_state):
+    def outline(self, params: Params, xs: Array, h0: State, modifiers: Modifiers, reset_state: State | None):
         y = self.plan.cell.output(h0)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, xs.shape[:1] + a.shape), y), h0
 
-    def evaluate(self, *arguments):
+    def evaluate(self, *arguments: Any):
         ys, h_last, _ = _forward(self.plan, *arguments, kept="nothing")
         return ys, h_last
 
-    def forward(self, *arguments):
+    def forward(self, *arguments: Any):
         ys, h_last, kept = _forward(self.plan, *arguments, kept=self.plan.memory)
         return (ys, h_last), kept
 
-    def backward(self, arguments, kept, cotangents):
+    def backward(self, arguments: Any, kept: Any, cotangents: Any):
         h0 = arguments[2]
         ys_cotangent, h_cotangent = cotangents
         if jax.tree.leaves(ys_cotangent):
@@ -179,7 +180,17 @@ class Unrolled:
         return _backward(self.plan, *arguments, kept, ys_cotangent, fill_zeros(h0, h_cotangent))
 
 
-def _block_forward(plan: Plan, params, packed, reset_state, state, x, modifiers, *, save: bool):
+def _block_forward(
+    plan: Plan,
+    params: Params,
+    packed: Any,
+    reset_state: State | None,
+    state: State,
+    x: Array,
+    modifiers: Modifiers,
+    *,
+    save: bool,
+):
     """Runs one block.
 
     Returns:
@@ -187,7 +198,7 @@ def _block_forward(plan: Plan, params, packed, reset_state, state, x, modifiers,
     """
     gate_inputs = _project(plan, params, x)
 
-    def step(shared, reset_state, state, inputs):
+    def step(shared: Any, reset_state: State | None, state: State, inputs: Any):
         (params, packed), (gate_inputs, now) = shared, inputs
         before = apply_decay(now, apply_reset(now, reset_state, state))
         after, residuals = plan.adjoint.step_with_residuals(params, packed, before, gate_inputs)
@@ -209,19 +220,21 @@ def _recompute(plan: Plan, params: Params, before: State, gate_inputs: PyTree) -
     """Returns the states after the cell and the residuals of all steps of a block at once."""
     unpacked = products(plan.adjoint.recurrent_matrices(params), plan.matmul_dtype)
 
-    def steps(before, gate_inputs):
+    def steps(before: State, gate_inputs: PyTree):
         return plan.adjoint.step_with_residuals(params, unpacked, before, gate_inputs)
 
     return in_rows(steps, plan.platform, before, gate_inputs)
 
 
-def _forward(plan: Plan, params, xs, h0, modifiers, reset_state, *, kept: str):
+def _forward(
+    plan: Plan, params: Params, xs: Array, h0: State, modifiers: Modifiers, reset_state: State | None, *, kept: str
+):
     """Returns ys, h_last and Blocks of (first state, states, gate inputs, residuals) for the backward pass."""
     params = plan.cast(params)
     packed = plan.pack(params, h0)
     length = plan.inference_length if kept == "nothing" else plan.block_length
 
-    def over_block(state, block):
+    def over_block(state: State, block: Any):
         end, states, gate_inputs, residuals = _block_forward(
             plan, params, packed, reset_state, state, *block, save=kept == "save"
         )
@@ -243,7 +256,17 @@ def _forward(plan: Plan, params, xs, h0, modifiers, reset_state, *, kept: str):
 
 
 @partial(jax.jit, static_argnums=(0,), inline=True)
-def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, ys_cotangent, h_cotangent):
+def _backward(
+    plan: Plan,
+    params: Params,
+    xs: Array,
+    h0: State,
+    modifiers: Modifiers,
+    reset_state: State | None,
+    kept: Blocks,
+    ys_cotangent: Any,
+    h_cotangent: Any,
+):
     """Returns the cotangents of params, xs, h0, the modifiers and `reset_state`.
 
     Compiled once per shape, so that `grad` outside `jit` is fast.
@@ -251,7 +274,7 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
     adjoint, given, params = plan.adjoint, params, plan.cast(params)
     packed, packed_transposes = plan.pack(params, h0), plan.pack(params, h0, transpose=True)
 
-    def block_gradients(carry, block):
+    def block_gradients(carry: Any, block: Any):
         (x, now, g_ys), (entry, states, gate_inputs, residuals) = block
         if states is None:
             _, states, gate_inputs, residuals = _block_forward(
@@ -266,7 +289,7 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
             states = own if now.blend else states
         coefficients = adjoint.linearize(params, before, states, gate_inputs, residuals)
 
-        def step(shared, _, carry, inputs):
+        def step(shared: Any, _, carry: Any, inputs: Any):
             (params, packed_transposes), (g_state, g_reset_state) = shared, carry
             coefficients, g_y, now = inputs
             g_after = g_state
@@ -297,7 +320,7 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
         gradient, g_x = adjoint.gradients(params, x_rows, before, coefficients, step_cotangents, plan.matmul_dtype)
         return carry, gradient, (g_x.reshape(x.shape).astype(x.dtype), g_own, g_decay)
 
-    def over_block(carry, block):
+    def over_block(carry: Any, block: Any):
         states_carry, total = carry
         states_carry, gradient, out = block_gradients(states_carry, block)
         return (states_carry, jax.tree.map(jnp.add, total, gradient)), out
@@ -317,7 +340,7 @@ def _backward(plan: Plan, params, xs, h0, modifiers, reset_state, kept: Blocks, 
 def _previous(plan: Plan, states: State, entry: State) -> State:
     """Returns the state before each step of a block, given the states after its steps and the one before the block."""
 
-    def shift(first, rest):
+    def shift(first: Array, rest: Array):
         parts = (rest[1:], first[None]) if plan.reverse else (first[None], rest[:-1])
         return jnp.concatenate(parts)
 

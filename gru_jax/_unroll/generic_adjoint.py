@@ -62,7 +62,7 @@ class GenericAdjoint:
     ) -> tuple[Params, Array]:
         """Returns the gradients of the parameters and of the inputs, for all steps of a block at once."""
 
-        def steps(params, xs):
+        def steps(params: Params, xs: Array):
             return self.cell.step(params, before, self.cell.project(params, xs, matmul_dtype), matmul_dtype)
 
         return jax.vjp(steps, params, xs)[1](step_cotangents)

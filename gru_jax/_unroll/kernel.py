@@ -7,7 +7,7 @@ copied in blocks of time. The kernel traces the step that it is given, so it ser
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -81,11 +81,11 @@ def scan(
       The final carry, and the outputs of the steps, arrays (T, B, ...).
     """
 
-    def plain(shared, rows, carry, xs):
+    def plain(shared: Any, rows: Any, carry: Any, xs: Array):
         return lax.scan(lambda carry, x: step(shared, rows, carry, x), carry, xs, reverse=reverse)
 
     @jax.custom_jvp
-    def run(shared, rows, carry, xs):
+    def run(shared: Any, rows: Any, carry: Any, xs: Array):
         T, B = jax.tree.leaves(xs)[0].shape[:2]
         loop = trace(step, shared, rows, carry, xs, B)
         blocks = choose_blocks(loop, T, B, core)
@@ -101,7 +101,7 @@ def scan(
         return _call(core, loop, blocks, rows, carry, xs, reverse)
 
     @run.defjvp
-    def run_jvp(primals, tangents):
+    def run_jvp(primals: Any, tangents: Any):
         return jax.jvp(plain, primals, tangents)
 
     return run(shared, rows, carry, xs)
@@ -143,7 +143,7 @@ def trace(step: Step, shared: PyTree, rows: PyTree, carry: PyTree, xs: PyTree, n
     )
 
 
-def _is_hoisted(equation: JaxprEqn, known: dict) -> bool:
+def _is_hoisted(equation: JaxprEqn, known: Mapping[Any, Any]) -> bool:
     """Returns whether an operation has one input, a known array, and one output that is no larger."""
     if len(equation.invars) != 1 or equation.primitive.multiple_results or any(jaxprs_in_params(equation.params)):
         return False
@@ -151,7 +151,7 @@ def _is_hoisted(equation: JaxprEqn, known: dict) -> bool:
     return not isinstance(given, Literal) and given in known and _nbytes(out.aval) <= _nbytes(given.aval)
 
 
-def _variables(atoms: Sequence[Any]) -> set:
+def _variables(atoms: Sequence[Any]) -> set[Any]:
     return {atom for atom in atoms if not isinstance(atom, Literal)}
 
 
@@ -231,7 +231,7 @@ def _call(
         held = [_held(a, 1) for a in shapes]
         return [jax.ShapeDtypeStruct(leading + a.shape[1:], a.dtype, manual_axis_type=varying) for a in held]
 
-    def time_block(t):
+    def time_block(t: Any):
         return time_blocks - 1 - t if reverse else t
 
     def whole(a: Shaped) -> pl.BlockSpec:
@@ -243,7 +243,9 @@ def _call(
     def by_steps(a: Shaped) -> pl.BlockSpec:
         return pl.BlockSpec((S, R) + a.shape[2:], lambda b, t: (time_block(t), b) + (0,) * (a.ndim - 2))
 
-    def kernel(shared_refs, rows_refs, first_refs, x_refs, last_refs, y_refs, carry_refs):
+    def kernel(
+        shared_refs: Any, rows_refs: Any, first_refs: Any, x_refs: Any, last_refs: Any, y_refs: Any, carry_refs: Any
+    ):
         t = pl.program_id(1)
 
         @pl.when(t == 0)
@@ -252,7 +254,7 @@ def _call(
 
         steps = jnp.minimum(S, T - time_block(t) * S)  # The last block of time may be shorter.
 
-        def body(k, _):
+        def body(k: Any, _):
             k = steps - 1 - k if reverse else k
             arrays = [ref[...] for ref in (*shared_refs, *rows_refs, *carry_refs)] + [ref[k] for ref in x_refs]
             shapes = (*loop.shared, *loop.rows, *loop.carry, *loop.x)

@@ -54,7 +54,7 @@ def call(function: Function, *arguments: PyTree) -> PyTree:
 
 
 @partial(call.defjvp, symbolic_zeros=True)
-def _call_jvp(function: Function, arguments, tangents):
+def _call_jvp(function: Function, arguments: Any, tangents: Any):
     outputs, kept = function.forward(*arguments)
     tangents = [None if _is_zero(tangent) else tangent for tangent in jax.tree.leaves(tangents)]
     residuals, structure = jax.tree.flatten((arguments, kept))
@@ -103,7 +103,7 @@ class Linear:
         arguments, _ = self.structure.unflatten(residuals)
         leaves, structure = jax.tree.flatten(arguments)
 
-        def outputs(*changed):
+        def outputs(*changed: Any):
             rest = iter(changed)
             mixed = [next(rest) if p else a for p, a in zip(self.perturbed, leaves, strict=True)]
             return jax.tree.leaves(self.function.evaluate(*structure.unflatten(mixed)))
@@ -162,18 +162,18 @@ class Batched:
         return jax.vmap(function, (list(self.of_residuals), second), **axis)
 
 
-def _push(*operands, linear):
+def _push(*operands: Any, linear: Any):
     return linear.push(operands[: linear.number], operands[linear.number :])
 
 
-def _outline(*operands, linear):
-    def outline(*operands):
+def _outline(*operands: Any, linear: Any):
+    def outline(*operands: Any):
         return linear.outline(operands[: linear.number], operands[linear.number :])
 
     return jax.make_jaxpr(outline)(*operands).out_avals
 
 
-def _jvp(operands, tangents, *, linear):
+def _jvp(operands: Any, tangents: Any, *, linear: Any):
     """Differentiates in the residuals as well, which reverse mode over forward mode needs."""
     residuals, at = operands[: linear.number], operands[linear.number :]
     of_residuals, of_tangents = tangents[: linear.number], tangents[linear.number :]
@@ -183,7 +183,7 @@ def _jvp(operands, tangents, *, linear):
     moving = [k for k, t in enumerate(of_residuals) if not isinstance(t, ad.Zero)]
     if moving:
 
-        def push(*changed):
+        def push(*changed: Any):
             mixed = list(residuals)
             for k, residual in zip(moving, changed, strict=True):
                 mixed[k] = residual
@@ -194,7 +194,7 @@ def _jvp(operands, tangents, *, linear):
     return linear_p.bind(*operands, linear=linear), list(out)
 
 
-def _transpose(cotangents, *operands, linear):
+def _transpose(cotangents: Any, *operands: Any, linear: Any):
     residuals, tangents = operands[: linear.number], operands[linear.number :]
     given = [None if isinstance(cotangent, ad.Zero) else cotangent for cotangent in cotangents]
     gradients = linear.pull(residuals, given)
@@ -202,7 +202,7 @@ def _transpose(cotangents, *operands, linear):
     return [None] * len(residuals) + [g if wants else None for g, wants in zip(gradients, wanted, strict=True)]
 
 
-def _batch(axis, operands, axes, *, linear):
+def _batch(axis: Any, operands: Any, axes: Any, *, linear: Any):
     if all(at is None for at in axes):
         out = linear_p.bind(*operands, linear=linear)
         return out, [None] * len(out)

@@ -133,7 +133,7 @@ def _map(function: Any, modifier: PyTree, state: State, *others: State) -> State
 def select(where: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     """Selects one of two states by a mask `where` (...,): arrays (..., H). Leading axes are broadcast."""
 
-    def choose(a, b):
+    def choose(a: Array, b: Array):
         shape = where.shape + a.shape[-1:]
         return jnp.where(where[..., None], jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape))
 

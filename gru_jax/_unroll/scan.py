@@ -1,6 +1,7 @@
 """The reference backend: a plain `lax.scan`. It supports every cell and every transformation."""
 
 from functools import partial
+from typing import Any
 
 from jax import lax
 
@@ -40,7 +41,7 @@ def scan(
       ys (T, B, H) and the final state, in the dtype of h0.
     """
 
-    def step(state, inputs):
+    def step(state: State, inputs: Any):
         gate_inputs, now = inputs
         before = apply_decay(now, apply_reset(now, reset_state, state))
         after = hold_state(now, before, cell.step(params, before, gate_inputs, matmul_dtype))

@@ -5,6 +5,7 @@ over time and its gradient run with automatic axes, so that the compiler chooses
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def vary_alike(tree: PyTree) -> PyTree:
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(tree)))
 
-    def vary(leaf):
+    def vary(leaf: Any):
         missing = tuple(axes - varying_axes(leaf))
         return lax.pcast(leaf, missing, to="varying") if missing else leaf
 
@@ -67,7 +68,7 @@ def zeros_like(like: Array | jax.ShapeDtypeStruct) -> Array:
     return lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
-def varying_axes(leaf: Array | jax.ShapeDtypeStruct) -> frozenset:
+def varying_axes(leaf: Array | jax.ShapeDtypeStruct) -> frozenset[str]:
     """Returns the axes of a mesh that an array varies over, inside `shard_map`."""
     kind = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
     return kind.manual_axis_type.varying if kind.manual_axis_type is not None else frozenset()

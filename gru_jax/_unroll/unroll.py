@@ -236,7 +236,7 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
     matmul_dtype = operand_dtype(options.matmul_dtype, dtype)
     axes = len(batch_shape)
 
-    def steps_first(a):
+    def steps_first(a: Array):
         return _flatten(a if options.time_major else jnp.moveaxis(a, axes, 0), 1, axes)
 
     xs, mask, resets, decay = jax.tree.map(steps_first, (xs, mask, resets, decay))
@@ -252,7 +252,7 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
         xs = mask_out(active, xs)
         decay = jax.tree.map(lambda a: jnp.where(active[..., None], a, jnp.ones((), a.dtype)), decay)
 
-    def run(cell, params, xs, *, at=(), reverse):
+    def run(cell: Any, params: Params, xs: Array, *, at: Any = (), reverse: bool):
         """Runs one cell, whose indices in a network are `at`."""
         h0 = part(start, at)
         factors = decay if isinstance(decay, jax.Array) or decay is None else part(decay, at)
@@ -264,7 +264,7 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
         own_key = None if key is None or not any(rates) else zoneout_key(key, *at)
         modifiers = modifiers._replace(keep=kept_share(active, rates, own_key, T, h0))
         inputs = (cell, params, xs, h0, modifiers, fresh)
-        how = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": options.platform}
+        how: dict[str, Any] = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": options.platform}
         if options.backend == "scan" or T == 0:
             outputs, h_last = scan(*inputs, **how)
         elif options.backend == "associative":

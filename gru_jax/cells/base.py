@@ -262,7 +262,7 @@ def run_step(
     params, before, x = widen((jax.tree.map(jnp.asarray, params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
 
-    def run(cell, params, x, *, at=(), reverse=False):
+    def run(cell: Any, params: Params, x: Array, *, at: Any = (), reverse: bool = False):
         after = cell.step(params, part(before, at), cell.project(params, x, matmul_dtype), matmul_dtype)
         return read_out(cell, params, cell.output(after), x, matmul_dtype), after
 

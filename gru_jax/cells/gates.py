@@ -7,6 +7,7 @@ bfloat16 products combine with a float32 state.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -120,7 +121,7 @@ def _join_blocks(array: Array) -> Array:
     return array.reshape((*array.shape[:-2], array.shape[-2] * array.shape[-1]))
 
 
-def _dot(a: Array, b: Array, dimensions, matmul_dtype: DType | None) -> Array:
+def _dot(a: Array, b: Array, dimensions: Any, matmul_dtype: DType | None) -> Array:
     result = a.dtype
     dtype = b.dtype if matmul_dtype is None else jnp.dtype(matmul_dtype)
     return lax.dot_general(a.astype(dtype), b.astype(dtype), dimensions, preferred_element_type=result)

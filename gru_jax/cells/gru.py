@@ -212,6 +212,7 @@ class GRU:
     ) -> Coefficients:
         """Returns the coefficients of the backward pass."""
         h, (x_r, x_z, x_n), (b_r, b_z, b_n) = before, gate_inputs, split_bias(params.b, 3, like=before)
+        reached = h
         if self.reset == "after":
             a_r, a_z, a_n = split_gates(residuals, 3)
             r = sigmoid(x_r + b_r + a_r)

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def flatten(tree: Mapping[Any, Any], separator: str = "/") -> dict[str, Any]:
 
 
 @contextmanager
-def prefix_errors(source: Any) -> Iterator[None]:
+def prefix_errors(source: Any) -> Generator[None]:
     """Puts the name of a file before the messages of TypeError and ValueError raised inside."""
     try:
         yield
@@ -155,7 +155,7 @@ def prefix_errors(source: Any) -> Iterator[None]:
 
 
 @contextmanager
-def require_package(package: str, purpose: str) -> Iterator[None]:
+def require_package(package: str, purpose: str) -> Generator[None]:
     """Turns a failed import into an error of one line with the pip command.
 
     Args:
@@ -180,7 +180,7 @@ def require_package(package: str, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
+def write_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is unchanged."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
@@ -191,7 +191,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the arrays of a safetensors file by name, and its metadata."""
     with require_package("safetensors", "to read weights"):
         from safetensors import SafetensorError, safe_open
@@ -205,7 +205,7 @@ def read_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str,
 
 
 @contextmanager
-def name_other_shards(path: str | os.PathLike) -> Iterator[None]:
+def name_other_shards(path: str | os.PathLike[str]) -> Generator[None]:
     """Adds the other shards to the message of a ValueError if the file is a shard of a safetensors checkpoint."""
     try:
         yield

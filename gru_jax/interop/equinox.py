@@ -92,7 +92,7 @@ def to_cell(cell: Any, params: Params) -> "equinox.Module":
     empty = equinox.filter_eval_shape(lambda key: kind(I, H, dtype=dtype, key=key), jax.random.key(0))
     arrays = (W, U, b) if b_hn is None else (W, U, b, b_hn)
 
-    def where(module):
+    def where(module: Any):
         return (module.weight_ih, module.weight_hh, module.bias) + ((module.bias_n,) if b_hn is not None else ())
 
     return equinox.tree_at(where, empty, tuple(map(jnp.asarray, arrays)))

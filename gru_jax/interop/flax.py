@@ -255,7 +255,7 @@ def _build_nnx_cell(cell: Any, params: Any) -> Any:
             f"params.b_hn: expected zeros, since the GRUCell of nnx has no such bias, got up to {abs(b_hn).max()}"
         )
     kind = {GRU: nnx.GRUCell, LSTM: nnx.OptimizedLSTMCell, Elman: nnx.SimpleCell}[type(cell)]
-    options = {"activation_fn": ACTIVATIONS[cell.activation]} if isinstance(cell, Elman) else {}
+    options: dict[str, Any] = {"activation_fn": ACTIVATIONS[cell.activation]} if isinstance(cell, Elman) else {}
     return kind(
         I,
         H,

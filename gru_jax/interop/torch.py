@@ -179,7 +179,7 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
     return state_dict
 
 
-def from_file(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
+def from_file(path: str | os.PathLike[str], *, prefix: str = "", nonlinearity: str | None = None) -> tuple[Any, Params]:
     """Reads a state dict from a file. `torch.load(weights_only=True)` runs no code in it.
 
     Args:
@@ -214,7 +214,7 @@ def from_file(path: str | os.PathLike, *, prefix: str = "", nonlinearity: str | 
         return from_state_dict(arrays, prefix=prefix, nonlinearity=nonlinearity)
 
 
-def to_file(path: str | os.PathLike, cell: Any, params: Params, *, prefix: str = "") -> None:
+def to_file(path: str | os.PathLike[str], cell: Any, params: Params, *, prefix: str = "") -> None:
     """Writes `to_state_dict` with `torch.save`."""
     with require_package("torch", "to write .pt files"):
         import torch

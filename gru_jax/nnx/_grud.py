@@ -27,7 +27,7 @@ class GRUDState(NamedTuple):
     last: Any
 
 
-class Mean(nnx.Variable):
+class Mean(nnx.Variable[Array]):
     """The empirical mean of each variable: a buffer, which is saved but not trained."""
 
 

@@ -199,7 +199,7 @@ def test_nan_weights_are_a_warning(saved):
 def test_other_cells_cannot_be_saved(tmp_path):
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H)
-    with pytest.raises(TypeError, match=r"^cell: expected one of GRU, LSTM, Elman, PeepholeLSTM, Stack, got 'GRU'$"):
+    with pytest.raises(TypeError, match=r"^cell: expected one of GRU, .*, PeepholeLSTM, Stack, got 'GRU'$"):
         save_weights(tmp_path / "w", "GRU", params)
     with pytest.raises(ValueError, match=r"^params\.b_hn: expected an array"):
         save_weights(tmp_path / "w", gru_jax.GRU(reset="after"), params)

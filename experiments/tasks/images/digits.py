@@ -121,7 +121,8 @@ def load_splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
+    digits: Any = load_digits()
+    images, labels = digits.data, digits.target
     images, labels = (images / 16).astype(np.float32).reshape(-1, 8, 8), labels.astype(np.int32)
     rest, test = train_test_split(
         np.arange(len(labels)), test_size=TEST_COUNT, stratify=labels, random_state=SPLIT_SEED

@@ -51,7 +51,7 @@ def to_model(
 
 
 def to_file(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     cell: Any,
     params: Params,
     *,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import layer, libraries, long, loop_overhead, results, streaming_step, training_step
+from experiments.benchmarks import cells, layer, libraries, long, loop_overhead, results, streaming_step, training_step
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.settings import Settings, Sizes
@@ -38,6 +38,7 @@ class Suite(NamedTuple):
 
 SUITES: Mapping[str, Suite] = {
     "layer": Suite(layer.run, 8.0, (Sizes(4, 10, 8, 16),)),
+    "cells": Suite(cells.run, 4.0, (Sizes(4, 10, 8, 16),)),
     "long": Suite(long.run, 4.0, (Sizes(2, 32, 8, 16), Sizes(2, 64, 8, 16))),
     "streaming_step": Suite(streaming_step.run, 8.0, (Sizes(1, 1, 16, 16),)),
     "training_step": Suite(training_step.run, 40.0, (Sizes(4, 8, 16, 16),)),
@@ -58,7 +59,9 @@ DEVICES = flags.DEFINE_integer(
 )
 QUICK = flags.DEFINE_bool("quick", False, "Run at tiny sizes to see that everything works; times mean nothing.")
 WORKDIR = flags.DEFINE_string("workdir", "runs/benchmarks", "Folder for <suite>.json and <suite>.png.")
-RECORD = flags.DEFINE_bool("record", False, "Write them to experiments/results/benchmarks instead.")
+RECORD = flags.DEFINE_bool(
+    "record", False, "Write them to experiments/results/benchmarks instead, and add the ratios to its history."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -89,6 +92,9 @@ def main(arguments: Sequence[str]) -> int:
     path = results.write(folder, found)
     results.draw(found, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png')}")
+    if RECORD.value:
+        print(f"added to {results.append_to_history(folder, found)}")
+        results.draw_history(folder, folder / "history.png")
     return 0
 
 

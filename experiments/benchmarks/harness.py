@@ -95,6 +95,12 @@ def outputs(ys: Any) -> Outcome:
     return {"ys": np.asarray(ys, np.float32)}
 
 
+def leaves(tree: Any) -> Outcome:
+    """Returns the arrays of a pytree by their paths, e.g. the gradient of any cell's parameters."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(array, np.float32) for path, array in paths}
+
+
 def gradients(gradient: gru_jax.GRUParams) -> Outcome:
     """Returns the outcome of a gradient, split by gate so that a large part cannot hide an error in a small one."""
     H = gradient.U.shape[0]
@@ -272,6 +278,7 @@ class Candidate:
       reference: the expected outcome.
       memory, loss: see `Measurement`.
       resident_bytes: measures the memory of a library without a compiler; if None, it is not measured.
+      cell, option: see `Measurement`.
     """
 
     program: Program
@@ -279,6 +286,8 @@ class Candidate:
     memory: str = "auto"
     loss: str = "mean(ys**2)"
     resident_bytes: Callable[[], int | None] | None = None
+    cell: str = "GRU"
+    option: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +309,8 @@ class Measurement:
       resident_bytes: the growth of a process that runs the program, for libraries without a compiler.
       compile_seconds: for tracing and compiling.
       distance: of its results from the reference, relative to its norm.
+      cell: the class of the cell.
+      option: what else `gru_jax.unroll` was given: "mask", "decay", "zoneout", or nothing.
     """
 
     B: int
@@ -320,6 +331,8 @@ class Measurement:
     resident_bytes: int | None
     compile_seconds: float | None
     distance: float
+    cell: str = "GRU"
+    option: str = ""
 
     @property
     def sizes(self) -> Sizes:
@@ -371,6 +384,8 @@ def measure(
                 resident_bytes=None if candidate.resident_bytes is None else candidate.resident_bytes(),
                 compile_seconds=program.compile_seconds,
                 distance=distance,
+                cell=candidate.cell,
+                option=candidate.option,
             )
         )
     return rows

@@ -27,6 +27,10 @@ OURS, SCAN, PALLAS = "gru_jax", "gru_jax scan", "gru_jax pallas"
 """Our layer with its defaults, with the backend "scan", which differentiates `lax.scan`, and with "pallas"."""
 BACKENDS = {"fused": OURS, "scan": SCAN, "pallas": PALLAS}
 """The names of our layer by backend."""
+STEPS = "lax.scan of the step"
+"""A plain `lax.scan` of a cell's step with the projection of its input inside, as a first program is written."""
+MATMUL = "matmul"
+"""The matrix products of the layer alone, each for all time steps at once: what the machine can reach."""
 TORCH, AUTOCAST = "torch", "torch autocast"
 """PyTorch in the dtype of a program's precision, and in bfloat16 under automatic mixed precision."""
 
@@ -75,6 +79,32 @@ def our_program(
             )
     outcome = outputs if problem.work == "forward" else gradients
     return compile_program(library, precision, function, (params, xs), outcome, devices)
+
+
+def matmul_program(problem: Problem, precision: Precision = "float32") -> Program:
+    """Compiles the matrix products of a problem, with all time steps in one product.
+
+    The forward pass multiplies T B rows by W and U. The gradient also multiplies the cotangents of the gates by Uᵀ, and
+    forms the gradients of W and U. No layer can be faster than these products, so their time divided by the layer's is
+    the fraction of the machine's limit that the layer reaches.
+    """
+    (B, T, I, H), dtype = problem.sizes, jnp.dtype(precision)
+    keys = jax.random.split(jax.random.key(0), 3)
+    xs, hs, gates = (
+        jax.random.normal(key, (T * B, size), dtype) for key, size in zip(keys, (I, H, 3 * H), strict=True)
+    )
+    W, U = problem.params.W.astype(dtype), problem.params.U.astype(dtype)
+
+    def product(a, b, axes):
+        return jax.lax.dot_general(a, b, ((axes[:1], axes[1:]), ((), ())), preferred_element_type=jnp.float32)
+
+    def products(xs, hs, gates, W, U):
+        forward = product(xs, W, (1, 0)), product(hs, U, (1, 0))
+        if problem.work == "forward":
+            return forward
+        return *forward, product(gates, U, (1, 1)), product(xs, gates, (0, 0)), product(hs, gates, (0, 0))
+
+    return compile_program(MATMUL, precision, products, (xs, hs, gates, W, U), lambda _: {})
 
 
 def reference(problem: Problem) -> Outcome:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from experiments import files
 from experiments.benchmarks.harness import Measurement
-from experiments.benchmarks.libraries import OURS, PALLAS, SCAN
+from experiments.benchmarks.libraries import MATMUL, OURS, PALLAS, SCAN, STEPS
 from experiments.figures import png
 from experiments.runner import environment
 from experiments.runner.devices import available_cores
@@ -116,17 +116,112 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
         raise UserError(f"{path}: expected the results of a benchmark, got {error!r}") from error
 
 
+def ratios(results: Results) -> list[dict[str, Any]]:
+    """Returns what stays comparable from one machine to the next: a row for each of our programs.
+
+    Returns:
+      Plain data: sizes, work, reset, cell, precision and devices of the program, and the ratios of its time to the best
+      peer at its precision ("peer", "to_peer") and to the plain scan ("to_scan"), and the fraction of the machine's
+      matmul limit that it reaches ("of_limit"). A ratio is None if its base was not measured.
+    """
+    rows = []
+    for group in groups(results.measurements):
+        for row in group:
+            if row.library != OURS or row.option:
+                continue
+            alike = [peer for peer in peers_of(group) if peer.precision == row.precision]
+            best = min(alike, key=lambda peer: peer.median_ms, default=None)
+            scan = next((other for other in group if other.library == SCAN and other.loss == row.loss), None)
+            limit = limit_of(group, row.precision)
+            named = {key: getattr(row, key) for key in ("B", "T", "I", "H", "work", "reset", "cell", "precision")}
+            rows.append(
+                named
+                | {"devices": row.devices, "memory": row.memory, "loss": row.loss}
+                | {"peer": best and best.name, "to_peer": _rounded(row, best), "to_scan": _rounded(row, scan)}
+                | {"of_limit": limit and round(limit.median_ms / row.median_ms, 3)}
+            )
+    return rows
+
+
+def _rounded(row: Measurement, base: Measurement | None) -> float | None:
+    return base and round(row.median_ms / base.median_ms, 3)
+
+
+HISTORY = "history.jsonl"
+"""The file of ratios over commits, beside the results: one line per suite, commit and machine."""
+
+
+def append_to_history(folder: pathlib.Path, results: Results) -> pathlib.Path:
+    """Adds the ratios of a run to the history; a line of the same suite, commit and machine is replaced.
+
+    Args:
+      folder: the folder of the recorded results.
+      results: a run of a suite.
+
+    Returns:
+      The path of the history.
+    """
+    found = results.environment
+    entry = {"suite": results.name, "commit": found["commit"], "machine": found["machine"]}
+    kept = [line for line in read_history(folder) if {key: line[key] for key in entry} != entry]
+    entry |= {"versions": found["versions"], "ratios": ratios(results)}
+    path = folder / HISTORY
+    files.write_bytes(path, "".join(json.dumps(line) + "\n" for line in (*kept, entry)).encode())
+    return path
+
+
+def read_history(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of the history, oldest first; an empty list if there is no such file."""
+    path = folder / HISTORY
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def draw_history(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Draws the gradient of the suite "layer" over commits to a PNG file: float32, one device, reset="after"."""
+    files.write_bytes(path, png((11, 4), lambda figure: _history(figure, read_history(folder)), dpi=110))
+
+
+def _history(figure: Any, history: Sequence[dict[str, Any]]) -> None:
+    lines = [line for line in history if line["suite"] == "layer"]
+    names = [f"{line['commit'][:7]}\n{line['machine'].split(' Processor')[0].split(',')[0]}" for line in lines]
+    titles = {"to_peer": "time / best peer", "to_scan": "time / plain scan", "of_limit": "fraction of the matmul limit"}
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        points: dict[str, dict[int, float]] = {}
+        for number, line in enumerate(lines):
+            for row in line["ratios"]:
+                alike = (row["work"], row["reset"], row["precision"], row["devices"])
+                if alike == ("gradient", "after", "float32", 1) and row[key] is not None:
+                    label = ", ".join(str(row[name]) for name in ("B", "T", "I", "H"))
+                    points.setdefault(label, {})[number] = row[key]
+        for label, values in points.items():
+            axes.plot(list(values), list(values.values()), "o-", label=label)
+        axes.set_title(title)
+        axes.set_xticks(range(len(names)), names, rotation=60, fontsize=7)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    panels[0].legend(title="B, T, I, H", fontsize=7)
+
+
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Groups measurements that were timed side by side, with the same sizes, work and reset."""
+    """Groups measurements that were timed side by side, with the same sizes, work, reset and cell."""
     found: dict[tuple[Any, ...], list[Measurement]] = {}
     for row in measurements:
-        found.setdefault((row.sizes, row.work, row.reset), []).append(row)
+        found.setdefault((row.sizes, row.work, row.reset, row.cell), []).append(row)
     return list(found.values())
 
 
 def peers_of(group: Sequence[Measurement]) -> list[Measurement]:
     """Returns the measurements of other libraries."""
-    return [row for row in group if row.library not in (OURS, SCAN, PALLAS)]
+    return [row for row in group if row.library not in (OURS, SCAN, PALLAS, STEPS, MATMUL)]
+
+
+def limit_of(group: Sequence[Measurement], precision: str) -> Measurement | None:
+    """Returns the measurement of the matrix products alone at a precision; None in older results."""
+    return next((row for row in group if (row.library, row.precision) == (MATMUL, precision)), None)
 
 
 def table(measurements: Sequence[Measurement]) -> str:

@@ -236,17 +236,17 @@ class SpeedTargets(Checked):
     """Targets for ratios in the benchmark; lower is better.
 
     Attributes:
-      best_peer: the time of a layer over the best peer's at the same precision.
       compile: the compile time of the gradient over the plain scan's.
       train_float32, train_bfloat16: the time of a training step over PyTorch's in float32.
       train_autocast: the time of a training step in bfloat16 over PyTorch's under autocast.
       long_slowest: the slowest time per step over the fastest, for all sequence lengths.
       long_recompute, long_checkpoint: temporary memory over the memory of "save".
       loop: the time of the training loop over a bare loop's.
+      cells: the time of any cell over a plain scan of its step.
+      options: the time of a layer with a mask, decay or zoneout over the same layer without.
       layer: targets of a layer by its sizes "B, T, I, H".
     """
 
-    best_peer: float
     compile: float
     train_float32: float
     train_bfloat16: float
@@ -255,6 +255,8 @@ class SpeedTargets(Checked):
     long_recompute: float
     long_checkpoint: float
     loop: float
+    cells: float
+    options: float
     layer: dict = dataclasses.field(default_factory=dict)
 
 

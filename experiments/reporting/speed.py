@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from experiments.benchmarks import results
 from experiments.benchmarks.harness import Measurement, program_name
-from experiments.benchmarks.libraries import AUTOCAST, OURS, SCAN
+from experiments.benchmarks.libraries import AUTOCAST, MATMUL, OURS, SCAN, STEPS
 from experiments.benchmarks.long import LOSSES
 from experiments.benchmarks.results import Results, peers_of
 from experiments.reporting.published import LayerTargets, SpeedTargets
@@ -27,6 +27,7 @@ def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
     folder = folder / "benchmarks"
     writers: dict[str, Callable[[Results, SpeedTargets], str]] = {
         "layer": _layer,
+        "cells": _cells,
         "training_step": _training_step,
         "training_step_gpu": _training_step,
         "long": _long,
@@ -40,6 +41,8 @@ def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
             parts.append(f"{write(found, targets)}\n\n![{name}](benchmarks/{name}.png)\n\n{_origin(found)}")
     if not parts:
         return ""
+    if (folder / "history.png").exists():
+        parts.append(HISTORY)
     tried = folder / "tried.md"
     if tried.exists():
         parts.append(tried.read_text(encoding="utf-8").strip())
@@ -50,6 +53,15 @@ INTRODUCTION = """\
 Median milliseconds of programs that were timed side by side in one run. All programs of a group were checked to compute
 the same function of the same weights. Ratios below 1 mean that ours is faster. "f32" and "bf16" are the dtypes of the
 matrix products' operands; our state, gates and sums are float32. A ratio that misses its target is bold."""
+
+
+HISTORY = """\
+## Over commits
+
+The float32 gradient of a layer, reset="after", at each commit whose layer suite was recorded. Ratios within one run can
+be compared between machines; times cannot. All ratios are in `experiments/results/benchmarks/history.jsonl`.
+
+![The ratios over commits](benchmarks/history.png)"""
 
 
 def _origin(found: Results) -> str:
@@ -70,7 +82,7 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
         *("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16"),
         *("fwd+bwd f32 / best JAX peer", "fwd+bwd f32, all cores", "fwd+bwd bf16, all cores"),
     )
-    rows, best_rows = [], []
+    rows, best_rows, limit_rows = [], [], []
     shapes = dict.fromkeys(sizes for sizes, *_ in groups)
     for sizes in shapes:
         wanted = targets.layer.get(str(sizes), LayerTargets())
@@ -94,8 +106,10 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
         )
         cells = ("–" if r is None else verdict(r, limit) for r, limit in zip(ratios, limits, strict=True))
         rows.append((str(sizes), *cells))
-        to_best = (*_best_peer_ratios(forward, targets.best_peer), *_best_peer_ratios(gradient, targets.best_peer))
-        best_rows.append((str(sizes), *to_best))
+        best_rows.append((str(sizes), *_best_peer_ratios(forward), *_best_peer_ratios(gradient)))
+        fractions = [_fraction(group, dtype) for group in (forward, gradient) for dtype in ("float32", "bfloat16")]
+        if any(fraction is not None for fraction in fractions):
+            limit_rows.append((str(sizes), *("–" if f is None else f"{f:.0%}" for f in fractions)))
     before = []
     for sizes in shapes:
         if (sizes, "before", "gradient") not in groups or (sizes, "before", "forward") not in groups:
@@ -115,13 +129,23 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
     ]
     worst = max((ours / scan for *_, ours, scan in compile_rows if ours and scan), default=0.0)
     best_header = ("B, T, I, H", "forward f32", "forward bf16", "fwd+bwd f32", "fwd+bwd bf16")
+    of_limit = (
+        (
+            "Fraction of the machine's matmul limit that one device reaches: the time of the matrix products alone, "
+            "each for all steps at once, divided by ours, in the same run:",
+            table(best_header, limit_rows),
+        )
+        if limit_rows
+        else ()
+    )
     return "\n\n".join(
         (
             '## One layer: ratio to `torch.nn.GRU` in float32, reset="after"',
             table(header, rows),
-            "The target is half the time of the *best* peer at the same precision, including PyTorch in bfloat16 and "
-            "under autocast, and onnxruntime's forward pass:",
+            "Ratio to the *best* peer at the same precision, including PyTorch in bfloat16 and under autocast, and "
+            "onnxruntime's forward pass:",
             table(best_header, best_rows),
+            *of_limit,
             'With reset="before", float32, the ratio to the faster of Haiku and Keras:',
             table(("B, T, I, H", "forward", "fwd+bwd"), before),
             f"The largest ratio of the gradient's compile time to the plain scan's: {verdict(worst, targets.compile)}.",
@@ -129,14 +153,75 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
     )
 
 
-def _best_peer_ratios(group: Sequence[Measurement], target: float) -> Iterable[str]:
+def _fraction(group: Sequence[Measurement], precision: str) -> float | None:
+    """Returns the fraction of the matmul limit that our layer reaches on one device; None if it was not measured."""
+    limit = results.limit_of(group, precision)
+    if limit is None:
+        return None
+    return _ratio(group, MATMUL, precision, 1, next(row for row in group if _is_ours(row, precision)))
+
+
+def _is_ours(row: Measurement, precision: str) -> bool:
+    return (row.library, row.precision, row.devices) == (OURS, precision, 1)
+
+
+def _best_peer_ratios(group: Sequence[Measurement]) -> Iterable[str]:
     """Yields our ratio to the best peer for each precision, with the faster of one and all devices."""
     for dtype in ("float32", "bfloat16"):
         peers = [row for row in peers_of(group) if row.precision == dtype]
         ours = [row for row in group if row.library == OURS and row.precision == dtype]
         best, mine = (min(rows, key=lambda row: row.median_ms) for rows in (peers, ours))
         spread = f", {mine.devices} devices" if mine.devices > 1 else ""
-        yield f"{verdict(mine.median_ms / best.median_ms, target)} {best.library}{spread}"
+        yield f"{mine.median_ms / best.median_ms:.2f} {best.library}{spread}"
+
+
+def _cells(found: Results, targets: SpeedTargets) -> str:
+    """Returns the section on every cell and on the options of a run."""
+    shapes = list(dict.fromkeys(row.sizes for row in found.measurements))
+    header = ["cell"]
+    for sizes in shapes:
+        header += [f"{sizes}: forward", "fwd+bwd", "forward / step scan", "fwd+bwd / step scan"]
+    header += ["associative scan / default, forward", "fwd+bwd"] if _associative(found.measurements) else []
+    rows, option_rows = [], []
+    groups = {(g[0].cell, g[0].sizes, g[0].work): g for g in results.groups(found.measurements)}
+    works = ("forward", "gradient")
+    for cell in dict.fromkeys(row.cell for row in found.measurements):
+        texts = [cell]
+        for sizes in shapes:
+            ours = [next(r for r in groups[cell, sizes, work] if r.library == OURS and not r.option) for work in works]
+            for base, target in ((SCAN, targets.cells), (STEPS, None)):
+                for work, mine in zip(works, ours, strict=True):
+                    other = next(row for row in groups[cell, sizes, work] if row.library == base)
+                    texts.append(verdict(mine.median_ms / other.median_ms, target))
+            for option in dict.fromkeys(row.option for row in groups[cell, sizes, "forward"] if row.option):
+                ratios = [
+                    next(row for row in groups[cell, sizes, work] if row.option == option).median_ms / mine.median_ms
+                    for work, mine in zip(works, ours, strict=True)
+                ]
+                option_rows.append((option, str(sizes), *(verdict(ratio, targets.options) for ratio in ratios)))
+        if len(header) > len(texts):
+            last = [groups[cell, shapes[-1], work] for work in works]
+            ratios = [_associative(group) for group in last]
+            texts += ["–" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        rows.append(texts)
+    return "\n\n".join(
+        (
+            "## Every cell: ratio to a plain `lax.scan` of its own step, float32, one device",
+            "The plain scan has the projection of the inputs outside the loop (the first two ratios of a shape) or "
+            "inside, as a first program is written (the other two).",
+            table(tuple(header), rows),
+            "The time of a GRU with an option, in ratio to the same layer without it:",
+            table(("option", "B, T, I, H", "forward", "fwd+bwd"), option_rows),
+        )
+    )
+
+
+def _associative(group: Sequence[Measurement]) -> float | None:
+    """Returns the ratio of the associative scan to the default backend; None if the cell is not linear."""
+    found = next((row for row in group if row.library == f"{OURS} associative"), None)
+    if found is None:
+        return None
+    return found.median_ms / next(row for row in group if row.library == OURS and not row.option).median_ms
 
 
 def _training_step(found: Results, targets: SpeedTargets) -> str:

@@ -89,3 +89,38 @@ def test_plot_is_a_png_file(suite, tmp_path):
     draw(Results(suite, ENVIRONMENT, rows), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+
+
+def rows_with_scan_and_limit(milliseconds):
+    scan = dataclasses.replace(ROW, library="gru_jax scan", median_ms=4 * milliseconds)
+    limit = dataclasses.replace(ROW, library="matmul", median_ms=milliseconds / 2)
+    return (dataclasses.replace(ROW, median_ms=milliseconds), scan, limit, TORCH)
+
+
+def test_history_has_ratios_to_the_best_peer_the_scan_and_the_limit(tmp_path):
+    slower = dataclasses.replace(TORCH, library="keras", median_ms=50.0)
+    results.append_to_history(tmp_path, Results("layer", ENVIRONMENT, (*rows_with_scan_and_limit(10.0), slower)))
+    (line,) = results.read_history(tmp_path)
+    (row,) = line["ratios"]
+    assert (line["suite"], line["commit"], row["H"]) == ("layer", ENVIRONMENT["commit"], 128)
+    assert (row["peer"], row["to_peer"], row["to_scan"], row["of_limit"]) == ("torch float32", 0.4, 0.25, 0.5)
+
+
+def test_history_has_one_line_per_suite_commit_and_machine(tmp_path):
+    for commit, milliseconds in (("a" * 16, 10.0), ("b" * 16, 8.0), ("a" * 16, 5.0)):
+        found = Results("layer", ENVIRONMENT | {"commit": commit}, rows_with_scan_and_limit(milliseconds))
+        results.append_to_history(tmp_path, found)
+    assert [(line["commit"][0], line["ratios"][0]["to_peer"]) for line in results.read_history(tmp_path)] == [
+        ("b", 0.32),
+        ("a", 0.2),
+    ]
+    results.draw_history(tmp_path, tmp_path / "history.png")
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recorded_history_holds_the_recorded_layer_suite():
+    found = results.read(results.FOLDER, "layer")
+    assert found is not None
+    lines = [line for line in results.read_history(results.FOLDER) if line["suite"] == "layer"]
+    assert lines[-1]["commit"] == found.environment["commit"]
+    assert lines[-1]["ratios"] == results.ratios(found)

@@ -35,7 +35,8 @@ value = 8.43
 at_most = 1_000
 
 [speed]
-best_peer = 0.5
+cells = 0.75
+options = 1.15
 compile = 2.0
 train_float32 = 0.98
 train_bfloat16 = 0.45

@@ -12,6 +12,8 @@
 #   make dist         the sdist and the wheel, checked as for publication
 #   make test-install both, installed alone on every Python found
 #   make docs         the site in site/, with its notebooks run; warnings are errors
+#   make test-install the library installed from its wheel, alone
+#   make bench-gpu    four minutes on a GPU: our layer beside Flax, Equinox and cuDNN (JSON in runs/bench_gpu)
 #   make clean
 # Everything is installed into .venv, made with PYTHON=... or the first Python found that is new enough.
 
@@ -35,11 +37,15 @@ endif
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
 
-.PHONY: demo test test-core test-slow test-peers aot test-newest dist test-install lint format docs clean
+.PHONY: demo bench-gpu test test-core test-slow test-peers aot test-newest dist test-install lint format docs clean
 
 demo: $(VENV)/.with-experiments
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 	@echo "RESULTS.md has every other task: what came out, published figures beside it, and the command that repeats it"
+
+# On a machine with a GPU, after `pip install jax[cuda13]` and a CUDA build of PyTorch in the environment.
+bench-gpu: $(VENV)/.with-experiments $(VENV)/.with-peers
+	$(BIN)/python -m experiments.benchmark --suite=gpu --workdir=runs/bench_gpu
 
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
 # of small programs, so here the compiler optimizes little; test-core, test-slow, but for mutated configs, and test-peers

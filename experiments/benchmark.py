@@ -13,7 +13,17 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from experiments.benchmarks import cells, layer, libraries, long, loop_overhead, results, streaming_step, training_step
+from experiments.benchmarks import (
+    cells,
+    gpu,
+    layer,
+    libraries,
+    long,
+    loop_overhead,
+    results,
+    streaming_step,
+    training_step,
+)
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.settings import Settings, Sizes
@@ -39,6 +49,7 @@ class Suite(NamedTuple):
 SUITES: Mapping[str, Suite] = {
     "layer": Suite(layer.run, 8.0, (Sizes(4, 10, 8, 16),)),
     "cells": Suite(cells.run, 4.0, (Sizes(4, 10, 8, 16),)),
+    "gpu": Suite(gpu.run, 1.5, (Sizes(4, 8, 16, 16),)),
     "long": Suite(long.run, 4.0, (Sizes(2, 32, 8, 16), Sizes(2, 64, 8, 16))),
     "streaming_step": Suite(streaming_step.run, 8.0, (Sizes(1, 1, 16, 16),)),
     "training_step": Suite(training_step.run, 40.0, (Sizes(4, 8, 16, 16),)),

@@ -19,12 +19,7 @@ OPTIONS = ("mask", "decay", "zoneout")
 
 def all_cells() -> dict[str, gru_jax.Cell]:
     """Returns every cell of the library with its defaults, by the name of its class."""
-    found = (getattr(gru_jax, name) for name in gru_jax.__all__)
-    return {cell.__name__: cell() for cell in found if isinstance(cell, type) and _is_cell(cell)}
-
-
-def _is_cell(kind: type) -> bool:
-    return kind is not gru_jax.Cell and all(hasattr(kind, method) for method in ("project", "step", "output"))
+    return {cell.__name__: cell() for cell in gru_jax.CELLS.values()}
 
 
 def run(settings: Settings) -> list[Measurement]:
@@ -49,7 +44,7 @@ def candidates(name: str, cell: gru_jax.Cell, sizes: Sizes, work: Work) -> list[
         (OURS, ""): program(cell, params, xs, work, "auto"),
     }
     programs[STEPS, ""] = program(cell, params, xs, work, "step")
-    if isinstance(cell, gru_jax.cells.Linear):
+    if isinstance(cell, gru_jax.cells.LinearCell):
         programs[f"{OURS} associative", ""] = program(cell, params, xs, work, "associative")
     expected = programs[SCAN, ""].outcome()
     found = [Candidate(made, expected, cell=name) for made in programs.values()]

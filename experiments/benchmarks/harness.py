@@ -36,6 +36,7 @@ class Program:
       temp_bytes: temporary memory on all devices, if the compiler reports it.
       compile_seconds: for tracing and compiling; None if nothing is compiled.
       calls: how many units of work one call performs; times are divided by it.
+      text: returns the compiled program's HLO, if the compiler gives it.
     """
 
     library: str
@@ -46,6 +47,7 @@ class Program:
     temp_bytes: int | None = None
     compile_seconds: float | None = None
     calls: int = 1
+    text: Callable[[], str | None] | None = None
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ def compile_program(
         devices=devices,
         temp_bytes=None if memory is None else devices * memory.temp_size_in_bytes,
         compile_seconds=seconds,
+        text=executable.as_text,
     )
 
 
@@ -311,6 +314,7 @@ class Measurement:
       distance: of its results from the reference, relative to its norm.
       cell: the class of the cell.
       option: what else `gru_jax.unroll` was given: "mask", "decay", "zoneout", or nothing.
+      kernels: kernels that each loop over time launches per step, from the compiled program; None if not counted.
     """
 
     B: int
@@ -333,6 +337,7 @@ class Measurement:
     distance: float
     cell: str = "GRU"
     option: str = ""
+    kernels: tuple[int, ...] | None = None
 
     @property
     def sizes(self) -> Sizes:

@@ -109,7 +109,7 @@ def read(folder: pathlib.Path, name: str) -> Results | None:
         return None
     try:
         value: Any = json.loads(path.read_bytes())
-        rows = tuple(Measurement(**row) for row in value["measurements"])
+        rows = tuple(Measurement(**_lists_to_tuples(row)) for row in value["measurements"])
         suite: str = value["suite"]
         return Results(RENAMED.get(suite, suite), value["environment"], rows)
     except (KeyError, TypeError, ValueError) as error:
@@ -206,6 +206,10 @@ def _history(figure: Any, history: Sequence[dict[str, Any]]) -> None:
     panels[0].legend(title="B, T, I, H", fontsize=7)
 
 
+def _lists_to_tuples(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+
+
 def groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
     """Groups measurements that were timed side by side, with the same sizes, work, reset and cell."""
     found: dict[tuple[Any, ...], list[Measurement]] = {}
@@ -248,6 +252,10 @@ def _group_table(group: Sequence[Measurement]) -> str:
             ]
         )
     header = ["program", "ms", *ratios, "temporary MB", "compile s"]
+    if any(row.kernels for row in group):
+        header.append("kernels per step")
+        for line, row in zip(rows, group, strict=True):
+            line.append(", ".join(map(str, row.kernels or ())))
     align = ["left", *["right"] * (len(header) - 1)]
     text = tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=align)
     title = f"B={first.B} T={first.T} I={first.I} H={first.H}, reset={first.reset}, {first.work}"

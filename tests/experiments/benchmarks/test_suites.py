@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks import layer, long, streaming_step
+import gru_jax
+from experiments.benchmarks import cells, gpu, layer, long, streaming_step
 from experiments.benchmarks.harness import distance
 from experiments.benchmarks.libraries import MATMUL, installed
 from experiments.benchmarks.settings import Settings, Sizes, make_problem
@@ -69,6 +70,30 @@ def test_long_measures_every_memory_option_with_both_losses():
     ]
     assert max(row.distance for row in rows) < 1e-5
     assert all(row.median_ms > 0 and row.rounds == 1 for row in rows)
+
+
+def test_gpu_suite_counts_fewer_kernels_on_the_fast_path_than_in_a_plain_scan():
+    problem = make_problem(SIZES, "after", "gradient")
+    counts = {c.program.name: gpu.kernels_per_step(c.program) for c in layer.candidates(problem, settings(SIZES))}
+    ours, scan = counts["gru_jax float32"], counts["gru_jax scan float32"]
+    assert len(ours) == len(scan) == 2
+    assert sum(ours) < sum(scan)
+
+
+@pytest.mark.parametrize("work", cells.WORKS)
+def test_programs_of_a_cell_agree(work):
+    found = cells.candidates("GRU", gru_jax.GRU(), SIZES, work)
+    assert [(c.program.library, c.option) for c in found] == [
+        ("gru_jax scan", ""),
+        ("gru_jax", ""),
+        ("lax.scan of the step", ""),
+        *(("gru_jax", option) for option in cells.OPTIONS),
+    ]
+    assert max(distance(c.program.outcome(), c.reference)[0] for c in found) < 1e-5
+
+
+def test_every_cell_is_measured():
+    assert {cell.__name__ for cell in gru_jax.CELLS.values()} == set(cells.all_cells())
 
 
 def test_streaming_step_carries_the_state(monkeypatch):

@@ -12,7 +12,6 @@
 #   make dist         the sdist and the wheel, checked as for publication
 #   make test-install both, installed alone on every Python found
 #   make docs         the site in site/, with its notebooks run; warnings are errors
-#   make test-install the library installed from its wheel, alone
 #   make bench-gpu    four minutes on a GPU: our layer beside Flax, Equinox and cuDNN (JSON in runs/bench_gpu)
 #   make clean
 # Everything is installed into .venv, made with PYTHON=... or the first Python found that is new enough.

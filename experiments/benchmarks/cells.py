@@ -85,6 +85,8 @@ def program(cell: gru_jax.Cell, params: Any, xs: jax.Array, work: Work, backend:
 
         def step(state, x):
             state = cell.step(params, state, cell.project(params, x))
+            if isinstance(cell, gru_jax.cells.Readout):
+                return state, cell.readout(params, state, x)
             return state, cell.output(state)
 
         return jax.lax.scan(step, cell.initial_state(hidden_size, xs.shape[1:-1], dtype), xs)[1]

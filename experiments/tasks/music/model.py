@@ -65,6 +65,7 @@ class Polyphony(nnx.Module):
         h0: Any = None,
         *,
         lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Predicts the next steps of piano rolls.
@@ -74,6 +75,7 @@ class Polyphony(nnx.Module):
           following: (B, T, K) float, the next steps, for which logits are computed.
           h0: the initial state; None for zeros.
           lengths: (B,) int, the steps of each sequence; None for T.
+          resets: (B, T) bool, where the state starts from zeros; None for nowhere.
           key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
@@ -81,7 +83,8 @@ class Polyphony(nnx.Module):
         """
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         rolls = gru_jax.dropout(rolls, self.config.input_dropout, keys[0])
-        ys, h_last = self.recurrent(rolls, h0, lengths=lengths, deterministic=keys[1] is None, rngs=keys[1])
+        options = {"lengths": lengths, "resets": resets, "deterministic": keys[1] is None, "rngs": keys[1]}
+        ys, h_last = self.recurrent(rolls, h0, **options)
         return self.logits(gru_jax.dropout(ys, self.config.dropout, keys[2]), following), h_last
 
     def logits(self, ys: jax.Array, following: jax.Array) -> jax.Array:

@@ -5,6 +5,10 @@ is the negative log-likelihood in nats per step: the Bernoulli cross-entropy sum
 of each piece, divided by the number of these steps in the split (as Bai et al. 2018 count). If the model orders the
 keys of a step (`model.chord`), the sum is the negative log-probability of the whole chord.
 
+Other papers average differently, so that evaluation also gives "nll_per_piece", the mean over pieces of each piece's
+mean over steps; "nll_of_piece", the mean over pieces of the sum over steps; and "nll_chunks", as "nll", but the state
+starts from zeros every 200 steps.
+
 Most pieces, as published, are transposed to C major or C minor. Training batches come from buckets of similar length.
 They are padded to the bucket's length; padding has no effect. Training pieces longer than `longest` are split;
 validation and test pieces are not.
@@ -50,6 +54,8 @@ SPLITS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
 EVAL_BATCH_SIZE = 16
 MULTIPLE = 8
 """Padded lengths are multiples of it, so that fewer shapes are compiled."""
+CHUNK = 200
+"""The number of steps after which the state is reset for "nll_chunks"."""
 OPENING_STEPS = 64
 """The number of steps of each validation piece in the artifacts, for sampling."""
 
@@ -158,16 +164,28 @@ class Music(Task):
             yield _batch(chosen, length, counts.astype(np.float32))
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        rolls, lengths = batch["rolls"].astype(jnp.float32), batch["lengths"]
+        rolls, lengths, weights = batch["rolls"].astype(jnp.float32), batch["lengths"], batch["weights"]
         following = rolls[:, 1:]
-        logits, _ = model(rolls[:, :-1], following, lengths=lengths, key=key)
-        losses = optax.sigmoid_binary_cross_entropy(logits, following).sum(axis=-1)
-        real = jnp.arange(losses.shape[1])[None] < lengths[:, None]
-        weights = jnp.where(real, batch["weights"][:, None], 0.0)
-        return {"loss": (jnp.where(weights > 0, losses, 0.0).sum(), weights.sum())}, carry
+        real = jnp.arange(following.shape[1])[None] < lengths[:, None]
+
+        def of_pieces(resets: jax.Array | None) -> jax.Array:
+            """Returns the loss of each piece, summed over its steps: (B,)."""
+            logits, _ = model(rolls[:, :-1], following, lengths=lengths, resets=resets, key=key)
+            losses = optax.sigmoid_binary_cross_entropy(logits, following).sum(axis=-1)
+            return weights * jnp.where(real & (weights[:, None] > 0), losses, 0.0).sum(axis=1)
+
+        losses, steps, pieces = of_pieces(None), (weights * lengths).sum(), weights.sum()
+        sums = {"loss": (losses.sum(), steps)}
+        if key is None:  # In evaluation.
+            chunks = jnp.broadcast_to(jnp.arange(following.shape[1]) % CHUNK == 0, real.shape)
+            sums["nll_per_piece"] = ((losses / jnp.maximum(lengths, 1)).sum(), pieces)
+            sums["nll_of_piece"] = (losses.sum(), pieces)
+            sums["nll_chunks"] = (of_pieces(chunks).sum(), steps)
+        return sums, carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        return {"loss": mean(sums, "loss"), "nll": mean(sums, "loss")}
+        others = {name: mean(sums, name) for name in sums if name != "loss"}
+        return {"loss": mean(sums, "loss"), "nll": mean(sums, "loss"), **others}
 
 
 def _predicted(pieces: list[np.ndarray]) -> np.ndarray:

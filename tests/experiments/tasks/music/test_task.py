@@ -70,6 +70,43 @@ def test_loss_is_the_cross_entropy_without_padding(task, chord):
     jax.tree.map(np.testing.assert_array_equal, gradient, same)
 
 
+@pytest.mark.parametrize("chunk", [200, 7])
+def test_other_averages_equal_those_of_pieces_alone(task, chunk, monkeypatch):
+    monkeypatch.setattr("experiments.tasks.music.task.CHUNK", chunk)
+    model = task.model(PolyphonyConfig(hidden_size=5), nnx.Rngs(0))
+    batch = task.train_batch(0, 0)
+    batch["weights"][2] = 0
+    found = task.metrics(jax.tree.map(float, task.loss(model, batch, (), None)[0]))
+    sums, chunked, steps = [], [], []
+    for b, length in enumerate(batch["lengths"]):
+        if b == 2:
+            continue
+        roll = batch["rolls"][b, : length + 1].astype(np.float32)
+
+        def loss(first, last, roll=roll):
+            x = np.asarray(model(roll[None, first:last], roll[None, first + 1 : last + 1])[0][0], np.float64)
+            return (np.logaddexp(0, x) - x * roll[first + 1 : last + 1]).sum()
+
+        sums.append(loss(0, length))
+        chunked.append(sum(loss(k, min(k + chunk, length)) for k in range(0, length, chunk)))
+        steps.append(length)
+    expected = {
+        "nll": np.sum(sums) / np.sum(steps),
+        "nll_per_piece": np.mean(np.divide(sums, steps)),
+        "nll_of_piece": np.mean(sums),
+        "nll_chunks": np.sum(chunked) / np.sum(steps),
+    }
+    assert set(found) == {"loss", *expected}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    assert (abs(found["nll_chunks"] - found["nll"]) > 1e-6) == (chunk < max(steps))
+
+
+def test_training_computes_only_the_loss(task):
+    model = task.model(PolyphonyConfig(hidden_size=5), nnx.Rngs(0))
+    assert set(task.loss(model, task.train_batch(0, 0), (), jax.random.key(0))[0]) == {"loss"}
+
+
 @pytest.mark.parametrize(
     ("name", "pieces", "steps"),
     [("jsb", (229, 76, 77), (13_807, 4_602, 4_725)), ("piano_midi", (87, 12, 25), (75_911, 8_540, 19_036))],

@@ -3,9 +3,10 @@
     python -m experiments.train --config=configs/event_xor.py --workdir=runs/event_xor
 
 Variants: decay, a GRU whose state decays with the elapsed time; input, with the time as an input only; gru_d, GRU-D.
-Cost: TODO minutes on one CPU core.
+Cost: 4 to 11 minutes on one CPU core.
 
-    test accuracy, %   decay   input   gru_d
+    test accuracy, %   decay          gru_d
+                       98.39 ± 0.51   98.22
 """
 
 from ml_collections import ConfigDict

@@ -113,6 +113,7 @@ class EventXor(Task):
     """Classification of the parity."""
 
     Config, ModelConfig = EventXorConfig, EventXorModelConfig
+    not_for = "Anything else: the streams are generated to test the use of elapsed time."
 
     @classmethod
     def scoring_for(cls, config: EventXorConfig) -> Scoring:

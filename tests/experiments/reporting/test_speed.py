@@ -58,9 +58,41 @@ def test_layer_table_has_ratios_to_peers(tmp_path):
         "| **0.40 (> 0.33)** | 0.20 (≤ 0.21) |"
     ) in text
     assert "| 32, 100, 64, 128 | 0.80 (≤ 0.85) | **0.80 (> 0.75)** |" in text
-    assert "**0.50" not in text.split("half the time of the")[1].split("With reset")[0]  # 8 ms, linen 16
+    best = text.split("Ratio to the *best* peer")[1].split("With reset")[0]
+    assert "| 32, 100, 64, 128 | 0.50 linen, 2 devices | 0.40 torch, 2 devices | 0.50 linen, 2 devices |" in best
+    assert "matmul limit" not in text
     assert "python -m experiments.benchmark --suite=layer" in text
     assert "![layer](benchmarks/layer.png)" in text
+
+
+def test_layer_table_has_the_fraction_of_the_matmul_limit(tmp_path):
+    limits = [
+        dataclasses.replace(ROW, work=work, library="matmul", precision=precision, median_ms=ms)
+        for work in ("forward", "gradient")
+        for precision, ms in (("float32", 8.0), ("bfloat16", 1.5))
+    ]
+    results.write(tmp_path / "benchmarks", Results("layer", ENVIRONMENT, (*layer_rows(), *limits)))
+    assert "| 32, 100, 64, 128 | 80% | 30% | 80% | 30% |" in section(tmp_path, TARGETS)
+
+
+def cell_rows():
+    """Yields times in ms of two cells at one shape: the default 6, both scans 10 and 12, a mask 8, associative 3."""
+    for cell in ("GRU", "MinGRU"):
+        for work in ("forward", "gradient"):
+            times = {"gru_jax": 6.0, "gru_jax scan": 10.0, "lax.scan of the step": 12.0}
+            times |= {"gru_jax associative": 3.0} if cell == "MinGRU" else {}
+            for library, ms in times.items():
+                yield dataclasses.replace(ROW, work=work, reset="", cell=cell, library=library, median_ms=ms)
+            if cell == "GRU":
+                yield dataclasses.replace(ROW, work=work, reset="", cell=cell, option="mask", median_ms=8.0)
+
+
+def test_table_of_cells_has_ratios_to_both_scans_and_the_cost_of_options(tmp_path):
+    results.write(tmp_path / "benchmarks", Results("cells", ENVIRONMENT, tuple(cell_rows())))
+    text = section(tmp_path, TARGETS)
+    assert "| GRU | 0.60 (≤ 0.75) | 0.60 (≤ 0.75) | 0.50 | 0.50 | – | – |" in text
+    assert "| MinGRU | 0.60 (≤ 0.75) | 0.60 (≤ 0.75) | 0.50 | 0.50 | 0.50 | 0.50 |" in text
+    assert "| mask | 32, 100, 64, 128 | **1.33 (> 1.15)** | **1.33 (> 1.15)** |" in text
 
 
 def test_long_table_has_ratios_of_time_and_memory(tmp_path):

@@ -4,10 +4,10 @@
     python -m experiments.train --config=configs/digits.py:rows --workdir=runs/digits_rows
 
 Variants: pixels, rows; other cells of the same width with --config.model.cell.
-Cost: 0.6 minutes on two CPU cores.
+Cost: 0.6 minutes on one CPU core.
 
     test accuracy, %   GRU    LSTM   Elman
-    pixels             97.7   95.6   95.8
+    pixels             96.4   96.2   97.5
 """
 
 from ml_collections import ConfigDict

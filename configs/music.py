@@ -6,7 +6,7 @@
 Variants, each with -lstm or -elman for as many parameters. Cost: 2 to 20 minutes on one CPU core.
 
     test nats per step   GRU     LSTM    Elman
-    jsb                  8.338   8.472   8.831
+    jsb                  8.338   8.472   8.825
     nottingham           3.196   3.293   4.10
     musedata             5.427   5.453   6.26
     piano_midi           7.593   7.603   9.50

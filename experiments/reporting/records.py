@@ -156,13 +156,13 @@ def grouped(records: list[dict[str, Any]]) -> list[Group]:
 def of_configuration(records: list[dict[str, Any]], config: ExperimentConfig) -> list[dict[str, Any]]:
     """Returns the records of the runs that have a configuration, up to the seed; for each seed and metric the newest.
 
-    A record has the configuration that its config file and overrides give today. Its cell and its number of parameters
-    are not compared.
+    A record has the configuration that its config file and overrides give today. Its number of parameters is not
+    compared. Baselines, which a study recorded for a configuration, are left out.
     """
     wanted = {**config.to_dict(), "seed": None}
     found = {}
     for record in records:
-        values = _configuration(record)
+        values = None if record["cell"] in STUDIES else _configuration(record)
         if values is not None and {**values.to_dict(), "seed": None} == wanted:
             found.pop((record["seed"], record["metric"]), None)
             found[record["seed"], record["metric"]] = record

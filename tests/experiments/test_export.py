@@ -112,6 +112,13 @@ def test_card_shows_the_spread_over_recorded_seeds(finished, tmp_path):
         {"overrides": [], "seed": 0, "value": 1.0, "commit": "0" * 40},  # an older run of the same seed
         {"overrides": ["seed=1"], "seed": 1, "value": 92.0, "commit": "1" * 40},
         {"overrides": ["model.cell=gru"], "seed": 0, "value": 90.0, "commit": "2" * 40},
+        {
+            "overrides": [],
+            "cell": "linear",
+            "seed": 0,
+            "value": 4.0,
+            "commit": "6" * 40,
+        },  # a baseline of the same config
         {"overrides": ["model.hidden_size=17"], "seed": 2, "value": 3.0, "commit": "3" * 40},
         {"overrides": ["model.gone=17"], "seed": 3, "value": 3.0, "commit": "4" * 40},
         {"overrides": [], "config": "configs/gone.py", "seed": 4, "value": 3.0, "commit": "5" * 40},

@@ -361,7 +361,7 @@ def test_plain_carry_of_an_lstm_has_the_order_of_flax():
             lambda layer, v: layer.apply(v, XS, train=True),
             "GRU: expected deterministic= (True for no dropout), got train=",
         ),
-        (lambda layer, v: layer.apply(v, XS, bogus=1), "GRU: expected one of xs, h0, lengths, resets, "),
+        (lambda layer, v: layer.apply(v, XS, bogus=1), "GRU: expected one of xs, h0, lengths, mask, resets, "),
     ],
 )
 def test_unknown_keyword_raises_one_line_with_the_replacement(call, error):

@@ -54,7 +54,7 @@ class EventXorConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class EventXorModelConfig(RecurrentConfig):
-    """Extends `RecurrentConfig`.
+    """Extends `RecurrentConfig`; `dropout` also acts before the readout.
 
     Attributes:
       elapsed: how the model sees the elapsed time d. "input": as a second input. "decay": as a second input, and the
@@ -85,17 +85,21 @@ class EventClassifier(nnx.Module):
             self.decay_b = nnx.Param(jnp.zeros(H))
         self.readout = nnx.Linear(H, 2, rngs=rngs)
 
-    def __call__(self, events: jax.Array, elapsed: jax.Array, lengths: jax.Array) -> jax.Array:
+    def __call__(
+        self, events: jax.Array, elapsed: jax.Array, lengths: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
         """Applies the layers.
 
         Args:
           events: (B, T), the bits as -1 or 1.
           elapsed: (B, T), the steps since the event before.
           lengths: (B,), the number of events.
+          key: PRNG key for dropout, consumed; None for no dropout.
 
         Returns:
           (B, 2) logits.
         """
+        key_layers, key_readout = (None, None) if key is None else jax.random.split(key)
         if self.config.elapsed == "gru_d":
             observed = jnp.ones_like(events, bool)[..., None]
             ys = self.gru_d(events[..., None], observed, elapsed[..., None] / LONGEST, lengths=lengths)
@@ -105,8 +109,10 @@ class EventClassifier(nnx.Module):
                 rate = elapsed[..., None] / LONGEST * self.decay_w[...][None, None] + self.decay_b[...][None, None]
                 decay = jnp.exp(-jax.nn.relu(rate))
             xs = jnp.stack([events, elapsed], axis=-1)
-            ys, _ = self.recurrent(xs, lengths=lengths, decay=decay, deterministic=True)
-        return self.readout(jnp.take_along_axis(ys, (lengths - 1)[:, None, None], axis=1)[:, 0])
+            options = {"lengths": lengths, "decay": decay, "deterministic": key_layers is None, "rngs": key_layers}
+            ys, _ = self.recurrent(xs, **options)
+        last = jnp.take_along_axis(ys, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        return self.readout(gru_jax.dropout(last, self.config.dropout, key_readout))
 
 
 class EventXor(Task):
@@ -145,8 +151,7 @@ class EventXor(Task):
         return padded_batches(self.splits[split], min(EVAL_BATCH_SIZE, len(self.splits[split]["labels"])))
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        del key  # Nothing is dropped.
-        logits = model(batch["events"], batch["elapsed"], batch["lengths"])
+        logits = model(batch["events"], batch["elapsed"], batch["lengths"], key=key)
         return class_sums(logits, batch["labels"], batch["weights"]), carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:

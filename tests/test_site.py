@@ -14,7 +14,9 @@ import gru_jax
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "site"
-OUTSIDE = {"index.md", "results/index.md", "contributing.md", "changelog.md"}
+OUTSIDE = {"index.md", "results/index.md", "contributing.md", "changelog.md", "pretrained/index.md"} | {
+    f"pretrained/{card.parent.name}.md" for card in (ROOT / "pretrained").glob("*/card.md")
+}
 """Pages that are made of files outside docs/."""
 
 

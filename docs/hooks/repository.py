@@ -9,15 +9,19 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
+CARDS = sorted((ROOT / "pretrained").glob("*/card.md"))
 PAGES = {
     "README.md": "index.md",
     "RESULTS.md": "results/index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "pretrained/README.md": "pretrained/index.md",
+    **{f"pretrained/{card.parent.name}/card.md": f"pretrained/{card.parent.name}.md" for card in CARDS},
 }
 """The pages that stand outside docs/, and their place in the site."""
 COPIES = "repository"
@@ -53,6 +57,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             target = PAGES[target]
         elif target.startswith("docs/"):
             target = target.removeprefix("docs/")
+        elif target.endswith(".md") and (ROOT / target).is_file():
+            raise PluginError(f"{source}: expected links to pages of docs/ or of {', '.join(PAGES)}, got {link}")
         elif (ROOT / target).is_file():
             copy = f"{COPIES}/{target}"
             if files.get_file_from_path(copy) is None:

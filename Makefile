@@ -4,7 +4,7 @@
 # And:
 #   make lint         formatting, lint and types
 #   make format       rewrite the sources as `make lint` wants them
-#   make test-core    the core against the oracle once more, compiled as users compile it
+#   make test-core    the cells, and every option of unroll against the oracle, compiled as users compile them
 #   make test-slow    the rest: whole runs, several processes, killed trainings, full disks, broken files
 #   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
 #   make aot          ahead-of-time compilation for an accelerator that is not there
@@ -46,14 +46,17 @@ demo: $(VENV)/.with-experiments
 bench-gpu: $(VENV)/.with-experiments $(VENV)/.with-peers
 	$(BIN)/python -m experiments.benchmark --suite=gpu --workdir=runs/bench_gpu
 
+# Every option of unroll with every cell against the oracle: minutes, so test-core runs it alone.
+MATRIX := tests/gru_jax/unroll/test_unroll.py
+
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
 # of small programs, so here the compiler optimizes little; test-core, test-slow, but for mutated configs, and test-peers
 # compile as users do.
 test: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance tests
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance --ignore=$(MATRIX) tests
 
 test-core: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) tests/gru_jax/cells tests/gru_jax/unroll/test_unroll.py
+	JAX_PLATFORMS=cpu $(PYTEST) tests/gru_jax/cells $(MATRIX)
 
 test-slow: $(VENV)/.with-test
 	JAX_PLATFORMS=cpu $(PYTEST) -m "(faults or slow) and not aot" --ignore=tests/conformance tests

@@ -160,6 +160,11 @@ class EncoderDecoderConfig(RecurrentConfig):
         super().check()
         known = self.attention == "additive" or self.attention_size == 256
         require("attention_size", known, 'the default for attention="none"', self.attention_size)
+        # The decoder's cell has two inputs, each with rows of W, and its output is read from its state.
+        cell, inputs = make_cell(self), self.hidden_size + 1
+        params = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs, self.hidden_size))
+        plain = hasattr(params, "W") and params.W.shape[0] == inputs and not isinstance(cell, gru_jax.Readout)
+        require("cell", plain, "a cell with input weights W, whose output is part of its state", self.cell)
 
 
 Source: TypeAlias = Memory | jax.Array
@@ -293,4 +298,6 @@ class EncoderDecoder(nnx.Module):
     def _decoder_parameters(self, key: jax.Array | None) -> Any:
         """Returns the parameters of the decoder's cell, with weight dropout if there is a key."""
         params = jax.tree.map(lambda p: p[...], self.decoder, is_leaf=lambda p: isinstance(p, nnx.Variable))
+        if self.config.weight_dropout == 0:  # Not every cell has a U.
+            return params
         return params._replace(U=gru_jax.dropout(params.U, self.config.weight_dropout, key))

@@ -197,7 +197,7 @@ class Parallel:
         return jax.tree.map(lambda a: a[0 if self.reverse else -1], states)
 
 
-def _compose(first: Array, second: Any):
+def _compose(first: Any, second: Any) -> tuple[list[list[Array]], list[Array]]:
     """Returns the affine map of two steps, one after the other."""
     (A, b), (C, d) = first, second
     columns = [_multiply(C, list(column)) for column in zip(*A, strict=True)]

@@ -81,11 +81,11 @@ def scan(
       The final carry, and the outputs of the steps, arrays (T, B, ...).
     """
 
-    def plain(shared: Any, rows: Any, carry: Any, xs: Array):
+    def plain(shared: Any, rows: Any, carry: Any, xs: PyTree):
         return lax.scan(lambda carry, x: step(shared, rows, carry, x), carry, xs, reverse=reverse)
 
     @jax.custom_jvp
-    def run(shared: Any, rows: Any, carry: Any, xs: Array):
+    def run(shared: Any, rows: Any, carry: Any, xs: PyTree):
         T, B = jax.tree.leaves(xs)[0].shape[:2]
         loop = trace(step, shared, rows, carry, xs, B)
         blocks = choose_blocks(loop, T, B, core)

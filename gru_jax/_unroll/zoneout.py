@@ -25,11 +25,6 @@ class Zoneout(NamedTuple):
     rates: tuple[float, ...]
     structure: Any
 
-    @property
-    def draws(self) -> bool:
-        """Whether a rate is above zero."""
-        return any(self.rates)
-
     def of_arrays(self, name: str, state: State) -> tuple[float, ...]:
         """Returns a rate for each array of a cell's state; raises ValueError if the structures differ."""
         structure = jax.tree.structure(state)

@@ -212,7 +212,6 @@ class GRU:
     ) -> Coefficients:
         """Returns the coefficients of the backward pass."""
         h, (x_r, x_z, x_n), (b_r, b_z, b_n) = before, gate_inputs, split_bias(params.b, 3, like=before)
-        reached = h
         if self.reset == "after":
             a_r, a_z, a_n = split_gates(residuals, 3)
             r = sigmoid(x_r + b_r + a_r)
@@ -221,12 +220,12 @@ class GRU:
         else:
             a_rz, candidate = residuals
             a_r, a_z = split_gates(a_rz, 2)
-            r = sigmoid(x_r + b_r + a_r)
+            r, reached = sigmoid(x_r + b_r + a_r), h
         z = sigmoid(x_z + b_z + a_z)
         n = jnp.tanh(x_n + b_n + candidate)
         c_n = z * (1 - n * n)
         c_z = (n - h) * z * (1 - z)
-        c_r = (c_n * reached if self.reset == "after" else h) * r * (1 - r)
+        c_r = (c_n * reached if self.reset == "after" else reached) * r * (1 - r)
         if self.reset == "after":
             return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=c_n * r, r=None)
         return Coefficients(keep=1 - z, c_r=c_r, c_z=c_z, c_n=c_n, c_hn=None, r=r)

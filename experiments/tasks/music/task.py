@@ -178,9 +178,10 @@ class Music(Task):
         sums = {"loss": (losses.sum(), steps)}
         if key is None:  # In evaluation.
             chunks = jnp.broadcast_to(jnp.arange(following.shape[1]) % CHUNK == 0, real.shape)
+            chunked = losses if following.shape[1] <= CHUNK else of_pieces(chunks)  # The first chunk is a whole batch.
             sums["nll_per_piece"] = ((losses / jnp.maximum(lengths, 1)).sum(), pieces)
             sums["nll_of_piece"] = (losses.sum(), pieces)
-            sums["nll_chunks"] = (of_pieces(chunks).sum(), steps)
+            sums["nll_chunks"] = (chunked.sum(), steps)
         return sums, carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:

@@ -19,10 +19,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_shapes
 from gru_jax.cells.gates import (
     block_matmul_weight_gradient,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_blocks,
@@ -240,9 +240,7 @@ class BlockGRU:
             b=tuple(gate.sum(rows) for gate in after_norm),
             gain=gain,
         )
-        weights = zip(gates, split_gates(params.W, 3), strict=True)
-        from_r, from_n, from_u = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-        return gradient, from_r + from_n + from_u
+        return gradient, project_gates_input_gradient(gates, params.W, matmul_dtype)
 
     def _gates(
         self, params: BlockGRUParams, gate_inputs: tuple[Array, ...], recurrent: Array

@@ -5,8 +5,9 @@ bfloat16 products combine with a float32 state.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax.numpy as jnp
@@ -80,6 +81,12 @@ def matmul(x: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
 def matmul_input_gradient(g: Array, w: Array, matmul_dtype: DType | None = None) -> Array:
     """Returns `g wᵀ`: g (..., N), w (K, N) -> (..., K), the cotangent of x in `x w`."""
     return _dot(g, w, (((g.ndim - 1,), (1,)), ((), ())), matmul_dtype)
+
+
+def project_gates_input_gradient(gates: Sequence[Array], W: Array, matmul_dtype: DType | None = None) -> Array:
+    """Returns the cotangent (..., I) of xs in `project_gates`, given those of the gates (..., H) and W (I, G H)."""
+    weights = zip(gates, split_gates(W, len(gates)), strict=True)
+    return reduce(operator.add, (matmul_input_gradient(gate, w, matmul_dtype) for gate, w in weights))
 
 
 def matmul_weight_gradient(x: Array, g: Array, matmul_dtype: DType | None = None) -> Array:

@@ -21,10 +21,10 @@ from gru_jax.cells.base import Product, check_init, check_weights, run_step
 from gru_jax.cells.gates import (
     concatenate_gates,
     few_rows,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -265,12 +265,7 @@ class GRU:
             matmul_weight_gradient(reach, g_hn, matmul_dtype),
         )
         b_gradient = tuple(gate.sum(rows) for gate in (g_r, g_z, g_n))
-        W_r, W_z, W_n = split_gates(params.W, 3)
-        xs_gradient = (
-            matmul_input_gradient(g_r, W_r, matmul_dtype)
-            + matmul_input_gradient(g_z, W_z, matmul_dtype)
-            + matmul_input_gradient(g_n, W_n, matmul_dtype)
-        )
+        xs_gradient = project_gates_input_gradient((g_r, g_z, g_n), params.W, matmul_dtype)
         b_hn_gradient = g_hn.sum(rows) if self.reset == "after" else None
         return GRUParams(W_gradient, U_gradient, b_gradient, b_hn_gradient), xs_gradient
 

@@ -20,10 +20,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_shapes
 from gru_jax.cells.gates import (
     concatenate_gates,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -241,9 +241,7 @@ class LayerNormGRU:
             gain_x=tuple((gate * a).sum(rows) for gate, a in zip((g_r, g_z, g_n), of_x, strict=True)),
             gain_h=tuple((gate * a).sum(rows) for gate, a in zip((g_r, g_z, g_hn), of_h, strict=True)),
         )
-        weights = zip(g_projected, split_gates(params.W, 3), strict=True)
-        from_r, from_z, from_n = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-        return gradient, from_r + from_z + from_n
+        return gradient, project_gates_input_gradient(g_projected, params.W, matmul_dtype)
 
 
 def _gates(

@@ -20,10 +20,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_shapes
 from gru_jax.cells.gates import (
     concatenate_gates,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -248,9 +248,7 @@ class LayerNormLSTM:
             gain_h=tuple((gate * a).sum(rows) for gate, a in zip(gates, of_h.gates, strict=True)),
             gain_c=(g_output * of_c.gates[0]).sum(rows),
         )
-        weights = zip(g_projected, split_gates(params.W, 4), strict=True)
-        from_i, from_f, from_g, from_o = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-        return gradient, from_i + from_f + from_g + from_o
+        return gradient, project_gates_input_gradient(g_projected, params.W, matmul_dtype)
 
 
 def _gates(params: LayerNormLSTMParams, of_x: Normalized, of_h: Normalized) -> tuple[Array, Array, Array, Array]:

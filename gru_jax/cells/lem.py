@@ -18,10 +18,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_shapes
 from gru_jax.cells.gates import (
     concatenate_gates,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -228,9 +228,7 @@ class LEM:
             W_y=matmul_weight_gradient(c.z, gates[3], matmul_dtype),
             b=tuple(gate.sum(rows) for gate in gates),
         )
-        weights = zip(gates, split_gates(params.V, 4), strict=True)
-        from_1, from_2, from_z, from_y = (matmul_input_gradient(gate, V, matmul_dtype) for gate, V in weights)
-        return gradient, from_1 + from_2 + from_z + from_y
+        return gradient, project_gates_input_gradient(gates, params.V, matmul_dtype)
 
     def _gates(
         self, params: LEMParams, gate_inputs: tuple[Array, ...], from_y: Array

@@ -18,10 +18,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_weights
 from gru_jax.cells.gates import (
     concatenate_gates,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -211,9 +211,7 @@ class LiGRU:
             b=tuple(gate.sum(rows) for gate in gates),
         )
         if self.norm is None:
-            weights = zip(gates, split_gates(params.W, 2), strict=True)
-            g_z, g_n = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-            return gradient, g_z + g_n
+            return gradient, project_gates_input_gradient(gates, params.W, matmul_dtype)
 
         def project(W: Array, gain: Array, xs: Array) -> tuple[Array, ...]:
             return self.project(params._replace(W=W, gain=gain), xs, matmul_dtype)

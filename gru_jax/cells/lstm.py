@@ -18,10 +18,10 @@ from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_weights, run_step
 from gru_jax.cells.gates import (
     concatenate_gates,
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -226,9 +226,7 @@ class LSTM:
             U=tuple(matmul_weight_gradient(before.h, gate, matmul_dtype) for gate in gates),
             b=tuple(gate.sum(rows) for gate in gates),
         )
-        weights = zip(gates, split_gates(params.W, 4), strict=True)
-        g_i, g_f, g_g, g_o = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-        return gradient, g_i + g_f + g_g + g_o
+        return gradient, project_gates_input_gradient(gates, params.W, matmul_dtype)
 
 
 def _gates(params: LSTMParams, gate_inputs: tuple[Array, ...], recurrent: Array) -> tuple[Array, Array, Array, Array]:

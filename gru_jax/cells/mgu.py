@@ -16,10 +16,10 @@ from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_weights
 from gru_jax.cells.gates import (
-    matmul_input_gradient,
     matmul_weight_gradient,
     products,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
     split_gates,
@@ -198,8 +198,7 @@ class MGU:
             ),
             b=tuple(gate.sum(rows) for gate in (g_f, g_n)),
         )
-        W_f, W_n = split_gates(params.W, 2)
-        return gradient, matmul_input_gradient(g_f, W_f, matmul_dtype) + matmul_input_gradient(g_n, W_n, matmul_dtype)
+        return gradient, project_gates_input_gradient((g_f, g_n), params.W, matmul_dtype)
 
 
 def _forget(params: MGUParams, gate_inputs: tuple[Array, ...], product: Array) -> Array:

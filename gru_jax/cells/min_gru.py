@@ -16,14 +16,13 @@ from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_shapes
 from gru_jax.cells.gates import (
-    matmul_input_gradient,
     matmul_weight_gradient,
     positive,
     positive_slope,
     project_gates,
+    project_gates_input_gradient,
     sigmoid,
     split_bias,
-    split_gates,
 )
 
 
@@ -173,11 +172,7 @@ class MinGRU:
             W=tuple(matmul_weight_gradient(xs, gate, matmul_dtype) for gate in gates),
             b=tuple(gate.sum(rows) for gate in gates),
         )
-        g_z, g_n = (
-            matmul_input_gradient(gate, W, matmul_dtype)
-            for gate, W in zip(gates, split_gates(params.W, 2), strict=True)
-        )
-        return gradient, g_z + g_n
+        return gradient, project_gates_input_gradient(gates, params.W, matmul_dtype)
 
 
 def _pre_activations(params: MinGRUParams, gate_inputs: tuple[Array, ...]) -> tuple[Array, Array]:

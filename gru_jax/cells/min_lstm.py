@@ -17,13 +17,12 @@ from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
 from gru_jax.cells.base import Product, check_init, check_shapes
 from gru_jax.cells.gates import (
-    matmul_input_gradient,
     matmul_weight_gradient,
     positive,
     positive_slope,
     project_gates,
+    project_gates_input_gradient,
     split_bias,
-    split_gates,
 )
 
 LARGEST_EXPONENT = 80.0
@@ -189,9 +188,7 @@ class MinLSTM:
             W=tuple(matmul_weight_gradient(xs, gate, matmul_dtype) for gate in gates),
             b=tuple(gate.sum(rows) for gate in gates),
         )
-        weights = zip(gates, split_gates(params.W, 3), strict=True)
-        g_f, g_i, g_n = (matmul_input_gradient(gate, W, matmul_dtype) for gate, W in weights)
-        return gradient, g_f + g_i + g_n
+        return gradient, project_gates_input_gradient(gates, params.W, matmul_dtype)
 
 
 class _Gates(NamedTuple):

@@ -25,6 +25,7 @@ class RecurrentConfig(Checked):
       num_layers: L.
       dropout: dropout rate between layers.
       weight_dropout: dropout rate of the recurrent weights, with one mask for all steps.
+      zoneout: the rate at which a unit keeps its value for a step in training; its expectation in evaluation.
       reset: of the GRU, whether the reset gate acts "before" or "after" the recurrent product.
       forget_bias: of the LSTM, the initial bias of the forget gate.
       longest_delay: of the gated cells, the longest time dependency in steps, for chrono initialization of the biases;
@@ -39,6 +40,7 @@ class RecurrentConfig(Checked):
     num_layers: Count = 1
     dropout: Rate = 0.0
     weight_dropout: Rate = 0.0
+    zoneout: Rate = 0.0
     reset: Literal["before", "after"] = "before"
     forget_bias: float = 1.0
     longest_delay: Natural = 0
@@ -74,7 +76,7 @@ def recurrent(
 ) -> gru_jax.nnx.Recurrent:
     """Returns freshly initialized layers, called as `layers(xs, h0=None, lengths=None, rngs=None) -> (ys, h_last)`.
 
-    Dropout is active only in calls with `deterministic=False` and a key as `rngs`.
+    Dropout is active, and zoneout random, only in calls with `deterministic=False` and a key as `rngs`.
 
     Args:
       config: the layers' configuration.
@@ -90,6 +92,7 @@ def recurrent(
         bidirectional=bidirectional,
         dropout=config.dropout,
         weight_dropout=config.weight_dropout,
+        zoneout=config.zoneout,
         backend=config.backend,
         matmul_dtype=jnp.bfloat16 if config.matmul_dtype == "bfloat16" else None,
         deterministic=True,

@@ -66,8 +66,11 @@ class EventXorModelConfig(RecurrentConfig):
 
     def check(self):
         super().check()
-        plain = self.elapsed != "gru_d" or (self.cell == "gru" and self.num_layers == 1)
-        require("elapsed", plain, '"input" or "decay" unless cell="gru" and num_layers=1', self.elapsed)
+        used = ("elapsed", "hidden_size", "dropout")
+        unused = [f.name for f in dataclasses.fields(RecurrentConfig) if f.name not in used]
+        plain = all(getattr(self, name) == getattr(RecurrentConfig, name, {}) for name in unused)
+        known = '"input" or "decay", or no other key than hidden_size and dropout'
+        require("elapsed", plain or self.elapsed != "gru_d", known, self.elapsed)
 
 
 class EventClassifier(nnx.Module):

@@ -139,7 +139,7 @@ class EncoderDecoderConfig(RecurrentConfig):
     """Extends `RecurrentConfig`. `num_layers` is the encoder's; the decoder has one layer.
 
     `dropout` also acts on the embeddings, on the encoded source, and before the softmax. `matmul_dtype` holds for all
-    matmuls.
+    matmuls, `zoneout` for the encoder.
 
     Attributes:
       attention: "additive", as in Bahdanau et al. 2015; or "none", the decoder gets the same summary of the source

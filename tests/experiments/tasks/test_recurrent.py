@@ -34,12 +34,18 @@ def test_options_reach_the_cell(options, expected):
 
 def test_options_reach_the_layers():
     config = RecurrentConfig(
-        hidden_size=3, num_layers=2, dropout=0.1, weight_dropout=0.2, backend="scan", matmul_dtype="bfloat16"
+        hidden_size=3,
+        num_layers=2,
+        dropout=0.1,
+        weight_dropout=0.2,
+        zoneout=0.3,
+        backend="scan",
+        matmul_dtype="bfloat16",
     )
     layers = recurrent(config, 5, nnx.Rngs(0), bidirectional=True)
     assert layers.stack == gru_jax.Stack(gru_jax.GRU(), 2, bidirectional=True, dropout=0.1, weight_dropout=0.2)
     assert (layers.in_features, layers.hidden_features) == (5, 3)
-    assert (layers.backend, layers.matmul_dtype) == ("scan", jnp.bfloat16)
+    assert (layers.zoneout, layers.backend, layers.matmul_dtype) == (0.3, "scan", jnp.bfloat16)
     assert recurrent(RecurrentConfig(), 5, nnx.Rngs(0)).matmul_dtype is None
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.schema import UserError
 from experiments.tasks.synthetic import event_xor
 from experiments.tasks.synthetic.event_xor import LONGEST, EventClassifier, EventXorModelConfig
 
@@ -65,3 +66,9 @@ def test_elapsed_times_change_logits(elapsed):
     batch = event_xor.draw(np.random.default_rng(3), 5)
     given = [jax.numpy.asarray(batch[name]) for name in ("events", "elapsed", "lengths")]
     assert np.abs(model(*given) - model(given[0], 2 * given[1], given[2])).min() > 1e-6
+
+
+@pytest.mark.parametrize("options", [{"weight_dropout": 0.1}, {"zoneout": 0.1}, {"matmul_dtype": "bfloat16"}])
+def test_gru_d_refuses_keys_that_it_does_not_use(options):
+    with pytest.raises(UserError, match=r'^elapsed: expected "input" or "decay", or no other key than'):
+        EventXorModelConfig(elapsed="gru_d", **options)

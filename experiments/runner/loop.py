@@ -30,6 +30,7 @@ from experiments.runner.run_folder import RunFolder
 from experiments.runner.step import TrainState, initial_state, make_train_step, shard_state
 from experiments.schema import UserError
 from experiments.tasks.base import Batch, Task
+from experiments.tasks.recurrent import weight_bounds
 
 RowWriter = Callable[[int, str, Mapping[str, float]], None]
 """Writes a row of metrics, given its step, split and values."""
@@ -126,7 +127,7 @@ class Trainer:
         self.config, self.task, self.folder, self.mesh = config, task, folder, mesh
         self.display, self.writers, self.stop = display, writers, stop
         self.state, self.best, self.progress = run.state, run.best, run.progress
-        optimizer = make_optimizer(config.optimizer, config.train.steps)
+        optimizer = make_optimizer(config.optimizer, config.train.steps, weight_bounds(config.model))
         schedule = learning_rate(config.optimizer, config.train.steps)
         self.train_step = make_train_step(
             task, run.graphdef, optimizer, schedule, mesh, config.seed, config.train.accumulate

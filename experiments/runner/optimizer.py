@@ -6,6 +6,7 @@ part of the optimizer's state, so checkpoints hold it. If there is one, it is ev
 Reference: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,8 +33,17 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.constant_schedule(peak)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optax chain: clipping by global norm, the rule, the learning rate, the parameter average."""
+def make_optimizer(
+    config: OptimizerConfig, steps: int, project: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
+    """Returns the optax chain: clipping by global norm, the rule, the learning rate, the parameter average.
+
+    Args:
+      config: the optimizer's configuration.
+      steps: the number of training steps, for the schedule.
+      project: maps updated parameters to allowed ones, e.g. `tasks.recurrent.weight_bounds`; None if all are allowed.
+        The state of the optimizer does not depend on it.
+    """
     rules = {
         "adam": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
         "adamw": optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
@@ -44,13 +54,24 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     decay = [optax.add_decayed_weights(config.weight_decay, mask=matrix_mask)] if config.weight_decay else []
     rule = [rules[config.name]]
     body = rule + decay if config.name == "adamw" else decay + rule
+    rate = optax.scale_by_learning_rate(learning_rate(config, steps))
     average = [average_parameters(config.average)] if config.average else []
-    return optax.chain(*clip, *body, optax.scale_by_learning_rate(learning_rate(config, steps)), *average)
+    return optax.chain(*clip, *body, rate if project is None else projected(rate, project), *average)
 
 
 def matrix_mask(params: Any) -> Any:
     """Returns True for each array that is a matrix, since weights decay and biases do not."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def projected(transformation: optax.GradientTransformation, project: Callable[[Any], Any]) -> Any:
+    """Changes the updates of a transformation so that the updated parameters are `project` of what they would be."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = transformation.update(updates, state, params)
+        return optax.tree.sub(project(optax.apply_updates(params, updates)), params), state
+
+    return optax.GradientTransformation(transformation.init, update)
 
 
 class ParameterAverageState(NamedTuple):

@@ -1,7 +1,7 @@
-"""The recurrent layers of every model, with the cell chosen by name."""
+"""The recurrent layers of every model, with the cell chosen by name, and the bounds of their weights."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -106,3 +106,24 @@ def make_cell(config: RecurrentConfig) -> gru_jax.Cell:
     if config.longest_delay:
         options["b_init"] = "chrono"
     return gru_jax.CELLS[config.cell](**options, **config.cell_options)
+
+
+def weight_bounds(config: RecurrentConfig) -> Callable[[Any], Any] | None:
+    """Returns a function that clips the recurrent weights of a model to the bounds of its cell; None without bounds.
+
+    Its argument are the parameters of the model, nested dicts of arrays. Li et al. (2018) clip the weights of an
+    `IndRNN` at every update, since a weight outside of its bound has no gradient.
+    """
+    cell = make_cell(config)
+    if not isinstance(cell, gru_jax.IndRNN):
+        return None
+    fields = gru_jax.IndRNNParams._fields
+
+    def clip(params: Any) -> Any:
+        if not isinstance(params, dict):
+            return params
+        if set(params) == set(fields):
+            return cell.clip(gru_jax.IndRNNParams(**params))._asdict()
+        return {name: clip(value) for name, value in params.items()}
+
+    return clip

@@ -104,6 +104,21 @@ def test_sgd_adds_weight_decay_to_the_gradient():
     np.testing.assert_allclose(updates["b"], [-4.0], rtol=1e-6)
 
 
+def test_updated_parameters_are_projected():
+    """SGD moves b from 4 to 2 and W from 2 to 0.5. The bound is 1.75, for the average too."""
+    config = OptimizerConfig(name="sgd", learning_rate=0.5, clip_norm=0.0, average=0.9)
+    optimizer = make_optimizer(config, 10, project=lambda params: jax.tree.map(lambda p: jnp.minimum(p, 1.75), params))
+    state = optimizer.init(PARAMS)
+    assert jax.tree.structure(state) == jax.tree.structure(make_optimizer(config, 10).init(PARAMS))
+    updates, state = optimizer.update(GRADIENT, state, PARAMS)
+    after = optax.apply_updates(PARAMS, updates)
+    np.testing.assert_array_equal(after["b"], [1.75])
+    np.testing.assert_array_equal(after["W"], [[0.5, -1.0]])
+    # The first decay of the average is a tenth.
+    average = optax.tree.get(state, "parameter_average")
+    np.testing.assert_allclose(average["b"], [0.1 * 4.0 + 0.9 * 1.75], rtol=1e-6)
+
+
 def test_average_equals_a_plain_loop():
     rng, chain = np.random.default_rng(0), optax.chain(optax.sgd(0.1), average_parameters(0.6))
     params = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)

@@ -6,9 +6,11 @@ import pathlib
 from functools import partial
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
+import gru_jax
 from experiments.reporting import document, published
 from experiments.runner.config import CELLS, load, parse_variant, resolve, variant_names
 from experiments.runner.run import prepare, run
@@ -42,6 +44,11 @@ def test_smoke_variant_runs_to_the_end(name, tmp_path, folder_of):
     assert folder.learning_curve.read_bytes().startswith(b"\x89PNG")
 
 
+def count_parameters(task, model_config):
+    model = nnx.eval_shape(partial(task.model, model_config), nnx.Rngs(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
 @pytest.mark.parametrize("name", WITH_WIDTHS)
 def test_cells_have_equal_parameter_counts(name, folder_of):
     module = load(name)
@@ -51,14 +58,55 @@ def test_cells_have_equal_parameter_counts(name, folder_of):
             config = resolve(module.get_config(setting + suffix))
             assert config.model.cell == cell
             task = task or find(config.task.name)(config.task, folder_of(name))
-            model = nnx.eval_shape(partial(task.model, config.model), nnx.Rngs(0))
-            counts[cell] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+            counts[cell] = count_parameters(task, config.model)
         assert task is not None
         for cell in ("lstm", "elman"):
             assert counts[cell] == pytest.approx(counts["gru"], rel=0.02), (setting, counts)
         targets = [row.target for row in ROWS if row.task == task.result_name and row.target is not None]
         limits = [target.at_most for target in targets if target.at_most is not None]
         assert all(max(counts.values()) <= limit for limit in limits), (setting, counts)
+
+
+@pytest.mark.parametrize("name", load("cells").SETTINGS)
+def test_every_cell_has_the_parameters_of_the_gru(name, request):
+    """The models are those that are trained. All but the cell and its options is as in the config of the task."""
+    module = load("cells")
+    setting = module.SETTINGS[name]
+    plain = resolve(load(setting.file).get_config(setting.variant))
+    assert resolve(module.get_config(f"{name}-gru")) == plain
+    folder = None if setting.file in GENERATED else str(request.getfixturevalue("data_dir"))
+    task = find(plain.task.name)(plain.task, folder)
+    assert task.result_name == name
+    budget = count_parameters(task, plain.model)
+    for cell in gru_jax.CELLS:
+        config = resolve(module.get_config(f"{name}-{cell}"))
+        assert count_parameters(task, config.model) == pytest.approx(budget, rel=0.02), cell
+        expected = {"cell": cell, "num_layers": 2 if cell in ("indrnn", "mingru", "minlstm", "lru") else 1}
+        changed = {"hidden_size", "longest_delay", "weight_dropout", *expected}
+        values, of_gru = config.to_dict(), plain.to_dict()
+        assert {key: values["model"][key] for key in expected} == expected
+        for model in (values["model"], of_gru["model"]):
+            for key in changed:
+                del model[key]
+        assert values == of_gru
+        for key in ("longest_delay", "weight_dropout"):
+            assert getattr(config.model, key) in (0, getattr(plain.model, key))
+
+
+def test_width_is_the_nearest():
+    """Against all widths up to 400; 8 blocks divide that of a BlockGRU."""
+    module = load("cells")
+    for cell, layers, multiple in (("mgu", 1, 1), ("indrnn", 2, 1), ("blockgru", 1, 8)):
+        widths = range(multiple, 400, multiple)
+        counts = [module.parameters(cell, layers, module.SETTINGS["digits"], width) for width in widths]
+        for budget in (1, 3000, 51210):
+            found = module.width(cell, layers, module.SETTINGS["digits"], budget)
+            assert found == widths[np.argmin([abs(count - budget) for count in counts])]
+
+
+def test_unknown_cell_raises():
+    with pytest.raises(ValueError, match=r"configs/cells.py: expected <digits or .*>-<cell> .*, got 'digits-rnn'"):
+        load("cells").get_config("digits-rnn")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 The window of T values is split into T/S segments, one per recurrent step, so that long windows need few steps (Lin et
 al. 2023). The forecast is read from the encoder's last output ("direct"), or one segment at a time, with the median of
-each segment as the next input ("stepwise").
+each segment as the next input ("stepwise"). A linear map of the whole window can be added to it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import gru_jax
-from experiments.schema import Count
+from experiments.schema import Count, require
 from experiments.tasks.recurrent import RecurrentConfig, recurrent
 
 EPSILON = 1e-5
@@ -25,7 +25,7 @@ class Level(NamedTuple):
 
     Attributes:
       center: (B, V), the mean of the window or its last value.
-      spread: (B, V), the standard deviation of the window.
+      spread: (B, V), the standard deviation of the window, or 1.
     """
 
     center: jax.Array
@@ -42,9 +42,9 @@ class ReversibleNormalization(nnx.Module):
     Distribution Shift", 2022.
     """
 
-    def __init__(self, variables: int, center: Literal["mean", "last"]):
-        """Initializes g = 0 and b = 0."""
-        self.center = center
+    def __init__(self, variables: int, center: Literal["mean", "last"], rescale: bool = True):
+        """Initializes g = 0 and b = 0. Without `rescale`, windows are not divided by their standard deviation."""
+        self.center, self.rescale = center, rescale
         self.log_gain = nnx.Param(jnp.zeros(variables))
         self.bias = nnx.Param(jnp.zeros(variables))
 
@@ -58,7 +58,8 @@ class ReversibleNormalization(nnx.Module):
           (B, T, V), and the level for `inverse`.
         """
         center = xs.mean(axis=1) if self.center == "mean" else xs[:, -1]
-        level = Level(center, jnp.sqrt(xs.var(axis=1) + EPSILON))
+        spread = jnp.sqrt(xs.var(axis=1) + EPSILON) if self.rescale else jnp.ones_like(center)
+        level = Level(center, spread)
         normalized = (xs - level.center[:, None]) / level.spread[:, None]
         return normalized * jnp.exp(self.log_gain[None, None]) + self.bias[None, None], level
 
@@ -81,12 +82,22 @@ class ForecasterConfig(RecurrentConfig):
       segment: S, the values of a variable in one recurrent step; T is a multiple of it.
       channels: "shared", each variable is forecast from itself, with shared weights; "joint", from all variables.
       normalisation: reversible normalization by the window's "mean" or "last" value; or "none".
+      rescale: whether normalization also divides by the window's standard deviation.
+      linear: whether a linear map of the normalized window is added to all quantiles of each variable; only for the
+        "direct" decoder and "shared" channels.
     """
 
     decoder: Literal["direct", "stepwise"] = "direct"
     segment: Count = 1
     channels: Literal["shared", "joint"] = "shared"
     normalisation: Literal["none", "mean", "last"] = "mean"
+    rescale: bool = True
+    linear: bool = False
+
+    def check(self):
+        super().check()
+        plain = self.decoder == "direct" and self.channels == "shared"
+        require("linear", plain or not self.linear, 'False unless decoder="direct" and channels="shared"', self.linear)
 
 
 class Forecaster(nnx.Module):
@@ -95,18 +106,28 @@ class Forecaster(nnx.Module):
     Reference: Lin et al., "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series Forecasting", 2023.
     """
 
-    def __init__(self, config: ForecasterConfig, horizon: int, variables: int, levels: Sequence[float], rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ForecasterConfig,
+        window: int,
+        horizon: int,
+        variables: int,
+        levels: Sequence[float],
+        rngs: nnx.Rngs,
+    ):
         """Initializes the parameters from `rngs`. `levels` are the Q quantile levels, increasing, 0.5 among them."""
         self.config, self.horizon = config, horizon
         self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
         self.channels = 1 if config.channels == "shared" else variables
         center = config.normalisation
-        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center)
+        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center, config.rescale)
         self.recurrent = recurrent(config, config.segment * self.channels, rngs)
         steps = horizon if config.decoder == "direct" else config.segment
         self.readout = nnx.Linear(
             config.hidden_size, steps * self.channels * self.quantiles, kernel_init=NEAR_ZERO, rngs=rngs
         )
+        zeros = nnx.initializers.zeros_init()
+        self.linear = nnx.Linear(window, horizon, kernel_init=zeros, rngs=rngs) if config.linear else None
 
     def __call__(self, xs: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """Forecasts the values after windows.
@@ -124,7 +145,7 @@ class Forecaster(nnx.Module):
         xs, level = (xs, None) if normalisation is None else normalisation(xs)
         ys, state = self.recurrent(self._segments(xs), deterministic=keys[0] is None, rngs=keys[0])
         if self.config.decoder == "direct":
-            forecasts = self._read(ys[:, -1], keys[1])
+            forecasts = self._read(ys[:, -1], keys[1], self._linear(xs))
         else:
             forecasts = self._decode(ys[:, -1], state, keys[1])
         if self.config.channels == "shared":
@@ -141,10 +162,18 @@ class Forecaster(nnx.Module):
             return xs.swapaxes(1, 2).reshape(B * V, T // S, S)
         return xs.reshape(B, T // S, S * V)
 
-    def _read(self, y: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Maps outputs (R, H) to quantiles (R, steps, channels, Q)."""
+    def _linear(self, xs: jax.Array) -> jax.Array | None:
+        """Maps windows (B, T, V) to the linear part of the medians: (B V, K, 1). None without a linear map."""
+        if self.linear is None:
+            return None
+        B, T, V = xs.shape
+        return self.linear(xs.swapaxes(1, 2).reshape(B * V, T))[..., None]
+
+    def _read(self, y: jax.Array, key: jax.Array | None, linear: jax.Array | None = None) -> jax.Array:
+        """Maps outputs (R, H) to quantiles (R, steps, channels, Q); `linear` (R, steps, channels) moves all of them."""
         raw = self.readout(gru_jax.dropout(y, self.config.dropout, key))
-        return ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.median)
+        quantiles = ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.median)
+        return quantiles if linear is None else quantiles + linear[..., None]
 
     def _decode(self, y: jax.Array, state: Any, key: jax.Array | None) -> jax.Array:
         """Decodes stepwise from the last output (R, H) and state, with one dropout mask: (R, K, channels, Q)."""

@@ -208,7 +208,8 @@ class Forecasting(Task):
     def model(self, config: ForecasterConfig, rngs: nnx.Rngs) -> Forecaster:
         whole = self.config.window % config.segment == 0
         require("model.segment", whole, f"a divisor of task.window={self.config.window}", config.segment)
-        return Forecaster(config, self.config.horizon, len(self.columns), self.config.quantiles, rngs)
+        sizes = self.config.window, self.config.horizon, len(self.columns)
+        return Forecaster(config, *sizes, self.config.quantiles, rngs)
 
     def train_batch(self, seed: int, step: int) -> Batch:
         weights = np.ones(self.batch_size, np.float32)

@@ -1,4 +1,4 @@
-"""The forecaster: causality, channels, quantiles, decoding, reversible normalization."""
+"""The forecaster: causality, channels, quantiles, decoding, the linear map, reversible normalization."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.schema import UserError
 from experiments.tasks.forecasting.model import Forecaster, ForecasterConfig, ReversibleNormalization, ordered
 from experiments.tasks.forecasting.series import windows
 
@@ -23,7 +24,7 @@ def make(decoder="direct", channels="shared", normalisation="mean", **options):
     config = ForecasterConfig(
         hidden_size=6, segment=2, decoder=decoder, channels=channels, normalisation=normalisation, **options
     )
-    return Forecaster(config, HORIZON, VARIABLES, LEVELS, nnx.Rngs(0))
+    return Forecaster(config, WINDOW, HORIZON, VARIABLES, LEVELS, nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(("decoder", "channels", "normalisation"), VARIANTS)
@@ -89,6 +90,30 @@ def test_untrained_forecasts_are_near_the_last_value():
     assert float(jnp.abs(difference).max()) < 0.5
 
 
+def test_linear_map_of_changes_since_the_last_value_is_added_to_all_quantiles():
+    model, plain = (make(normalisation="last", rescale=False, linear=linear) for linear in (True, False))
+    rng = np.random.default_rng(4)
+    W, b = rng.normal(size=(WINDOW, HORIZON)).astype(np.float32), rng.normal(size=HORIZON).astype(np.float32)
+    model.linear.kernel, model.linear.bias = nnx.Param(jnp.asarray(W)), nnx.Param(jnp.asarray(b))
+    xs = rng.normal(size=(4, WINDOW, VARIABLES)).astype(np.float32)
+    added = np.einsum("btv,tk->bkv", xs - xs[:, -1:], W) + b[None, :, None]
+    np.testing.assert_allclose(nnx.jit(model)(xs), nnx.jit(plain)(xs) + added[..., None], rtol=1e-5, atol=1e-5)
+
+
+def test_linear_map_and_recurrent_layers_both_receive_gradients():
+    model = make(normalisation="last", linear=True)
+    xs = jax.random.normal(jax.random.key(6), (4, WINDOW, VARIABLES))
+    gradient = nnx.jit(nnx.grad(lambda model: jnp.square(model(xs) - 1.0).mean()))(model)
+    sizes = jax.tree.map(lambda g: float(jnp.abs(g).max()), (gradient["linear"], gradient["recurrent"]))
+    assert min(jax.tree.leaves(sizes)) > 0
+
+
+@pytest.mark.parametrize("options", [{"decoder": "stepwise"}, {"channels": "joint"}])
+def test_linear_map_without_direct_forecasts_of_single_variables_is_refused(options):
+    with pytest.raises(UserError, match=r"^linear: expected False unless decoder="):
+        make(linear=True, **options)
+
+
 @pytest.fixture
 def xs():
     return 3.0 + 5.0 * jax.random.normal(jax.random.key(0), (4, 50, 2))
@@ -114,6 +139,13 @@ def test_untrained_normalization_standardizes_each_window(xs):
     around_last, _ = ReversibleNormalization(2, "last")(xs)
     np.testing.assert_array_equal(around_last[:, -1], 0.0)
     np.testing.assert_allclose(around_last.std(axis=1), 1.0, rtol=1e-4)
+
+
+def test_normalization_without_rescaling_subtracts_the_last_value(xs):
+    normalized, level = ReversibleNormalization(2, "last", rescale=False)(xs)
+    np.testing.assert_array_equal(normalized, xs - xs[:, -1:])
+    np.testing.assert_array_equal(level.center, xs[:, -1])
+    np.testing.assert_array_equal(level.spread, 1.0)
 
 
 @pytest.mark.parametrize("center", ["mean", "last"])

@@ -1,31 +1,39 @@
-"""A recurrent language model: embedding, recurrent layers and softmax."""
+"""A recurrent language model: embedding, recurrent layers or residual blocks, and softmax."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import nnx
 
 import gru_jax
-from experiments.schema import Count, require
-from experiments.tasks.recurrent import RecurrentConfig, recurrent
+from experiments.schema import require
+from experiments.tasks.recurrent import recurrent
+from experiments.tasks.text.residual import ResidualBlocks, ResidualConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModelConfig(RecurrentConfig):
-    """Extends `RecurrentConfig`; `dropout` also acts on the embeddings and before the softmax.
+class LanguageModelConfig(ResidualConfig):
+    """Extends `ResidualConfig`; `dropout` also acts on the embeddings and before the softmax.
 
     Attributes:
-      embedding_size: E, the width of the embedding.
-      tied: whether the softmax shares the embedding's weights; then embedding_size must be hidden_size.
+      block: "none" for recurrent layers one after the other; "residual" for residual blocks, see `ResidualBlock`.
+        Only the latter use conv_width and mlp_factor.
+      tied: whether the softmax shares the embedding's weights; without residual blocks, embedding_size must then be
+        hidden_size.
     """
 
-    embedding_size: Count = 128
+    block: Literal["none", "residual"] = "none"
     tied: bool = False
+
+    @property
+    def output_size(self) -> int:
+        """The size of the softmax's inputs."""
+        return self.embedding_size if self.block == "residual" else self.hidden_size
 
     def check(self):
         super().check()
-        fits = not self.tied or self.embedding_size == self.hidden_size
+        fits = not self.tied or self.embedding_size == self.output_size
         require("embedding_size", fits, f"hidden_size={self.hidden_size} if tied", self.embedding_size)
 
 
@@ -39,8 +47,11 @@ class LanguageModel(nnx.Module):
         """Initializes the parameters from `rngs`."""
         self.config = config
         self.embedding = nnx.Embed(vocabulary_size, config.embedding_size, rngs=rngs)
-        self.recurrent = recurrent(config, config.embedding_size, rngs)
-        self.softmax = None if config.tied else nnx.Linear(config.hidden_size, vocabulary_size, rngs=rngs)
+        if config.block == "residual":
+            self.recurrent = ResidualBlocks(config, rngs)
+        else:
+            self.recurrent = recurrent(config, config.embedding_size, rngs)
+        self.softmax = None if config.tied else nnx.Linear(config.output_size, vocabulary_size, rngs=rngs)
 
     def __call__(self, symbols: jax.Array, h0: Any = None, *, key: jax.Array | None = None) -> tuple[jax.Array, Any]:
         """Applies the model to symbols.
@@ -70,11 +81,14 @@ class LanguageModel(nnx.Module):
           logits (B, V) of the next symbol, and the new state.
         """
         recurrent, x = self.recurrent, self.embedding(symbols)
+        if isinstance(recurrent, ResidualBlocks):
+            ys, state = recurrent(x[:, None], state)
+            return self.logits(ys[:, 0]), state
         y, state = gru_jax.step(recurrent.stack, recurrent.parameters(), state, x, matmul_dtype=recurrent.matmul_dtype)
         return self.logits(y), state
 
     def logits(self, ys: jax.Array) -> jax.Array:
-        """Maps outputs (..., H) to logits (..., V)."""
+        """Maps outputs (..., H), or (..., E) of residual blocks, to logits (..., V)."""
         return self.embedding.attend(ys) if self.softmax is None else self.softmax(ys)
 
     def initial_state(self, rows: int) -> Any:

@@ -1,13 +1,14 @@
 """Everything that depends on the machine: how matrices lie in memory, how long blocks are, what is recomputed.
 
-The constants were measured on two cores with AVX-512 and AMX, B from 16 to 128, H from 64 to 1024. On accelerators the
-compiler chooses how matrices lie. `FEW_ROWS` of `gru_jax.cells.gates`, which single steps need too, is the only
-measured constant elsewhere.
+The constants were measured on two cores with AVX-512 and AMX, and on two with AVX-512 alone (Zen 4), B from 16 to 128,
+H from 64 to 1024. On accelerators the compiler chooses how matrices lie. `FEW_ROWS` of `gru_jax.cells.gates`, which
+single steps need too, is the only measured constant elsewhere.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,13 +32,27 @@ MOST_PARTS = {"narrow": 8, "wide": 3}
 bfloat16, by a tenth to a quarter in float32."""
 
 LONG_ROW = 1024
-"""From so many rows on, `x w` reads w faster from its transpose (a quarter less time at B=16, H=1024)."""
+"""With AMX, from so many rows on, `x w` reads w faster from its transpose (a quarter less time at B=16, H=1024).
+Without AMX the transpose is slower at every size (by two fifths at B=16, H=1024)."""
 
 SHORT_ROW = 448
-"""Below so many rows, `x wᵀ` reads w faster from its transpose, above as it is (a third less at B=16, H=1024)."""
+"""With AMX, below so many rows, `x wᵀ` reads w faster from its transpose, above as it is (a third less time at B=16,
+H=1024). Without AMX the transpose is at least as fast at every size."""
 
-LONGEST_SUM = 1536
-"""In float32 a product that sums over more than this is faster as several over `LONG_ROW` (a quarter at H=1024)."""
+LONGEST_SUM = {"narrow": 1024, "wide": 1536}
+"""A product that sums over more than this is faster as several over `LONG_ROW`: in float32 with AMX (a quarter less
+time at H=1024), in bfloat16 without (two fifths less at B=64, H=512)."""
+
+HALVES = 2
+"""Without AMX, a float32 product `x wᵀ` of several threads is faster as so many, each with a part of the columns: a
+tenth less time at B=64, H=512, two fifths at B=16, H=1024."""
+
+
+@cache
+def has_amx() -> bool:
+    """Returns whether the CPU has a matrix unit, AMX; false where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=["axis", "transposed", "matmul_dtype"])
@@ -91,8 +106,8 @@ def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) 
     K, N = w.shape
     if platform != "cpu":
         return PackedMatrix((w,), 1, False, matmul_dtype)
-    parts = _split_columns(w, _number_of_parts(rows * K * N, w) if _is_narrow(w) else 1)
-    if K < LONG_ROW:
+    parts = _split_columns(w, _number_of_parts(rows * K * N, w) if _kind(w) == "narrow" else 1)
+    if K < LONG_ROW or not has_amx():
         return PackedMatrix(parts, 1, False, matmul_dtype)
     return PackedMatrix(tuple(part.T for part in parts), 1, True, matmul_dtype)
 
@@ -106,23 +121,24 @@ def pack_transpose(w: Array, rows: int, platform: str, matmul_dtype: DType | Non
     K, N = w.shape
     if platform != "cpu":
         return PackedMatrix((w.T,), 0, False, matmul_dtype)
-    number = _number_of_parts(rows * K * N, w)
-    if number == 1 and not _is_narrow(w) and N > LONGEST_SUM:
+    number, kind, amx = _number_of_parts(rows * K * N, w), _kind(w), has_amx()
+    if number == 1 and kind == "wide" and not amx and rows * K * N > ONE_THREAD["wide"]:
+        return PackedMatrix(_split_columns(w.T, HALVES), 1, False, matmul_dtype)
+    if number == 1 and amx == (kind == "wide") and LONGEST_SUM[kind] < N:
         number = -(-N // LONG_ROW)
     parts = _split_columns(w, number)
-    if K < SHORT_ROW:
+    if K < SHORT_ROW or not amx:
         return PackedMatrix(tuple(part.T for part in parts), 0, False, matmul_dtype)
     return PackedMatrix(parts, 0, True, matmul_dtype)
 
 
 def _number_of_parts(multiplications: int, w: Array) -> int:
-    kind = "narrow" if _is_narrow(w) else "wide"
-    number = max(1, -(-multiplications // ONE_THREAD[kind]))
-    return number if number <= MOST_PARTS[kind] else 1
+    number = max(1, -(-multiplications // ONE_THREAD[_kind(w)]))
+    return number if number <= MOST_PARTS[_kind(w)] else 1
 
 
-def _is_narrow(w: Array) -> bool:
-    return w.dtype.itemsize < 4
+def _kind(w: Array) -> str:
+    return "narrow" if w.dtype.itemsize < 4 else "wide"
 
 
 def _split_columns(w: Array, number: int) -> tuple[Array, ...]:
@@ -203,10 +219,12 @@ def choose_block_length(T: int, state_bytes: int, platform: str, arrays: int = T
 def choose_memory(state: State, platform: str, matmul_dtype: DType | None, *, several_blocks: bool) -> str:
     """Chooses what the backward pass gets: "save" stores the recurrent products, "recompute" computes them again.
 
-    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory.
+    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory. On a CPU this holds
+    for narrow ones only with AMX: without, storing them took 0.93 to 1.02 of the time at H from 256 to 1024.
     """
     short = all(a.shape[-1] <= SHORT_PRODUCT for a in jax.tree.leaves(state))
-    return "recompute" if matmul_dtype is not None or (platform == "cpu" and several_blocks and short) else "save"
+    narrow = matmul_dtype is not None and (platform != "cpu" or has_amx())
+    return "recompute" if narrow or (platform == "cpu" and several_blocks and short) else "save"
 
 
 def _nearest_divisor(T: int, target: int) -> int:

@@ -11,12 +11,13 @@ from gru_jax._unroll.tuning import choose_block_length, choose_memory, in_rows, 
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize(("platform", "amx"), [("cpu", True), ("cpu", False), ("gpu", False), ("tpu", False)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("rows", "K", "N"), [(2, 8, 24), (32, 256, 768), (33, 250, 750), (2, 448, 1344), (1, 512, 1600), (128, 1024, 48)]
 )
-def test_packed_products_equal_the_product_with_the_matrix(rows, K, N, dtype, platform):
+def test_packed_products_equal_the_product_with_the_matrix(rows, K, N, dtype, platform, amx, monkeypatch):
+    monkeypatch.setattr("gru_jax._unroll.tuning.has_amx", lambda: amx)
     w = jnp.asarray(RNG.normal(size=(K, N)), dtype)
     exact = np.asarray(w, np.float64)
     for packed, matrix in (
@@ -137,7 +138,31 @@ def test_long_sequences_have_blocks_that_divide_them_if_a_divisor_is_near(T, pla
     assert all(T % length == 0 for length in lengths) or T == 1009  # a prime
 
 
-def test_narrow_products_are_recomputed():
+@pytest.mark.parametrize("amx", [False, True])
+def test_narrow_products_are_recomputed_where_they_are_cheap(amx, monkeypatch):
+    monkeypatch.setattr("gru_jax._unroll.tuning.has_amx", lambda: amx)
     state = jnp.zeros((32, 512))
     assert choose_memory(state, "cpu", None, several_blocks=True) == "save"
-    assert choose_memory(state, "cpu", jnp.bfloat16, several_blocks=False) == "recompute"
+    assert choose_memory(state, "cpu", jnp.bfloat16, several_blocks=False) == ("recompute" if amx else "save")
+    assert choose_memory(state, "gpu", jnp.bfloat16, several_blocks=False) == "recompute"
+
+
+def test_large_products_without_a_matrix_unit_read_the_transpose_in_parts(monkeypatch):
+    monkeypatch.setattr("gru_jax._unroll.tuning.has_amx", lambda: False)
+    w = jnp.ones((512, 1536))
+    halves = pack_transpose(w, 64, "cpu")
+    assert [part.shape for part in halves.parts] == [(1536, 256), (1536, 256)]
+    sums = pack_transpose(w.astype(jnp.bfloat16), 64, "cpu")
+    assert [part.shape for part in sums.parts] == [(768, 512), (768, 512)]
+    assert [part.shape for part in pack(jnp.ones((1024, 3072)), 16, "cpu").parts] == [(1024, 3072)]
+
+
+def test_machine_has_a_matrix_unit_if_the_system_says_so(monkeypatch):
+    from gru_jax._unroll import tuning
+
+    for text, expected in (("flags : avx512f amx_tile", True), ("flags : avx512f avx512_bf16", False)):
+        monkeypatch.setattr(tuning.Path, "exists", lambda path: True)
+        monkeypatch.setattr(tuning.Path, "read_text", lambda path, text=text: text)
+        assert tuning.has_amx.__wrapped__() is expected
+    monkeypatch.setattr(tuning.Path, "exists", lambda path: False)
+    assert tuning.has_amx.__wrapped__() is False

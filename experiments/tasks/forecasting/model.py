@@ -25,7 +25,7 @@ class Level(NamedTuple):
 
     Attributes:
       center: (B, V), the mean of the window or its last value.
-      spread: (B, V), the standard deviation of the window, or 1.
+      spread: (B, V), the standard deviation of the window.
     """
 
     center: jax.Array
@@ -42,9 +42,9 @@ class ReversibleNormalization(nnx.Module):
     Distribution Shift", 2022.
     """
 
-    def __init__(self, variables: int, center: Literal["mean", "last"], rescale: bool = True):
-        """Initializes g = 0 and b = 0. Without `rescale`, windows are not divided by their standard deviation."""
-        self.center, self.rescale = center, rescale
+    def __init__(self, variables: int, center: Literal["mean", "last"]):
+        """Initializes g = 0 and b = 0."""
+        self.center = center
         self.log_gain = nnx.Param(jnp.zeros(variables))
         self.bias = nnx.Param(jnp.zeros(variables))
 
@@ -58,8 +58,7 @@ class ReversibleNormalization(nnx.Module):
           (B, T, V), and the level for `inverse`.
         """
         center = xs.mean(axis=1) if self.center == "mean" else xs[:, -1]
-        spread = jnp.sqrt(xs.var(axis=1) + EPSILON) if self.rescale else jnp.ones_like(center)
-        level = Level(center, spread)
+        level = Level(center, jnp.sqrt(xs.var(axis=1) + EPSILON))
         normalized = (xs - level.center[:, None]) / level.spread[:, None]
         return normalized * jnp.exp(self.log_gain[None, None]) + self.bias[None, None], level
 
@@ -82,7 +81,6 @@ class ForecasterConfig(RecurrentConfig):
       segment: S, the values of a variable in one recurrent step; T is a multiple of it.
       channels: "shared", each variable is forecast from itself, with shared weights; "joint", from all variables.
       normalisation: reversible normalization by the window's "mean" or "last" value; or "none".
-      rescale: whether normalization also divides by the window's standard deviation.
       linear: whether a linear map of the normalized window is added to all quantiles of each variable; only for the
         "direct" decoder and "shared" channels.
     """
@@ -91,7 +89,6 @@ class ForecasterConfig(RecurrentConfig):
     segment: Count = 1
     channels: Literal["shared", "joint"] = "shared"
     normalisation: Literal["none", "mean", "last"] = "mean"
-    rescale: bool = True
     linear: bool = False
 
     def check(self):
@@ -120,7 +117,7 @@ class Forecaster(nnx.Module):
         self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
         self.channels = 1 if config.channels == "shared" else variables
         center = config.normalisation
-        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center, config.rescale)
+        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center)
         self.recurrent = recurrent(config, config.segment * self.channels, rngs)
         steps = horizon if config.decoder == "direct" else config.segment
         self.readout = nnx.Linear(

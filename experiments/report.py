@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import files
-from experiments.reporting import document, plots
+from experiments.reporting import cells, document, plots
 from experiments.reporting.document import Report
 from experiments.runner import cli
 from experiments.schema import UserError
@@ -38,6 +38,8 @@ def write(root: pathlib.Path) -> list[pathlib.Path]:
     known = report.rows, report.groups, report.scores
     contents[root / document.OVERVIEW] = plots.overview(*known)
     contents[root / document.FORECASTS] = plots.forecasts(*known)
+    about = plots.digest(cells.picture_content(report.comparisons))
+    contents[root / cells.PICTURE] = cells.picture(report.comparisons, about)
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, content)
@@ -68,7 +70,11 @@ def check(root: pathlib.Path) -> None:
                 f"{line or min(len(found), len(expected)) + 1}; run python -m experiments.report"
             )
     known = report.rows, report.groups, report.scores
-    plotted = {document.OVERVIEW: plots.overview_content(*known), document.FORECASTS: plots.curves(*known)}
+    plotted = {
+        document.OVERVIEW: plots.overview_content(*known),
+        document.FORECASTS: plots.curves(*known),
+        cells.PICTURE: cells.picture_content(report.comparisons),
+    }
     for name, content in plotted.items():
         path = root / name
         if plots.digest(content) not in (path.read_text(encoding="utf-8") if path.exists() else ""):

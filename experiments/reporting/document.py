@@ -7,7 +7,8 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from experiments.reporting import plots, published, records, speed, tables
+from experiments.reporting import cells, plots, published, records, speed, tables
+from experiments.reporting.cells import Comparison
 from experiments.reporting.published import Published, Row
 from experiments.reporting.records import Group
 from experiments.schema import UserError
@@ -42,6 +43,7 @@ PAGES = (
     Page("long_memory", "Long memory", "how far back each cell remembers", ("long_memory",)),
     Page("gradients", "Gradients", "where they vanish, where they explode, and what clipping does", ("gradient_flow",)),
     Page("efficiency", "Efficiency", "the cost of a GRU, an LSTM and an Elman network", ("efficiency",)),
+    Page("cells", "What each change of the gates is worth", "every cell with as many parameters as the GRU"),
     Page("speed", "Speed and memory", "beside PyTorch, Flax, Haiku, Equinox, Keras and ONNX Runtime"),
     Page("images", "Images as sequences", "digits and MNIST, pixel by pixel"),
     Page("music", "Polyphonic music", "JSB Chorales, Nottingham, MuseData, Piano-midi.de"),
@@ -73,6 +75,17 @@ README_LEGEND = (
     "Mean ± standard deviation over seeds; arrows point to better values. "
     f"{tables.LEGEND} Sizes, [sources](RESULTS.md#sources) and commands: [RESULTS.md](RESULTS.md)."
 )
+COMPARED = f"""\
+Every cell has about as many parameters as the GRU of the task, readout included; its width follows from that. Data,
+optimizer, learning rate, steps and dropout are those of the task's own configuration. They were chosen for the GRU, and
+nothing was tuned for another cell. IndRNN, MinGRU, MinLSTM and LRU have two layers, since their units are mixed by the
+next layer; dropout also acts between them. Recurrent dropout needs a matrix U, so LEM and these four have none.
+[Cells](../cells.md) has the equations and when to choose a cell.
+
+Values are means over seeds with the sample standard deviation; a single number is a single run. A difference to the GRU
+is clear if it exceeds both standard deviations together: {cells.BETTER} clearly better, {cells.WORSE} clearly worse.
+Cells are ordered by their mean rank."""
+PICTURED = "A circle is the mean of a cell, a tick is a run, and the line is the GRU."
 BUDGETS = """\
 The recorded runs with as many parameters and training steps as the GRU. Minutes are given if both were trained on the
 same kind of machine, which was not always equally busy."""
@@ -88,15 +101,17 @@ class Report:
 
     Attributes:
       published: the rows of published.toml, and a bare row for each recorded metric without a row there.
-      groups: from `records.grouped`.
+      groups: from `records.grouped`, without those of `cells.CONFIG`.
       scores: the scores of the trivial baselines, by name.
       folder: experiments/results.
+      comparisons: from `cells.read`.
     """
 
     published: Published
     groups: Sequence[Group]
     scores: Mapping[str, float]
     folder: pathlib.Path
+    comparisons: Sequence[Comparison] = ()
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "Report":
@@ -105,7 +120,8 @@ class Report:
         Raises:
           UserError: if a file is invalid.
         """
-        groups = records.grouped(records.read(folder))
+        lines = records.read(folder)
+        groups = [group for group in records.grouped(lines) if not cells.is_comparison(group)]
         found = published.read(folder)
         for name, row in found.rows.items():
             known = [page.name for page in PAGES]
@@ -113,9 +129,8 @@ class Report:
                 expected = ", ".join(known)
                 raise UserError(f"published.toml: [rows.{name}] page: expected one of {expected}, got {row.page!r}")
         scores = _trivial_scores(folder / "studies" / "trivial_baselines.json")
-        return cls(
-            Published({**found.rows, **_rows_without_figures(groups, found)}, found.sources), groups, scores, folder
-        )
+        rows = {**found.rows, **_rows_without_figures(groups, found)}
+        return cls(Published(rows, found.sources), groups, scores, folder, cells.read(lines, found.rows))
 
     @property
     def rows(self) -> list[Row]:
@@ -173,10 +188,16 @@ def page(found: Page, report: Report) -> str:
         parts += [tables.overview(finished, report.groups, report.scores), tables.LEGEND]
     if found.name == "forecasting":
         parts.append(relinked(f"![Errors of forecasts over the horizon]({pathlib.PurePath(FORECASTS).name})"))
+    if found.name == "cells":
+        parts.append(COMPARED)
     notes = report.folder / "notes" / f"{found.name}.md"
     if notes.exists():
         parts.append(relinked(notes.read_text(encoding="utf-8").strip(), "notes"))
     parts += [relinked(fragment, "studies") for fragment in fragments(found, report.folder)]
+    if found.name == "cells" and report.comparisons:
+        picture = relinked(f"![The error of every cell on every task]({pathlib.PurePath(cells.PICTURE).name})")
+        parts += [cells.overview(report.comparisons), picture, PICTURED]
+        parts += [cells.section(comparison) for comparison in report.comparisons]
     if found.name == "speed":
         parts.append(relinked(speed.section(report.folder, published.read_speed_targets(report.folder))))
     if found.name == "efficiency" and (reached := tables.budgets(report.groups)):

@@ -1,6 +1,7 @@
 """The records in experiments/results/*.jsonl, and groups of records that differ only in the seed."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -162,22 +163,27 @@ def of_configuration(records: list[dict[str, Any]], config: ExperimentConfig) ->
     wanted = {**config.to_dict(), "seed": None}
     found = {}
     for record in records:
-        values = None if record["cell"] in STUDIES else _configuration(record)
+        overrides = tuple(word for word in record["overrides"] if not word.startswith("seed="))
+        values = None if record["cell"] in STUDIES else configuration(record["config"], overrides)
         if values is not None and {**values.to_dict(), "seed": None} == wanted:
             found.pop((record["seed"], record["metric"]), None)
             found[record["seed"], record["metric"]] = record
     return list(found.values())
 
 
-def _configuration(record: dict[str, Any]) -> ExperimentConfig | None:
-    """Returns the configuration of a record; None if its config file or one of its keys no longer exists."""
-    file, _, variant = record["config"].partition(":")
+@functools.cache
+def configuration(config: str, overrides: tuple[str, ...] = ()) -> ExperimentConfig | None:
+    """Returns the configuration of a config file, `configs/x.py:variant`, with overrides.
+
+    None if the file or one of the keys no longer exists.
+    """
+    file, _, variant = config.partition(":")
     path = CONFIGS.parent / file
     if path.parent != CONFIGS or not path.is_file():
         return None
     try:
         values = load(path.stem).get_config(*filter(None, [variant]))
-        return resolve(cli.with_overrides(values, dict(word.split("=", 1) for word in record["overrides"])))
+        return resolve(cli.with_overrides(values, dict(word.split("=", 1) for word in overrides)))
     except (UserError, ValueError):
         return None
 

@@ -4,13 +4,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import gru_jax
 from experiments.reporting.published import Figure, Published, Row, Trivial
 from experiments.reporting.records import Group
 from experiments.runner.config import with_variant
 
 CELLS = ("gru", "lstm", "elman")
+"""The cells with a column of their own."""
 ARROWS = {"less": "↓", "more": "↑"}
-NAMES = {"gru": "GRU", "lstm": "LSTM", "elman": "Elman"}
+NAMES = {name: cell.__name__ for name, cell in gru_jax.CELLS.items()}
+"""The names of all cells."""
 SECOND_HAND, UNCOMMITTED = "†", "‡"
 """Marks of a figure quoted at second hand, and of groups in which a run used uncommitted code."""
 BETTER, EQUAL = "**better than ours**", "equal to ours"
@@ -46,7 +49,7 @@ def overview(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, 
                 baseline(row, mine, scores),
             ]
         )
-    return table(["task", "metric", *NAMES.values(), *PUBLISHED_COLUMNS], lines)
+    return table(["task", "metric", *(NAMES[cell] for cell in CELLS), *PUBLISHED_COLUMNS], lines)
 
 
 def readme(rows: Sequence[Row], groups: Sequence[Group], scores: Mapping[str, float], pages: str) -> str:

@@ -6,7 +6,6 @@ import pathlib
 from functools import partial
 
 import jax
-import numpy as np
 import pytest
 from flax import nnx
 
@@ -93,15 +92,20 @@ def test_every_cell_has_the_parameters_of_the_gru(name, request):
             assert getattr(config.model, key) in (0, getattr(plain.model, key))
 
 
-def test_width_is_the_nearest():
-    """Against all widths up to 400; 8 blocks divide that of a BlockGRU."""
+@pytest.mark.parametrize(("cell", "layers", "multiple"), [("mgu", 1, 1), ("indrnn", 2, 1), ("blockgru", 1, 8)])
+def test_width_is_the_nearest(cell, layers, multiple):
+    """One more and one less, by a unit or by a unit of each block, are not nearer to the budget."""
     module = load("cells")
-    for cell, layers, multiple in (("mgu", 1, 1), ("indrnn", 2, 1), ("blockgru", 1, 8)):
-        widths = range(multiple, 400, multiple)
-        counts = [module.parameters(cell, layers, module.SETTINGS["digits"], width) for width in widths]
-        for budget in (1, 3000, 51210):
-            found = module.width(cell, layers, module.SETTINGS["digits"], budget)
-            assert found == widths[np.argmin([abs(count - budget) for count in counts])]
+    setting = module.SETTINGS["digits"]
+
+    def distance(width, budget):
+        return abs(module.parameters(cell, layers, setting, width) - budget)
+
+    for budget in (100, 3000, 51210):
+        found = module.width(cell, layers, setting, budget)
+        assert found % multiple == 0
+        others = [width for width in (found - multiple, found + multiple) if width > 0]
+        assert distance(found, budget) <= min(distance(width, budget) for width in others)
 
 
 def test_unknown_cell_raises():

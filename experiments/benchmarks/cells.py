@@ -15,6 +15,9 @@ SHAPES = (Sizes(32, 100, 64, 128), Sizes(32, 100, 256, 256))
 WORKS: tuple[Work, ...] = ("forward", "gradient")
 OPTIONS = ("mask", "decay", "zoneout")
 """Options of `gru_jax.unroll` that are measured with the GRU."""
+WIDE = Sizes(16, 64, 1024, 4096)
+"""The shape at which the block-diagonal GRU is compared with the dense one, its own case of a single block."""
+BLOCKS = (1, 8)
 
 
 def all_cells() -> dict[str, gru_jax.Cell]:
@@ -23,7 +26,7 @@ def all_cells() -> dict[str, gru_jax.Cell]:
 
 
 def run(settings: Settings) -> list[Measurement]:
-    """Measures every cell at every shape, forward and forward+backward."""
+    """Measures every cell at every shape, forward and forward+backward, and block-diagonal cells at a large width."""
     rows = []
     for sizes in settings.shapes or SHAPES:
         for name, cell in all_cells().items():
@@ -31,7 +34,23 @@ def run(settings: Settings) -> list[Measurement]:
                 settings.say(f"cells {sizes}: {name}, {work}")
                 found = candidates(name, cell, sizes, work)
                 rows += measure(sizes, work, "", found, settings.seconds, settings.min_rounds)
+    for work in () if settings.shapes else WORKS:
+        settings.say(f"cells {WIDE}: blocks, {work}")
+        rows += measure(WIDE, work, "", block_candidates(WIDE, work), settings.seconds, settings.min_rounds)
     return rows
+
+
+def block_candidates(sizes: Sizes, work: Work) -> list[Candidate]:
+    """Returns the programs of `BlockGRU` with each number of blocks; the option is "1 blocks", "8 blocks"."""
+    found = []
+    for blocks in BLOCKS:
+        cell, (key_params, key_xs) = gru_jax.BlockGRU(blocks=blocks), jax.random.split(jax.random.key(0))
+        params = cell.init(key_params, sizes.I, sizes.H)
+        xs = jax.random.normal(key_xs, (sizes.T, sizes.B, sizes.I))
+        expected = program(cell, params, xs, work, "scan").outcome()
+        made = program(cell, params, xs, work, "auto")
+        found.append(Candidate(made, expected, cell="BlockGRU", option=f"{blocks} blocks"))
+    return found
 
 
 def candidates(name: str, cell: gru_jax.Cell, sizes: Sizes, work: Work) -> list[Candidate]:

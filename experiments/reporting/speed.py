@@ -177,15 +177,16 @@ def _best_peer_ratios(group: Sequence[Measurement]) -> Iterable[str]:
 
 def _cells(found: Results, targets: SpeedTargets) -> str:
     """Returns the section on every cell and on the options of a run."""
-    shapes = list(dict.fromkeys(row.sizes for row in found.measurements))
+    every = [row for row in found.measurements if not row.option.endswith(" blocks")]
+    shapes = list(dict.fromkeys(row.sizes for row in every))
     header = ["cell"]
     for sizes in shapes:
         header += [f"{sizes}: forward", "fwd+bwd", "forward / step scan", "fwd+bwd / step scan"]
-    header += ["associative scan / default, forward", "fwd+bwd"] if _associative(found.measurements) else []
+    header += ["associative scan / default, forward", "fwd+bwd"] if _associative(every) else []
     rows, option_rows = [], []
-    groups = {(g[0].cell, g[0].sizes, g[0].work): g for g in results.groups(found.measurements)}
+    groups = {(g[0].cell, g[0].sizes, g[0].work): g for g in results.groups(every)}
     works = ("forward", "gradient")
-    for cell in dict.fromkeys(row.cell for row in found.measurements):
+    for cell in dict.fromkeys(row.cell for row in every):
         texts = [cell]
         for sizes in shapes:
             ours = [next(r for r in groups[cell, sizes, work] if r.library == OURS and not r.option) for work in works]
@@ -212,8 +213,26 @@ def _cells(found: Results, targets: SpeedTargets) -> str:
             table(tuple(header), rows),
             "The time of a GRU with an option, in ratio to the same layer without it:",
             table(("option", "B, T, I, H", "forward", "fwd+bwd"), option_rows),
+            *_blocks([row for row in found.measurements if row not in every]),
         )
     )
+
+
+def _blocks(rows: Sequence[Measurement]) -> list[str]:
+    """Returns a paragraph on block-diagonal cells beside the dense one, or nothing if they were not measured."""
+    if not rows:
+        return []
+    by_blocks = {(int(row.option.split()[0]), row.work): row.median_ms for row in rows}
+    _, _, I, H = rows[0].sizes
+    texts = []
+    for blocks in sorted({blocks for blocks, _ in by_blocks} - {1}):
+        faster = [by_blocks[1, work] / by_blocks[blocks, work] for work in ("forward", "gradient")]
+        flops = (I + H) / (I + H / blocks)
+        texts.append(
+            f"A BlockGRU with {blocks} blocks at {rows[0].sizes} is {faster[0]:.2f} times as fast as with one in the "
+            f"forward pass and {faster[1]:.2f} times in forward+backward; it has {flops:.2f} times fewer operations."
+        )
+    return texts
 
 
 def _associative(group: Sequence[Measurement]) -> float | None:

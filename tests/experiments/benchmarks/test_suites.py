@@ -10,7 +10,7 @@ import pytest
 
 import gru_jax
 from experiments.benchmarks import cells, gpu, layer, long, streaming_step
-from experiments.benchmarks.harness import distance
+from experiments.benchmarks.harness import check, distance
 from experiments.benchmarks.libraries import MATMUL, installed
 from experiments.benchmarks.settings import Settings, Sizes, make_problem
 from experiments.schema import UserError
@@ -99,10 +99,18 @@ def test_every_cell_is_measured():
 
 
 def test_streaming_step_carries_the_state(monkeypatch):
-    monkeypatch.setattr(streaming_step, "BURST", 3)
-    (row,) = streaming_step.run(settings(Sizes(1, 1, 4, 6)))
-    assert (row.library, row.work) == ("gru_jax", "step")
-    assert row.distance < 1e-5
+    monkeypatch.setattr(streaming_step, "BURST", 6)
+    monkeypatch.setattr(streaming_step, "PACKET", 3)
+    rows = streaming_step.run(settings(Sizes(1, 1, 4, 6)))
+    assert [(row.library, row.work) for row in rows] == [("gru_jax", "step"), ("gru_jax, 3 steps a call", "step")]
+    assert max(row.distance for row in rows) < 1e-5
+
+
+def test_block_diagonal_cells_are_compared_with_the_dense_one():
+    one, eight = cells.block_candidates(Sizes(2, 3, 4, 16), "gradient")
+    assert (one.option, eight.option) == ("1 blocks", "8 blocks")
+    for candidate in (one, eight):
+        assert check(candidate.program, candidate.reference) < 1e-5
 
 
 def test_all_biases_of_a_problem_are_nonzero():

@@ -85,6 +85,10 @@ def cell_rows():
                 yield dataclasses.replace(ROW, work=work, reset="", cell=cell, library=library, median_ms=ms)
             if cell == "GRU":
                 yield dataclasses.replace(ROW, work=work, reset="", cell=cell, option="mask", median_ms=8.0)
+    for work, dense in (("forward", 9.0), ("gradient", 12.0)):
+        wide = dataclasses.replace(ROW, B=16, T=64, I=1024, H=4096, work=work, reset="", cell="BlockGRU")
+        yield dataclasses.replace(wide, option="1 blocks", median_ms=dense)
+        yield dataclasses.replace(wide, option="8 blocks", median_ms=3.0)
 
 
 def test_table_of_cells_has_ratios_to_both_scans_and_the_cost_of_options(tmp_path):
@@ -93,6 +97,9 @@ def test_table_of_cells_has_ratios_to_both_scans_and_the_cost_of_options(tmp_pat
     assert "| GRU | 0.60 (≤ 0.75) | 0.60 (≤ 0.75) | 0.50 | 0.50 | – | – |" in text
     assert "| MinGRU | 0.60 (≤ 0.75) | 0.60 (≤ 0.75) | 0.50 | 0.50 | 0.50 | 0.50 |" in text
     assert "| mask | 32, 100, 64, 128 | **1.33 (> 1.15)** | **1.33 (> 1.15)** |" in text
+    assert "8 blocks at 16, 64, 1024, 4096 is 3.00 times as fast" in text
+    assert "forward pass and 4.00 times in forward+backward; it has 3.33 times fewer operations." in text
+    assert "blocks |" not in text  # They are no option of a run.
 
 
 def test_long_table_has_ratios_of_time_and_memory(tmp_path):

@@ -147,7 +147,7 @@ def fused(
 
     lengths = length(TRAINING_ARRAYS), length(INFERENCE_ARRAYS)
     if memory == "auto":
-        memory = choose_memory(h0, platform, matmul_dtype, several_blocks=lengths[0] < T)
+        memory = choose_memory(h0, T, platform, matmul_dtype, several_blocks=lengths[0] < T)
     if modifiers.blend and memory == "save":
         memory = "recompute"  # The states after the cell, which `linearize` needs, are recomputed with the residuals.
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform, core)

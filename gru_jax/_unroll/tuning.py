@@ -197,6 +197,10 @@ SHORT_PRODUCT = 128
 took 0.75 to 0.96 of the time at H from 32 to 128, the same at 256, 1.06 of it at 512."""
 
 
+GATES = 3
+"""How many products of the state's size a step has: those of a GRU."""
+
+
 def choose_block_length(T: int, state_bytes: int, platform: str, arrays: int = TRAINING_ARRAYS) -> int:
     """Chooses the number of steps in a block.
 
@@ -216,15 +220,19 @@ def choose_block_length(T: int, state_bytes: int, platform: str, arrays: int = T
     return _nearest_divisor(T, max(SHORTEST_BLOCK, int(BLOCK[kind] // step_bytes)))
 
 
-def choose_memory(state: State, platform: str, matmul_dtype: DType | None, *, several_blocks: bool) -> str:
+def choose_memory(state: State, T: int, platform: str, matmul_dtype: DType | None, *, several_blocks: bool) -> str:
     """Chooses what the backward pass gets: "save" stores the recurrent products, "recompute" computes them again.
 
-    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory. On a CPU this holds
-    for narrow ones only with AMX: without, storing them took 0.93 to 1.02 of the time at H from 256 to 1024.
+    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory. On a CPU without AMX
+    this holds for narrow products that the allocator does not keep mapped: storing them took 0.93 to 1.02 of the time in
+    layers with up to 20 MB of them, and 1.09 in a training step with 50 MB in each layer.
     """
-    short = all(a.shape[-1] <= SHORT_PRODUCT for a in jax.tree.leaves(state))
-    narrow = matmul_dtype is not None and (platform != "cpu" or has_amx())
-    return "recompute" if narrow or (platform == "cpu" and several_blocks and short) else "save"
+    arrays = jax.tree.leaves(state)
+    if matmul_dtype is not None:
+        mapped = T * GATES * sum(a.nbytes for a in arrays) <= LARGEST_WHOLE["cpu"]
+        return "save" if platform == "cpu" and mapped and not has_amx() else "recompute"
+    short = all(a.shape[-1] <= SHORT_PRODUCT for a in arrays)
+    return "recompute" if platform == "cpu" and several_blocks and short else "save"
 
 
 def _nearest_divisor(T: int, target: int) -> int:

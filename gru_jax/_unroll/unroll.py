@@ -119,8 +119,8 @@ def unroll(
       memory: what the fused backend stores for its backward pass, in elements per sequence and step for G gates:
         "save" stores the states and their products with U, (G + 1) H; "recompute" the states only, H (for an LSTM both
         are H more); "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice.
-        "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given, on a CPU only if it has a
-        matrix unit (AMX); and on a CPU for several blocks with H up to 128; otherwise "save". The associative backend
+        "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given (not for small layers on a CPU
+        without AMX), and on a CPU for several blocks with H up to 128; otherwise "save". The associative backend
         stores the states, and the gate inputs for "auto" and "save".
       block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
       key: a PRNG key for zoneout and for a `Stack`'s dropout, which is consumed. If None, nothing is drawn. The zoneout

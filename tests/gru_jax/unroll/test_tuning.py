@@ -142,9 +142,10 @@ def test_long_sequences_have_blocks_that_divide_them_if_a_divisor_is_near(T, pla
 def test_narrow_products_are_recomputed_where_they_are_cheap(amx, monkeypatch):
     monkeypatch.setattr("gru_jax._unroll.tuning.has_amx", lambda: amx)
     state = jnp.zeros((32, 512))
-    assert choose_memory(state, "cpu", None, several_blocks=True) == "save"
-    assert choose_memory(state, "cpu", jnp.bfloat16, several_blocks=False) == ("recompute" if amx else "save")
-    assert choose_memory(state, "gpu", jnp.bfloat16, several_blocks=False) == "recompute"
+    assert choose_memory(state, 100, "cpu", None, several_blocks=True) == "save"
+    assert choose_memory(state, 100, "cpu", jnp.bfloat16, several_blocks=True) == ("recompute" if amx else "save")
+    assert choose_memory(state, 1000, "cpu", jnp.bfloat16, several_blocks=True) == "recompute"
+    assert choose_memory(state, 100, "gpu", jnp.bfloat16, several_blocks=False) == "recompute"
 
 
 def test_large_products_without_a_matrix_unit_read_the_transpose_in_parts(monkeypatch):

@@ -223,9 +223,9 @@ def choose_block_length(T: int, state_bytes: int, platform: str, arrays: int = T
 def choose_memory(state: State, T: int, platform: str, matmul_dtype: DType | None, *, several_blocks: bool) -> str:
     """Chooses what the backward pass gets: "save" stores the recurrent products, "recompute" computes them again.
 
-    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory. On a CPU without AMX
-    this holds for narrow products that the allocator does not keep mapped: storing them took 0.93 to 1.02 of the time in
-    layers with up to 20 MB of them, and 1.09 in a training step with 50 MB in each layer.
+    Narrow products, and short ones in blocks, cost less to compute again than to fetch from memory. On a CPU without
+    AMX this holds for narrow products that the allocator does not keep mapped: storing them took 0.93 to 1.02 of the
+    time in layers with up to 20 MB of them, and 1.09 in a training step with 50 MB in each layer.
     """
     arrays = jax.tree.leaves(state)
     if matmul_dtype is not None:

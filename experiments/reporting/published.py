@@ -244,6 +244,7 @@ class SpeedTargets(Checked):
       loop: the time of the training loop over a bare loop's.
       cells: the time of any cell over a plain scan of its step.
       options: the time of a layer with a mask, decay or zoneout over the same layer without.
+      limit_float32: the fraction of the machine's matmul limit that a layer reaches in float32; higher is better.
       layer: targets of a layer by its sizes "B, T, I, H".
     """
 
@@ -257,6 +258,7 @@ class SpeedTargets(Checked):
     loop: float
     cells: float
     options: float
+    limit_float32: float
     layer: dict = dataclasses.field(default_factory=dict)
 
 

@@ -76,6 +76,14 @@ def verdict(ratio: float, target: float | None) -> str:
     return f"{ratio:.2f} (≤ {target:.2f})" if met else f"**{ratio:.2f} (> {target:.2f})**"
 
 
+def fraction_verdict(fraction: float | None, target: float | None) -> str:
+    """Returns a fraction with its target, "80% (≥ 75%)"; bold if the target is missed."""
+    if fraction is None or target is None:
+        return "–" if fraction is None else f"{fraction:.0%}"
+    met = round(fraction, 2) >= target
+    return f"{fraction:.0%} (≥ {target:.0%})" if met else f"**{fraction:.0%} (< {target:.0%})**"
+
+
 def _layer(found: Results, targets: SpeedTargets) -> str:
     groups = {(g[0].sizes, g[0].reset, g[0].work): g for g in results.groups(found.measurements)}
     header = (
@@ -109,7 +117,9 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
         best_rows.append((str(sizes), *_best_peer_ratios(forward), *_best_peer_ratios(gradient)))
         fractions = [_fraction(group, dtype) for group in (forward, gradient) for dtype in ("float32", "bfloat16")]
         if any(fraction is not None for fraction in fractions):
-            limit_rows.append((str(sizes), *("–" if f is None else f"{f:.0%}" for f in fractions)))
+            wanted_fractions = (targets.limit_float32, None) * 2
+            texts = (fraction_verdict(f, limit) for f, limit in zip(fractions, wanted_fractions, strict=True))
+            limit_rows.append((str(sizes), *texts))
     before = []
     for sizes in shapes:
         if (sizes, "before", "gradient") not in groups or (sizes, "before", "forward") not in groups:
@@ -132,7 +142,7 @@ def _layer(found: Results, targets: SpeedTargets) -> str:
     of_limit = (
         (
             "Fraction of the machine's matmul limit that one device reaches: the time of the matrix products alone, "
-            "each for all steps at once, divided by ours, in the same run:",
+            "with many rows in the cache, divided by ours, in the same run:",
             table(best_header, limit_rows),
         )
         if limit_rows

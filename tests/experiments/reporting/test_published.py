@@ -37,6 +37,7 @@ at_most = 1_000
 [speed]
 cells = 0.75
 options = 1.15
+limit_float32 = 0.75
 compile = 2.0
 train_float32 = 0.98
 train_bfloat16 = 0.45

@@ -72,7 +72,9 @@ def test_layer_table_has_the_fraction_of_the_matmul_limit(tmp_path):
         for precision, ms in (("float32", 8.0), ("bfloat16", 1.5))
     ]
     results.write(tmp_path / "benchmarks", Results("layer", ENVIRONMENT, (*layer_rows(), *limits)))
-    assert "| 32, 100, 64, 128 | 80% | 30% | 80% | 30% |" in section(tmp_path, TARGETS)
+    assert "| 32, 100, 64, 128 | 80% (≥ 75%) | 30% | 80% (≥ 75%) | 30% |" in section(tmp_path, TARGETS)
+    stricter = dataclasses.replace(TARGETS, limit_float32=0.9)
+    assert "| 32, 100, 64, 128 | **80% (< 90%)** | 30% |" in section(tmp_path, stricter)
 
 
 def cell_rows():

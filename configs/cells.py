@@ -4,7 +4,8 @@
 
 Variants: <task>-<cell>, for digits, adding_200, psmnist, jsb, ptb_char and the names of gru_jax.CELLS. All else is as
 in the config of the task: nothing is tuned for a cell. IndRNN, MinGRU, MinLSTM and LRU have two layers, since their
-units are mixed by the next layer. Recurrent dropout applies to cells with a matrix U.
+units are mixed by the next layer. Recurrent dropout applies to cells with a matrix U. Cells with layer normalization
+have random biases in place of those of the task.
 Cost: 1 to 2 minutes on one CPU core for digits and jsb, 5 for adding_200, 80 and more for the others.
 
 Scores: docs/results/cells.md.
@@ -41,6 +42,10 @@ SETTINGS = {
 VARIANTS = (*(f"{task}-{cell}" for task in SETTINGS for cell in gru_jax.CELLS), "smoke")
 TWO_LAYERS = ("indrnn", "mingru", "minlstm", "lru")
 
+CELL_OPTIONS = {"layernormgru": {"b_init": "uniform"}, "layernormlstm": {"b_init": "uniform"}}
+"""Without biases, the state stays zero while the inputs are. There, the slope of layer normalization is up to
+1 / sqrt(1e-5) = 316 at every step, and the gradient overflows within the empty pixels before a digit."""
+
 
 def get_config(variant: str = "digits-gru") -> ConfigDict:
     if variant not in VARIANTS:
@@ -54,8 +59,9 @@ def get_config(variant: str = "digits-gru") -> ConfigDict:
     if not smoke:
         hidden_size = width(cell, layers, setting, parameters("gru", 1, setting, hidden_size))
     config.model.update({"cell": cell, "num_layers": layers, "hidden_size": hidden_size})
-    fields = [field.name for field in dataclasses.fields(gru_jax.CELLS[cell])]
-    config.model.update({name: default for name, default in OPTIONS.items() if name not in fields})
+    options, fields = CELL_OPTIONS.get(cell, {}), [field.name for field in dataclasses.fields(gru_jax.CELLS[cell])]
+    config.model.update({name: default for name, default in OPTIONS.items() if name not in fields or options})
+    config.model.cell_options = options
     if not hasattr(abstract_layers(cell, 1, 1, hidden_size)[0][0], "U"):
         config.model.weight_dropout = 0.0
     return config

@@ -81,6 +81,7 @@ def test_every_cell_has_the_parameters_of_the_gru(name, request):
         config = resolve(module.get_config(f"{name}-{cell}"))
         assert count_parameters(task, config.model) == pytest.approx(budget, rel=0.02), cell
         expected = {"cell": cell, "num_layers": 2 if cell in ("indrnn", "mingru", "minlstm", "lru") else 1}
+        expected["cell_options"] = {"b_init": "uniform"} if cell.startswith("layernorm") else {}
         changed = {"hidden_size", "longest_delay", "weight_dropout", *expected}
         values, of_gru = config.to_dict(), plain.to_dict()
         assert {key: values["model"][key] for key in expected} == expected

@@ -34,7 +34,7 @@ CHANGES = {
     "minlstm": "As MinGRU, with separate gates for the old state and the candidate.",
     "lru": "No gates and no nonlinearity: the layers are linear maps of the sequence.",
 }
-"""What a cell changes against the GRU."""
+"""What a cell changes against the GRU. A new cell may be added here."""
 BETTER, WORSE = "▲", "▼"
 """Marks of a score that is clearly better or worse than that of the GRU."""
 
@@ -127,7 +127,7 @@ def overview(comparisons: Sequence[Comparison]) -> str:
         found = [next((e for e in c.entries if e.cell == cell), None) for c in comparisons]
         layers = next(str(entry.num_layers) for entry in found if entry is not None)
         scores = ["–" if e is None else marked(c, e) for c, e in zip(comparisons, found, strict=True)]
-        lines.append([tables.NAMES[cell], CHANGES[cell], layers, *scores])
+        lines.append([tables.NAMES[cell], CHANGES.get(cell, ""), layers, *scores])
     return tables.table(header, lines)
 
 

@@ -79,12 +79,13 @@ COMPARED = f"""\
 Every cell has about as many parameters as the GRU of the task, readout included; its width follows from that. Data,
 optimizer, learning rate, steps and dropout are those of the task's own configuration. They were chosen for the GRU, and
 nothing was tuned for another cell. IndRNN, MinGRU, MinLSTM and LRU have two layers, since their units are mixed by the
-next layer; dropout also acts between them. Recurrent dropout needs a matrix U, so LEM and these four have none.
-[Cells](../cells.md) has the equations and when to choose a cell.
+next layer; dropout also acts between them. Recurrent dropout needs a matrix U, so LEM and these four have none. Cells
+with layer normalization have random biases (`b_init="uniform"`). [Cells](../cells.md) has the equations, the reason for
+these biases, and when to choose a cell.
 
 Values are means over seeds with the sample standard deviation; a single number is a single run. A difference to the GRU
 is clear if it exceeds both standard deviations together: {cells.BETTER} clearly better, {cells.WORSE} clearly worse.
-Cells are ordered by their mean rank."""
+Cells are ordered by their mean rank. Minutes are those of cores that other runs shared."""
 PICTURED = "A circle is the mean of a cell, a tick is a run, and the line is the GRU."
 BUDGETS = """\
 The recorded runs with as many parameters and training steps as the GRU. Minutes are given if both were trained on the

@@ -18,9 +18,9 @@ def comparison(**values):
     return Comparison(ROW, tuple(sorted(entries, key=lambda entry: entry.group.mean)))
 
 
-def test_every_cell_has_a_name_and_a_change():
+def test_every_cell_has_a_name_and_changes_are_of_cells():
     assert list(tables.NAMES) == list(gru_jax.CELLS)
-    assert set(cells.CHANGES) == set(gru_jax.CELLS)
+    assert set(cells.CHANGES) <= set(gru_jax.CELLS)
 
 
 def test_runs_with_the_configuration_of_a_cell_are_found():

@@ -171,6 +171,7 @@ def verdict(comparison: Comparison) -> str:
             "Not clearly different",
             "Clearly worse",
             "Better, without a known spread",
+            "Equal",
             "Worse, without a known spread",
         )
     }
@@ -178,7 +179,9 @@ def verdict(comparison: Comparison) -> str:
         if entry.cell == REFERENCE:
             continue
         side = "better" if row.beats(entry.group.mean, gru.mean) else "worse"
-        if entry.group.deviation is None or gru.deviation is None:
+        if f"{entry.group.mean:{row.digits}}" == f"{gru.mean:{row.digits}}":
+            start = "Equal"
+        elif entry.group.deviation is None or gru.deviation is None:
             start = f"{side.capitalize()}, without a known spread"
         else:
             start = f"Clearly {side}" if clear(entry.group, gru) else "Not clearly different"
@@ -280,7 +283,7 @@ def _draw(axes: Any, comparison: Comparison, order: Sequence[str]) -> None:
 def _label_decades(axes: Any, values: Sequence[float]) -> None:
     """Sets a few round ticks within the range of the values on a logarithmic scale."""
     low, high = min(values) / 1.15, max(values) * 1.15
-    digits = (1, 2, 5) if high < 30 * low else (1,)
+    digits = (1, 2, 3, 5) if high < 30 * low else (1,)
     ticks = [digit * 10.0**power for power in range(-8, 4) for digit in digits]
     axes.set_xlim(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high], [f"{t:g}" for t in ticks if low <= t <= high])

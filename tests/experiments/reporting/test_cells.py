@@ -60,6 +60,7 @@ def test_differences_by_hand():
     assert cells.marked(found, found.entries[0]) == "7.10 ± 0.14 ▲"
     assert cells.marked(found, found.reference) == "8.10 ± 0.14"
     assert cells.verdict(comparison(gru=(8.0, 8.2), elman=(9.0, 9.1))).endswith("Clearly worse: Elman (+0.95).")
+    assert cells.verdict(comparison(gru=(8.0, 8.2), mgu=(8.101,))).endswith("Equal: MGU (+0.00).")
     ratio = dataclasses.replace(ROW, digits=".3g")
     assert cells.difference(ratio, 0.004, 0.002) == "2 times"
 

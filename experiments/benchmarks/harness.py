@@ -46,7 +46,7 @@ class Program:
     devices: int = 1
     temp_bytes: int | None = None
     compile_seconds: float | None = None
-    calls: int = 1
+    calls: float = 1
     text: Callable[[], str | None] | None = None
 
     @property

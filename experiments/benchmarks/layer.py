@@ -7,7 +7,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.benchmarks.harness import Candidate, Measurement, measure, peak_growth
-from experiments.benchmarks.libraries import BACKENDS, PEERS, SCAN, Peer, matmul_program, our_program, reference
+from experiments.benchmarks.libraries import (
+    BACKENDS,
+    PEERS,
+    SCAN,
+    Peer,
+    matmul_program,
+    our_program,
+    reference,
+    torch_lstm_program,
+)
 from experiments.benchmarks.settings import Precision, Problem, Settings, Sizes, Work, make_problem
 from experiments.runner.devices import largest_divisor
 
@@ -36,7 +45,7 @@ def run(settings: Settings) -> list[Measurement]:
 
 
 def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
-    """Returns our programs, the matrix products alone, and the programs of every peer that supports the problem."""
+    """Returns our programs, the matrix products alone, and every peer's that supports the problem; and torch's LSTM."""
     expected = reference(problem)
     devices = largest_divisor(problem.sizes.B, settings.devices)
     found = []
@@ -47,6 +56,8 @@ def candidates(problem: Problem, settings: Settings) -> list[Candidate]:
                 programs = (our_program(problem, precision, count, library) for precision in precisions)
                 found += [Candidate(program, expected) for program in programs]
     found += [Candidate(matmul_program(problem, precision), {}) for precision in ("float32", "bfloat16")]
+    if "torch" in settings.peers and problem.reset == "after":
+        found += [Candidate(torch_lstm_program(problem, precision), {}) for precision in ("float32", "bfloat16")]
     for name in settings.peers:
         peer = PEERS[name]
         if problem.reset not in peer.resets or problem.work not in peer.works:

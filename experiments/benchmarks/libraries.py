@@ -33,6 +33,8 @@ MATMUL = "matmul"
 """The matrix products of the layer alone, with many rows in the cache: what the machine can reach."""
 TORCH, AUTOCAST = "torch", "torch autocast"
 """PyTorch in the dtype of a program's precision, and in bfloat16 under automatic mixed precision."""
+TORCH_LSTM = "torch LSTM × 3/4"
+"""PyTorch's LSTM, whose kernel on a CPU is faster than its GRU's. A GRU has three quarters of its operations."""
 
 
 def our_program(
@@ -369,6 +371,28 @@ class Torch(Peer):
             return gradients(self.interop.from_state_dict(arrays)[1])
 
         return Program(library, precision, forward if problem.work == "forward" else backward, outcome)
+
+
+def torch_lstm_program(problem: Problem, precision: Precision) -> Program:
+    """Makes PyTorch's LSTM of the same sizes, which counts as four thirds of a GRU; nothing can be compared with it."""
+    torch, device = importlib.import_module("torch"), torch_device()
+    torch.set_num_threads(available_cores())
+    dtype = getattr(torch, precision)
+    layer = torch.nn.LSTM(problem.sizes.I, problem.sizes.H).to(device, dtype)
+    xs = torch.tensor(problem.xs).to(device, dtype)
+
+    def forward():
+        with torch.inference_mode():
+            layer(xs)
+        synchronize(device)
+
+    def backward():
+        layer.zero_grad()
+        mean_square(layer(xs)[0]).backward()
+        synchronize(device)
+
+    call = forward if problem.work == "forward" else backward
+    return Program(TORCH_LSTM, precision, call, dict, calls=4 / 3)
 
 
 class OnnxRuntime(Peer):

@@ -11,7 +11,7 @@ import pytest
 import gru_jax
 from experiments.benchmarks import cells, gpu, layer, long, streaming_step
 from experiments.benchmarks.harness import check, distance
-from experiments.benchmarks.libraries import MATMUL, installed
+from experiments.benchmarks.libraries import MATMUL, TORCH_LSTM, installed
 from experiments.benchmarks.settings import Settings, Sizes, make_problem
 from experiments.schema import UserError
 from gru_jax._unroll.tuning import Core
@@ -60,6 +60,8 @@ def test_torch_layer_computes_the_same(work):
     pytest.importorskip("torch")
     problem = make_problem(SIZES, "after", work)
     found = layer.candidates(problem, settings(SIZES, ("torch",)))
+    lstm = [c.program for c in found if c.program.library == TORCH_LSTM]
+    assert [(program.precision, program.calls) for program in lstm] == [("float32", 4 / 3), ("bfloat16", 4 / 3)]
     for candidate in (c for c in found if c.program.library == "torch"):
         bound = 1e-5 if candidate.program.precision == "float32" else 0.05
         assert distance(candidate.program.outcome(), candidate.reference)[0] < bound, candidate.program.name

@@ -52,7 +52,7 @@ tenth less time at B=64, H=512, two fifths at B=16, H=1024."""
 def has_amx() -> bool:
     """Returns whether the CPU has a matrix unit, AMX; false where the system does not tell."""
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
+    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text(encoding="utf-8")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["parts"], meta_fields=["axis", "transposed", "matmul_dtype"])

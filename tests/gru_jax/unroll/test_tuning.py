@@ -163,7 +163,7 @@ def test_machine_has_a_matrix_unit_if_the_system_says_so(monkeypatch):
 
     for text, expected in (("flags : avx512f amx_tile", True), ("flags : avx512f avx512_bf16", False)):
         monkeypatch.setattr(tuning.Path, "exists", lambda path: True)
-        monkeypatch.setattr(tuning.Path, "read_text", lambda path, text=text: text)
+        monkeypatch.setattr(tuning.Path, "read_text", lambda path, encoding, text=text: text)
         assert tuning.has_amx.__wrapped__() is expected
     monkeypatch.setattr(tuning.Path, "exists", lambda path: False)
     assert tuning.has_amx.__wrapped__() is False

@@ -275,8 +275,9 @@ def _memory(row: Measurement) -> str:
 
 
 def draw(results: Results, path: pathlib.Path) -> None:
-    """Draws results to a PNG file: lines over T or H if the suite varies it, else bars."""
-    draw_suite = {"long": _lines_over_time, "streaming_step": _lines_over_width}.get(results.suite, _bars)
+    """Draws results to a PNG file: lines over T or H, ratios of the cells, or bars of times."""
+    drawings = {"cells": _ratios_of_cells, "long": _lines_over_time, "streaming_step": _lines_over_width}
+    draw_suite = drawings.get(results.suite, _bars)
     files.write_bytes(path, png(None, lambda figure: draw_suite(figure, results.measurements), dpi=110))
 
 
@@ -298,6 +299,24 @@ def _bars(figure: Any, measurements: Sequence[Measurement]) -> None:
         axes.tick_params(labelsize=7)
     for axes in panels:
         axes.set_axis_off()
+
+
+def _ratios_of_cells(figure: Any, measurements: Sequence[Measurement]) -> None:
+    """Draws the ratio of our time to that of a plain scan of the step: a panel for each work, a mark for each shape."""
+    works = list(dict.fromkeys(row.work for row in measurements))
+    cells = sorted({row.cell for row in measurements}, reverse=True)
+    figure.set_size_inches(10, 1.2 + 0.28 * len(cells))
+    panels = figure.subplots(1, len(works), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, work in zip(panels, works, strict=True):
+        times = {(r.cell, r.sizes, r.library): r.median_ms for r in measurements if r.work == work and not r.option}
+        for sizes, marker in zip(dict.fromkeys(sizes for _, sizes, _ in times), "osD^v", strict=False):
+            measured = [cell for cell in cells if (cell, sizes, STEPS) in times]
+            ratios = [times[cell, sizes, OURS] / times[cell, sizes, STEPS] for cell in measured]
+            axes.plot(ratios, measured, marker, label=str(sizes))
+        axes.axvline(1, color="tab:gray", linewidth=1)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set(title=work, xlabel="time / lax.scan of the step", xlim=(0, None))
+    panels[0].legend(title="B, T, I, H", fontsize=8)
 
 
 def _lines_over_time(figure: Any, measurements: Sequence[Measurement]) -> None:

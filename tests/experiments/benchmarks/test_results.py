@@ -91,6 +91,25 @@ def test_plot_is_a_png_file(suite, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
 
 
+def test_plot_of_cells_has_a_mark_for_each_cell_and_shape():
+    from matplotlib.figure import Figure
+
+    from experiments.benchmarks import results
+
+    steps, figure = "lax.scan of the step", Figure()
+    rows = [
+        dataclasses.replace(ROW, cell=cell, work=work, library=library, H=H, median_ms=ms)
+        for cell in ("GRU", "LSTM")
+        for work in ("forward", "gradient")
+        for H in (128, 256)
+        for library, ms in (("gru_jax", 3.0), (steps, 4.0))
+    ]
+    results._ratios_of_cells(figure, [*rows, dataclasses.replace(ROW, cell="GRU", option="mask", median_ms=9.0)])
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if line.get_label() in ("32, 100, 64, 128", "32, 100, 64, 256")]
+        assert [list(line.get_xdata()) for line in lines] == [[0.75, 0.75], [0.75, 0.75]]
+
+
 def rows_with_scan_and_limit(milliseconds):
     scan = dataclasses.replace(ROW, library="gru_jax scan", median_ms=4 * milliseconds)
     limit = dataclasses.replace(ROW, library="matmul", median_ms=milliseconds / 2)

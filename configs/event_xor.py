@@ -22,7 +22,7 @@ def get_config(variant: str = "decay") -> ConfigDict:
             "task": {"name": "event_xor", "batch_size": 256},
             "model": {"cell": "gru", "hidden_size": 64, "elapsed": "decay" if variant == "smoke" else variant},
             "optimizer": {"name": "adam", "learning_rate": 5e-3, "schedule": "warmup_cosine", "warmup_steps": 200},
-            "train": {"steps": 20000, "eval_every": 500, "checkpoint_every": 500, "log_every": 200},
+            "train": {"steps": 50000, "eval_every": 500, "checkpoint_every": 500, "log_every": 200},
             "seed": 0,
         }
     )

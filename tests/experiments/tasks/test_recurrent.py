@@ -62,7 +62,9 @@ def test_configuration_is_hashable():
     assert hash(one) == hash(RecurrentConfig(cell_options={"U_init": "uniform"}))  # jit compares graphs by hash
 
 
-@pytest.mark.parametrize("cell", gru_jax.CELLS)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(cell, marks=() if cell == "gru" else pytest.mark.slow) for cell in gru_jax.CELLS]
+)
 def test_every_cell_learns_the_digits(cell):
     """After 60 steps with 32 units, the validation accuracy is more than twice that of chance, 10 %."""
     values = {"task": {"name": "digits", "layout": "rows"}, "model": {"cell": cell, "hidden_size": 32}}

@@ -161,6 +161,7 @@ def test_sizes_follow_the_configuration():
         LanguageModelConfig(conv_width=1).check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["residual-mingru", "residual-minlstm"])
 def test_variants_learn(variant, tmp_path):
     """After 60 small steps, the loss is below one third of the uniform distribution's."""

@@ -3,10 +3,10 @@
     python -m experiments.train --config=configs/event_xor.py --workdir=runs/event_xor
 
 Variants: decay, a GRU whose state decays with the elapsed time; input, with the time as an input only; gru_d, GRU-D.
-Cost: 4 to 11 minutes on one CPU core.
+Cost: 11 minutes on one CPU core; gru_d, which takes fewer steps, 4.
 
     test accuracy, %   decay          gru_d
-                       98.39 ± 0.51   98.22
+                       98.98 ± 0.38   98.22
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,12 @@ def get_config(variant: str = "decay") -> ConfigDict:
             "task": {"name": "event_xor", "batch_size": 256},
             "model": {"cell": "gru", "hidden_size": 64, "elapsed": "decay" if variant == "smoke" else variant},
             "optimizer": {"name": "adam", "learning_rate": 5e-3, "schedule": "warmup_cosine", "warmup_steps": 200},
-            "train": {"steps": 50000, "eval_every": 500, "checkpoint_every": 500, "log_every": 200},
+            "train": {
+                "steps": 20000 if variant == "gru_d" else 50000,
+                "eval_every": 500,
+                "checkpoint_every": 500,
+                "log_every": 200,
+            },
             "seed": 0,
         }
     )

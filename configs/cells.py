@@ -49,8 +49,9 @@ CELL_OPTIONS = {"layernormgru": {"b_init": "uniform"}, "layernormlstm": {"b_init
 
 def get_config(variant: str = "digits-gru") -> ConfigDict:
     if variant not in VARIANTS:
-        tasks, cells = " or ".join(SETTINGS), ", ".join(gru_jax.CELLS)
-        raise ValueError(f"configs/cells.py: expected <{tasks}>-<cell> with one of {cells}, or smoke, got {variant!r}")
+        tasks, cells = ", ".join(SETTINGS), ", ".join(gru_jax.CELLS)
+        known = f"smoke, <task>-<cell> with a task of {tasks} and a cell of {cells}"
+        raise ValueError(f"configs/cells.py: expected one of {known}, got {variant!r}")
     smoke = variant == "smoke"
     task, cell = ("digits", "indrnn") if smoke else variant.split("-")
     setting, layers = SETTINGS[task], 2 if cell in TWO_LAYERS else 1

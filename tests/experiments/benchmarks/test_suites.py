@@ -140,7 +140,7 @@ def test_command_writes_json_and_plot(tmp_path):
     written = json.loads((tmp_path / "streaming_step.json").read_text())
     assert written["environment"]["versions"]["jax"]
     assert written["environment"]["cores"] >= 1
-    assert [row["H"] for row in written["measurements"]] == [16]
+    assert [row["H"] for row in written["measurements"]] == [16, 16]  # single steps and packets
     assert (tmp_path / "streaming_step.png").exists()
 
     refused = benchmark("--suite=streaming_step", "--quick", "--record")

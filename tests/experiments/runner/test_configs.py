@@ -110,7 +110,9 @@ def test_width_is_the_nearest(cell, layers, multiple):
 
 
 def test_unknown_cell_raises():
-    with pytest.raises(ValueError, match=r"configs/cells.py: expected <digits or .*>-<cell> .*, got 'digits-rnn'"):
+    with pytest.raises(
+        ValueError, match=r"configs/cells.py: expected one of smoke, <task>-<cell> .*, got 'digits-rnn'"
+    ):
         load("cells").get_config("digits-rnn")
 
 

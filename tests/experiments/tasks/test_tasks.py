@@ -17,7 +17,7 @@ from experiments.runner.optimizer import learning_rate, make_optimizer
 from experiments.runner.step import initial_state, make_train_step
 from experiments.schema import UserError
 from experiments.tasks import TASKS, find
-from tests.experiments.config_files import GENERATED, NAMES
+from tests.experiments.config_files import GENERATED, NAMES, OF_TASKS
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_every_variant_of_a_config_resolves_and_has_values_of_the_right_types(na
 
 
 def test_every_task_is_found_by_its_name_and_has_a_config_of_that_name():
-    assert list(TASKS) == NAMES
-    for name in NAMES:
+    assert list(TASKS) == OF_TASKS
+    for name in OF_TASKS:
         assert find(name).Config.name == name
         assert load(name).get_config("smoke").task.name == name
 
@@ -73,7 +73,7 @@ def test_tasks_are_imported_when_they_are_found():
     assert "experiments.tasks.speech.an4" not in done.stdout.split()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_TASKS)
 def test_command_of_a_task_is_a_program(name):
     command = find(name).command
     assert not command or importlib.util.find_spec(f"experiments.{command.split()[0]}")

@@ -14,6 +14,7 @@ from flax import nnx
 
 import gru_jax
 from experiments.schema import Count, Natural, require
+from experiments.tasks.precision import product
 from experiments.tasks.recurrent import RecurrentConfig, recurrent
 
 
@@ -139,7 +140,7 @@ class Linear(nnx.Module):
 
     def __call__(self, xs: jax.Array) -> jax.Array:
         """Maps (..., in_features) to (..., out_features)."""
-        ys: Any = matmul(xs, self.kernel[...], self.matmul_dtype)
+        ys = product(xs, self.kernel[...], self.matmul_dtype)
         return ys + jnp.broadcast_to(self.bias[...], ys.shape)
 
 
@@ -158,30 +159,3 @@ def convolve(xs: jax.Array, taps: jax.Array, window: jax.Array) -> tuple[jax.Arr
     padded = jnp.concatenate((window, xs), axis=1)
     terms = (padded[:, k : k + steps] * taps[None, None, k] for k in range(before + 1))
     return functools.reduce(operator.add, terms), padded[:, steps:]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def matmul(x: jax.Array, w: jax.Array, dtype: str) -> jax.Array:
-    """Returns the float32 product of x (..., K) and w (K, N), with operands of a dtype.
-
-    The derivative that JAX finds multiplies 16-bit operands by float32 cotangents: 4 times as slow on a CPU.
-    """
-    return _dot(x, w, ((x.ndim - 1,), (0,)), dtype)
-
-
-def _matmul_forward(x: jax.Array, w: jax.Array, dtype: str) -> tuple[jax.Array, Any]:
-    return matmul(x, w, dtype), (x, w)
-
-
-def _matmul_backward(dtype: str, operands: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, w = operands
-    rows = tuple(range(x.ndim - 1))
-    return _dot(g, w, ((g.ndim - 1,), (1,)), dtype), _dot(x, g, (rows, rows), dtype)
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
-def _dot(a: jax.Array, b: jax.Array, contracted: Any, dtype: str) -> jax.Array:
-    operands = a.astype(dtype), b.astype(dtype)
-    return jax.lax.dot_general(*operands, (contracted, ((), ())), preferred_element_type=jnp.float32)

@@ -19,7 +19,7 @@ from experiments.tasks.text.char_lm import CharLM
 from experiments.tasks.text.corpus import Vocabulary
 from experiments.tasks.text.generate import generate
 from experiments.tasks.text.model import LanguageModel, LanguageModelConfig
-from experiments.tasks.text.residual import ResidualBlocks, matmul
+from experiments.tasks.text.residual import ResidualBlocks
 from tests.gru_jax import oracle
 
 V = 11
@@ -138,14 +138,6 @@ def test_dropout_needs_a_key_and_reaches_every_block():
         assert not np.allclose(plain, dropped)
     np.testing.assert_array_equal(model.recurrent(xs, **options)[0], model.recurrent(xs, **options)[0])
     np.testing.assert_array_equal(model.recurrent(xs, rngs=options["rngs"])[0], model.recurrent(xs)[0])
-
-
-def test_products_round_their_operands_only():
-    x, w, g = (jax.random.normal(jax.random.key(k), shape) for k, shape in enumerate([(2, 5, 3), (3, 4), (2, 5, 4)]))
-    for dtype in ("float32", "bfloat16"):
-        y, pullback = jax.vjp(lambda x, w, dtype=dtype: matmul(x, w, dtype), x, w)
-        a, b, c = (np.asarray(array.astype(dtype), np.float64) for array in (x, w, g))
-        close((y, *pullback(g)), (a @ b, c @ b.T, np.einsum("btk,btn->kn", a, c)))
 
 
 def test_sizes_follow_the_configuration():

@@ -40,13 +40,19 @@ def run(settings: Settings) -> list[Measurement]:
     return rows
 
 
+def draw(cell: gru_jax.Cell, sizes: Sizes) -> tuple[Any, jax.Array]:
+    """Returns initial parameters of a cell, and inputs (T, B, I)."""
+    key_params, key_xs = jax.random.split(jax.random.key(0))
+    xs = jax.random.normal(key_xs, (sizes.T, sizes.B, sizes.I))
+    return cell.init(key_params, sizes.I, sizes.H), xs
+
+
 def block_candidates(sizes: Sizes, work: Work) -> list[Candidate]:
     """Returns the programs of `BlockGRU` with each number of blocks; the option is "1 blocks", "8 blocks"."""
     found = []
     for blocks in BLOCKS:
-        cell, (key_params, key_xs) = gru_jax.BlockGRU(blocks=blocks), jax.random.split(jax.random.key(0))
-        params = cell.init(key_params, sizes.I, sizes.H)
-        xs = jax.random.normal(key_xs, (sizes.T, sizes.B, sizes.I))
+        cell = gru_jax.BlockGRU(blocks=blocks)
+        params, xs = draw(cell, sizes)
         expected = program(cell, params, xs, work, "scan").outcome()
         made = program(cell, params, xs, work, "auto")
         found.append(Candidate(made, expected, cell="BlockGRU", option=f"{blocks} blocks"))
@@ -55,10 +61,8 @@ def block_candidates(sizes: Sizes, work: Work) -> list[Candidate]:
 
 def candidates(name: str, cell: gru_jax.Cell, sizes: Sizes, work: Work) -> list[Candidate]:
     """Returns the programs of one cell: the fast path, both scans and, for linear cells, the associative scan."""
-    key_params, key_xs = jax.random.split(jax.random.key(0))
-    params = cell.init(key_params, sizes.I, sizes.H)
+    params, xs = draw(cell, sizes)
     params = jax.tree.map(lambda a: a / 2, params)  # Otherwise rounding errors grow over time in LayerNormLSTM.
-    xs = jax.random.normal(key_xs, (sizes.T, sizes.B, sizes.I))
     programs = {
         (SCAN, ""): program(cell, params, xs, work, "scan"),
         (OURS, ""): program(cell, params, xs, work, "auto"),

@@ -8,7 +8,7 @@ when it is instantiated.
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -350,16 +350,7 @@ class Torch(Peer):
             with torch.autocast(self.device, torch.bfloat16, enabled=autocast):
                 return layer(xs)[0]
 
-        def forward():
-            with torch.inference_mode():
-                ys = run()
-            synchronize(self.device)
-            return ys
-
-        def backward():
-            layer.zero_grad()
-            mean_square(run()).backward()
-            synchronize(self.device)
+        forward, backward = torch_calls(layer, run, self.device)
 
         def outcome():
             if problem.work == "forward":
@@ -380,19 +371,34 @@ def torch_lstm_program(problem: Problem, precision: Precision) -> Program:
     dtype = getattr(torch, precision)
     layer = torch.nn.LSTM(problem.sizes.I, problem.sizes.H).to(device, dtype)
     xs = torch.tensor(problem.xs).to(device, dtype)
+    forward, backward = torch_calls(layer, lambda: layer(xs)[0], device)
+    return Program(TORCH_LSTM, precision, forward if problem.work == "forward" else backward, dict, calls=4 / 3)
+
+
+def torch_calls(layer: Any, run: Callable[[], Any], device: str) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """Returns calls of a forward pass, which returns the outputs, and of forward+backward, which leaves gradients.
+
+    Both wait until they have finished.
+
+    Args:
+      layer: the module.
+      run: returns its outputs.
+      device: "cpu" or "cuda".
+    """
+    torch = importlib.import_module("torch")
 
     def forward():
         with torch.inference_mode():
-            layer(xs)
+            ys = run()
         synchronize(device)
+        return ys
 
     def backward():
         layer.zero_grad()
-        mean_square(layer(xs)[0]).backward()
+        mean_square(run()).backward()
         synchronize(device)
 
-    call = forward if problem.work == "forward" else backward
-    return Program(TORCH_LSTM, precision, call, dict, calls=4 / 3)
+    return forward, backward
 
 
 class OnnxRuntime(Peer):

@@ -10,6 +10,7 @@ The explained share is R² = 1 - Σ(y - ŷ)² / Σ(y - x)², where x is the last
 forecast predicts. It is 0 for the last value. The scores are written to experiments/results/studies/exchange_rate.json.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -52,7 +53,8 @@ def measure(data_dir: str | None) -> dict[str, Any]:
     found, rates = [], {}
     for horizon in HORIZONS:
         config = ForecastingConfig(dataset="exchange_rate", window=WINDOW, horizon=horizon)
-        task, corrected = (Forecasting(config, data_dir) for _ in range(2))
+        task = Forecasting(config, data_dir)
+        corrected = copy.copy(task)
         values = task.series.values
         row = largest_spike(values[:, CHINA])
         rates = {str(near): float(values[near, CHINA]) for near in range(row - 1, row + 2)}

@@ -66,11 +66,10 @@ class EventXorModelConfig(RecurrentConfig):
 
     def check(self):
         super().check()
-        used = ("elapsed", "hidden_size", "dropout")
-        unused = [f.name for f in dataclasses.fields(RecurrentConfig) if f.name not in used]
-        plain = all(getattr(self, name) == getattr(RecurrentConfig, name, {}) for name in unused)
-        known = '"input" or "decay", or no other key than hidden_size and dropout'
-        require("elapsed", plain or self.elapsed != "gru_d", known, self.elapsed)
+        plain = RecurrentConfig(hidden_size=self.hidden_size, dropout=self.dropout)
+        keys = [field.name for field in dataclasses.fields(RecurrentConfig)]
+        fits = self.elapsed != "gru_d" or all(getattr(self, key) == getattr(plain, key) for key in keys)
+        require("elapsed", fits, '"input" or "decay", or no other key than hidden_size and dropout', self.elapsed)
 
 
 class EventClassifier(nnx.Module):

@@ -5,7 +5,8 @@
 
 Variants: etth1_uni_<h>, etth1_multi_<h> (h = 24, 48, 168, 336, 720), exchange_rate_<h> (h = 3, 6, 12, 24), each with
 -lstm or -elman for as many parameters. Your own series: --config.task.dataset=csv --config.task.csv_file=mine.csv.
-With all seven series, a linear map of the window is added to the forecast of the recurrent layer.
+With all seven series, a linear map of the window is added to the forecast of the recurrent layer. From 168 hours on, it
+is a mean, trained by its squared error, instead of a median.
 Cost: 10 seconds to 3 minutes on one CPU core.
 
     test score                 GRU      LSTM     Elman
@@ -37,7 +38,8 @@ def width(cell: str, segment: int, horizon: int) -> int:
 
 def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
     setting, cell, smoke = parse_variant("configs/forecasting.py", VARIANTS, variant)
-    series, _, horizon = setting.rpartition("_")
+    series, _, steps = setting.rpartition("_")
+    horizon = int(steps)
     exchange = series == "exchange_rate"
     segment = 12 if exchange else 24
     config = ConfigDict(
@@ -49,12 +51,12 @@ def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
                 "date_column": "date",
                 "column": "OT" if series == "etth1_uni" else "",
                 "window": 168 if exchange else 336,
-                "horizon": int(horizon),
+                "horizon": horizon,
                 "batch_size": 64 if series == "etth1_uni" else 32,
             },
             "model": {
                 "cell": cell,
-                "hidden_size": width(cell, segment, int(horizon)),
+                "hidden_size": width(cell, segment, horizon),
                 "dropout": 0.3,
                 "decoder": "direct",
                 "segment": segment,
@@ -67,7 +69,9 @@ def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
         }
     )
     if series == "etth1_multi":
-        config.update({"model": {"linear": True}, "optimizer": {"learning_rate": 1e-3}})
+        config.update({"model": {"linear": True}, "optimizer": {"learning_rate": 1e-3 if horizon < 336 else 5e-4}})
+        if horizon >= 168:
+            config.update({"task": {"point": "mean"}})
     if exchange:
         config.update({"optimizer": {"learning_rate": 1e-3}, "train": {"steps": 400}})
     if smoke:

@@ -30,6 +30,7 @@ class Forecast:
       origin: the first forecast row.
       levels: the Q quantile levels.
       quantiles: (K, Q) float64, in the units of the series.
+      point: what the values at level 0.5 are, "median" or "mean".
     """
 
     series: Series
@@ -37,6 +38,7 @@ class Forecast:
     origin: int
     levels: tuple[float, ...]
     quantiles: np.ndarray
+    point: str = "median"
 
     @property
     def history(self) -> np.ndarray:
@@ -44,8 +46,8 @@ class Forecast:
         return self.series.values[:, self.series.columns.index(self.column)]
 
     @property
-    def median(self) -> np.ndarray:
-        """(K,)."""
+    def middle(self) -> np.ndarray:
+        """The values at level 0.5: (K,)."""
         return self.quantiles[:, self.levels.index(0.5)]
 
     @property
@@ -126,7 +128,8 @@ def make_forecast(
     graphdef, params = nnx.split(model)
     quantiles = np.asarray(predict(graphdef, params, window[None].astype(np.float32)))[0]
     unscaled = scaling.inverse(quantiles.swapaxes(1, 2)).swapaxes(1, 2)
-    return Forecast(series, column, origin, task.config.quantiles, unscaled[:, series.columns.index(column)])
+    shown = unscaled[:, series.columns.index(column)]
+    return Forecast(series, column, origin, task.config.quantiles, shown, task.config.point)
 
 
 def title(forecast: Forecast, source: str) -> str:
@@ -139,14 +142,14 @@ def describe(forecast: Forecast) -> list[tuple[str, str]]:
     """Returns the first rows as (date, quantiles), and in a backtest the errors."""
     share, count = 100 * (forecast.levels[-1] - forecast.levels[0]), len(forecast.quantiles)
     numbers = rounded(forecast.quantiles[:SHOWN_ROWS])
-    medians = [row[forecast.levels.index(0.5)] for row in numbers]
-    width = max(map(len, medians))
+    points = [row[forecast.levels.index(0.5)] for row in numbers]
+    width = max(map(len, points))
     lines = [
         (
             forecast.series.label(forecast.origin + k),
-            f"{median:>{width}}   {share:.0f} % between {row[0]} and {row[-1]}",
+            f"{point:>{width}}   {share:.0f} % between {row[0]} and {row[-1]}",
         )
-        for k, (median, row) in enumerate(zip(medians, numbers, strict=True))
+        for k, (point, row) in enumerate(zip(points, numbers, strict=True))
     ]
     if count > SHOWN_ROWS:
         lines.append(("...", f"{count - SHOWN_ROWS} more rows"))
@@ -154,7 +157,7 @@ def describe(forecast: Forecast) -> list[tuple[str, str]]:
     if len(truth):
         last_value = forecast.history[forecast.origin - 1]
         inside = (forecast.quantiles[:, 0] <= truth) & (truth <= forecast.quantiles[:, -1])
-        lines.append(("mean absolute error", f"{np.abs(forecast.median - truth).mean():.6g}"))
+        lines.append(("mean absolute error", f"{np.abs(forecast.middle - truth).mean():.6g}"))
         lines.append(("of the last value", f"{np.abs(last_value - truth).mean():.6g}"))
         lines.append((f"inside the {share:.0f} %", f"{100 * inside.mean():.1f} %"))
     return lines
@@ -172,16 +175,17 @@ def rounded(quantiles: np.ndarray) -> list[list[str]]:
 
 
 def write_csv(forecast: Forecast, path: pathlib.Path) -> None:
-    """Writes date and quantiles of all rows."""
+    """Writes date and quantiles of all rows. The column of level 0.5 is named "mean" if it is one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["date" if forecast.series.dates else "row", *(f"q{level:g}" for level in forecast.levels)])
+    names = ["mean" if level == 0.5 and forecast.point == "mean" else f"q{level:g}" for level in forecast.levels]
+    writer.writerow(["date" if forecast.series.dates else "row", *names])
     writer.writerows(forecast.rows())
     files.write_bytes(path, text.getvalue().encode())
 
 
 def draw(forecast: Forecast, past: int, path: pathlib.Path) -> None:
-    """Writes a PNG of the last `past` rows, the median, the intervals, and the true values if known."""
+    """Writes a PNG of the last `past` rows, the median or mean, the intervals, and the true values if known."""
     import matplotlib.dates
 
     start, end = max(forecast.origin - past, 0), forecast.origin + len(forecast.quantiles)
@@ -198,7 +202,7 @@ def draw(forecast: Forecast, past: int, path: pathlib.Path) -> None:
             share = 100 * (forecast.levels[high] - forecast.levels[low])
             band = (forecast.quantiles[:, low], forecast.quantiles[:, high])
             axes.fill_between(after, *band, color="C0", alpha=0.25, linewidth=0, label=f"{share:.0f} % interval")
-        axes.plot(after, forecast.median, color="C0", label="median")
+        axes.plot(after, forecast.middle, color="C0", label=forecast.point)
         axes.set(ylabel=verbatim(forecast.column))
         if dates is not None:
             locator = matplotlib.dates.AutoDateLocator()

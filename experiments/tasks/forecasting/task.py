@@ -1,7 +1,7 @@
 """Forecasting of time series: ETTh1 and ETTh2, exchange rates, or your own CSV file.
 
 A forecast has quantiles of the next K values of each variable, given the last T values. MSE, MAE, RSE and CORR score
-its median, coverage its outermost quantiles. Splits are in time order:
+its median, or the mean in its place (`point`), coverage its outermost quantiles. Splits are in time order:
 
     ETTh1, ETTh2      12 / 4 / 4 months of 30 days, standardized by the training rows. MSE and MAE over all K steps on
                       that scale (Zhou et al. 2021), for all seven variables or for `column`.
@@ -67,6 +67,8 @@ class ForecastingConfig(Checked):
       window: T, the input rows.
       horizon: K, the forecast rows.
       quantiles: the Q levels, increasing, 0.5 among them and symmetric around it.
+      point: what the forecast at level 0.5 is, the "median" by the pinball loss or the "mean" by the squared error. The
+        model keeps it between the other quantiles.
       batch_size: windows in a training batch.
     """
 
@@ -78,6 +80,7 @@ class ForecastingConfig(Checked):
     window: Count = 336
     horizon: Count = 24
     quantiles: tuple[Rate, ...] = (0.1, 0.5, 0.9)
+    point: Literal["median", "mean"] = "median"
     batch_size: Count = 32
 
     def check(self):
@@ -230,13 +233,21 @@ class Forecasting(Task):
         return {"xs": xs, "targets": targets}
 
     def loss(self, model: Any, batch: Mapping[str, Any], carry: Carry, key: jax.Array | None) -> tuple[Sums, Carry]:
-        """Returns the pinball loss, MSE, MAE and coverage. `model` maps windows (B, T, V) to quantiles (B, K, V, Q)."""
+        """Returns the loss, MSE, MAE and coverage. `model` maps windows (B, T, V) to quantiles (B, K, V, Q).
+
+        The loss is the mean over the levels of the pinball loss, or, at level 0.5 and with `point="mean"`, of the
+        squared error.
+        """
         forecasts, targets, weights = model(batch["xs"], key=key), batch["targets"], batch["weights"]
-        levels = self.config.quantiles
+        middle = self.config.quantiles.index(0.5)
+        errors = forecasts[..., middle] - targets
+        of_levels = pinball(forecasts, targets, self.config.quantiles)
+        if self.config.point == "mean":
+            of_levels = of_levels.at[..., middle].set(jnp.square(errors))
         losses = {
-            "loss": pinball(forecasts, targets, levels).mean(axis=-1),
-            "mse": jnp.square(forecasts[..., levels.index(0.5)] - targets),
-            "mae": jnp.abs(forecasts[..., levels.index(0.5)] - targets),
+            "loss": of_levels.mean(axis=-1),
+            "mse": jnp.square(errors),
+            "mae": jnp.abs(errors),
             "coverage": (forecasts[..., 0] <= targets) & (targets <= forecasts[..., -1]),
         }
         scored = {name: values if name == "loss" else values[:, self.scored] for name, values in losses.items()}
@@ -260,10 +271,10 @@ class Forecasting(Task):
         """
         if self.config.dataset != "exchange_rate":
             return {}
-        median, forecasts, targets = self.config.quantiles.index(0.5), [], []
+        middle, forecasts, targets = self.config.quantiles.index(0.5), [], []
         for batch in self.eval_batches(split):
             real = batch["weights"] > 0
-            forecasts.append(np.asarray(model(batch["xs"]))[real, -1, :, median])
+            forecasts.append(np.asarray(model(batch["xs"]))[real, -1, :, middle])
             targets.append(batch["targets"][real, -1])
         in_rates = [self.scaling.inverse(np.concatenate(arrays)) for arrays in (forecasts, targets)]
         return {"rse": root_relative_squared_error(*in_rates), "corr": correlation(*in_rates)}

@@ -1,5 +1,6 @@
 """Forecasts of user series: reading, scaling, output, errors."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -95,7 +96,7 @@ def test_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
         scaling = task.scaling if training_file else Scaling.standard(later.series.values)
         made = make_forecast(later, model, later.series, "OT", backtest=False, training_file=training_file)
         window = np.float32(scaling.forward(later.series.values[None, -WINDOW:]))
-        np.testing.assert_allclose(made.median, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
+        np.testing.assert_allclose(made.middle, scaling.inverse(np.asarray(model(window))[0, :, 0, 2]), rtol=1e-5)
 
 
 def test_forecast_needs_only_the_series(tmp_path, values):
@@ -105,7 +106,7 @@ def test_forecast_needs_only_the_series(tmp_path, values):
     later = Forecasting(task.config, None, tmp_path)
     made = make_forecast(later, model, *choose_series(later, write(tmp_path / "o.csv", values), None, "date"), False)
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
-    np.testing.assert_allclose(made.median, expected, rtol=1e-5)
+    np.testing.assert_allclose(made.middle, expected, rtol=1e-5)
     with pytest.raises(UserError, match=r"^--csv: expected a series, since the training file .*own.csv does not exist"):
         choose_series(later, None, None, "date")
 
@@ -115,7 +116,7 @@ def test_training_series_keeps_its_scaling(run):
     series, column = choose_series(task, None, None, "date")
     made = make_forecast(task, model, series, column, backtest=False)
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
-    np.testing.assert_allclose(made.median, expected, rtol=1e-5)
+    np.testing.assert_allclose(made.middle, expected, rtol=1e-5)
 
 
 def test_backtests_do_not_use_held_out_rows(tmp_path, values):
@@ -128,7 +129,7 @@ def test_backtests_do_not_use_held_out_rows(tmp_path, values):
         made.append(make_forecast(task, model, series, column, backtest=True))
     np.testing.assert_array_equal(made[0].quantiles, made[1].quantiles)
     np.testing.assert_allclose(made[1].truth, changed[-HORIZON:, 0], rtol=1e-6)
-    error = np.abs(made[1].median - made[1].truth).mean()
+    error = np.abs(made[1].middle - made[1].truth).mean()
     naive = np.abs(changed[-HORIZON - 1, 0] - made[1].truth).mean()
     described = dict(describe(made[1]))
     assert described["mean absolute error"] == f"{error:.6g}"
@@ -146,6 +147,8 @@ def test_csv_has_dates_and_all_quantiles(tmp_path, run):
     np.testing.assert_array_equal(again.values, made.quantiles)
     draw(made, 30, tmp_path / "forecast.png")
     assert (tmp_path / "forecast.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    write_csv(dataclasses.replace(made, point="mean"), tmp_path / "mean.csv")
+    assert read_csv(tmp_path / "mean.csv").columns == ("q0.1", "q0.3", "mean", "q0.7", "q0.9")
     assert "OT of own.csv, 4 rows after 2024-02-03 11:00:00: " in title(made, "own.csv")
 
 
@@ -155,7 +158,7 @@ def test_runs_of_several_variables_need_all_columns(tmp_path, values):
     series, column = choose_series(task, path, "b", "date")
     made = make_forecast(task, model, series, column, backtest=False)
     # The values are squares of about 20: the forecast has the units of the shown variable.
-    assert 100 < made.median.mean() < 2000
+    assert 100 < made.middle.mean() < 2000
     with pytest.raises(UserError, match=r"--column: expected one of a, b, got 'c'"):
         choose_series(task, path, "c", "date")
     with pytest.raises(UserError, match=r"one.csv:1: expected a column 'b' in the header, got date, a"):
@@ -181,7 +184,7 @@ def test_numbers_of_any_size_are_written_exactly(tmp_path, run, values, level):
     assert title(made, "large.csv") == f"load of large.csv, 4 rows after 59: {own[-1, 0].item()!r}"
     spread = np.ptp(made.quantiles, axis=1)
     medians = [float(numbers.split()[0]) for _, numbers in describe(made)]
-    assert (np.abs(medians - made.median) <= 1e-5 * spread).all()
+    assert (np.abs(medians - made.middle) <= 1e-5 * spread).all()
 
 
 NAMES = [

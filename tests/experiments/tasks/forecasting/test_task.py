@@ -127,6 +127,13 @@ def test_metrics_equal_scikit_learn(tmp_path, values, monkeypatch):
     assert 0 < metrics["coverage"] < 100
 
 
+def test_loss_of_a_mean_is_the_squared_error_at_the_middle_level(tmp_path, values):
+    metrics, forecasts, targets = evaluated(make(write(tmp_path, values), point="mean"), noisy)
+    flat, truth = forecasts.reshape(-1, 3), targets.ravel()
+    outer = [mean_pinball_loss(truth, flat[:, q], alpha=level) for q, level in ((0, 0.1), (2, 0.9))]
+    assert metrics["loss"] == pytest.approx((sum(outer) + mean_squared_error(truth, flat[:, 1])) / 3, rel=1e-5)
+
+
 def test_rse_and_corr_are_of_the_last_step_in_original_units(values, monkeypatch):
     rates = 5.0 + np.exp(0.2 * values) * [1.0, 100.0]
     task = make_exchange(monkeypatch, rates)

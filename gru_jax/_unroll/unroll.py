@@ -21,6 +21,7 @@ from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax._unroll.associative import associative
 from gru_jax._unroll.fused import MEMORY, fused
 from gru_jax._unroll.modifiers import Modifiers, check_decay, mask_out
+from gru_jax._unroll.readout import readout
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
 from gru_jax._unroll.tuning import VMEM, Core
@@ -265,7 +266,8 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
         modifiers = modifiers._replace(keep=kept_share(active, rates, own_key, T, h0))
         inputs = (cell, params, xs, h0, modifiers, fresh)
         how: dict[str, Any] = {"reverse": reverse, "matmul_dtype": matmul_dtype, "platform": options.platform}
-        if options.backend == "scan" or T == 0:
+        plain = options.backend == "scan" or T == 0
+        if plain:
             outputs, h_last = scan(*inputs, **how)
         elif options.backend == "associative":
             outputs, h_last = associative(*inputs, **how, memory=options.memory)
@@ -273,7 +275,8 @@ def _run(cell: Cell | Network, options: Options, given: Given) -> tuple[Array, S
             how |= {"memory": options.memory, "block_length": options.block_length, "core": options.core}
             outputs, h_last = fused(*inputs, **how)
         seen = xs if active is None else mask_out(active, xs)
-        return read_out(cell, params, outputs, widen(seen), matmul_dtype), h_last
+        steps = (cell, params, outputs, widen(seen), matmul_dtype)
+        return (read_out(*steps) if plain else readout(*steps, options.platform)), h_last
 
     if isinstance(cell, Network):
         ys, h_last = cell.compose(run, params, xs, reverse=options.reverse, key=key)

@@ -7,7 +7,7 @@ configurations of experiments follow from `CELLS`.
 import dataclasses
 from typing import Any
 
-from gru_jax.cells.base import Adjoint, Cell, LinearCell, Network, Readout, step
+from gru_jax.cells.base import Adjoint, Cell, LinearCell, Network, Readout, ReadoutAdjoint, step
 from gru_jax.cells.block_gru import BlockGRU, BlockGRUParams
 from gru_jax.cells.elman import Elman, ElmanParams, elman_step
 from gru_jax.cells.gru import GRU, GRUParams, gru_step
@@ -58,6 +58,7 @@ __all__ = [
     "MinLSTMParams",
     "Network",
     "Readout",
+    "ReadoutAdjoint",
     "elman_step",
     "gru_step",
     "lstm_step",

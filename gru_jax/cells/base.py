@@ -84,6 +84,21 @@ class Readout(Protocol):
 
 
 @runtime_checkable
+class ReadoutAdjoint(Readout, Protocol):
+    """A readout with a gradient derived by hand, for all steps at once."""
+
+    def readout_gradients(
+        self, params: Params, states: State, xs: Array, cotangent: Array, matmul_dtype: DType | None = None
+    ) -> tuple[PyTree, State, Array]:
+        """Returns the gradients of the parameters, summed over time and batch, and the cotangents of states and inputs.
+
+        Those of the states are arrays (..., H), and of the inputs (..., I). The gradient is None for a parameter that
+        the readout does not use.
+        """
+        ...
+
+
+@runtime_checkable
 class Adjoint(Protocol):
     """The gradient of a cell, derived by hand.
 

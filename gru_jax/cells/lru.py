@@ -224,6 +224,24 @@ class LRU:
         g_xs = matmul_input_gradient(g_u.re, params.B_re, matmul_dtype)
         return gradient, g_xs + matmul_input_gradient(g_u.im, params.B_im, matmul_dtype)
 
+    def readout_gradients(
+        self, params: LRUParams, states: LRUState, xs: Array, cotangent: Array, matmul_dtype: DType | None = None
+    ) -> tuple[LRUParams, LRUState, Array]:
+        """Returns the gradients of C and D, None for the other parameters, of the states and of the inputs (..., I)."""
+        g = cotangent
+        gradient = LRUParams(
+            nu_log=None,
+            theta_log=None,
+            B_re=None,
+            B_im=None,
+            C_re=matmul_weight_gradient(states.re, g, matmul_dtype),
+            C_im=-matmul_weight_gradient(states.im, g, matmul_dtype),
+            D=matmul_weight_gradient(xs, g, matmul_dtype),
+            gamma_log=None,
+        )
+        g_re, g_im = (matmul_input_gradient(g, C, matmul_dtype) for C in (params.C_re, params.C_im))
+        return gradient, LRUState(g_re, -g_im), matmul_input_gradient(g, params.D, matmul_dtype)
+
 
 def _eigenvalues(params: LRUParams) -> tuple[Array, Array]:
     """Returns the real and the imaginary part of lambda, (H,)."""

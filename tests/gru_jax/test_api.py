@@ -13,7 +13,7 @@ import gru_jax
 
 CELLS = [kind.__name__ for kind in gru_jax.CELLS.values()]
 STATES = [f"{cell}State" for cell in CELLS if hasattr(gru_jax, f"{cell}State")]
-PROTOCOLS = ["Adjoint", "Cell", "LinearCell", "Network", "Readout"]
+PROTOCOLS = ["Adjoint", "Cell", "LinearCell", "Network", "Readout", "ReadoutAdjoint"]
 OF_CELLS = [*CELLS, *(f"{cell}Params" for cell in CELLS), *STATES, "elman_step", "gru_step", "lstm_step"]
 OF_MODULES = [*CELLS, *(f"{cell}Cell" for cell in CELLS)]
 API = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, BlockGRU, LayerNormGRU, unroll
+from gru_jax import GRU, LRU, LSTM, BlockGRU, LayerNormGRU, unroll
 from gru_jax._unroll.tuning import choose_block_length, choose_memory, in_rows, pack, pack_transpose
 
 RNG = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_bulk_functions_get_rows_on_accelerators(platform, shape):
 
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-@pytest.mark.parametrize("cell", [GRU(), LSTM(), LayerNormGRU(), BlockGRU(2)])
+@pytest.mark.parametrize("cell", [GRU(), LSTM(), LayerNormGRU(), BlockGRU(2), LRU()])
 def test_programs_for_accelerators_have_the_same_gradients(cell, backend, monkeypatch):
     params = cell.init(jax.random.key(0), 3, 4)
     xs = jax.random.normal(jax.random.key(1), (2, 7, 3))

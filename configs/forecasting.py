@@ -69,9 +69,11 @@ def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
         }
     )
     if series == "etth1_multi":
-        config.update({"model": {"linear": True}, "optimizer": {"learning_rate": 1e-3 if horizon < 336 else 5e-4}})
+        config.update({"model": {"linear": True}, "optimizer": {"learning_rate": 1e-3}})
         if horizon >= 168:
             config.update({"task": {"point": "mean"}})
+        if horizon >= 336:
+            config.update({"optimizer": {"name": "adamw", "weight_decay": 5.0}})
     if exchange:
         config.update({"optimizer": {"learning_rate": 1e-3}, "train": {"steps": 400}})
     if smoke:

@@ -60,7 +60,7 @@ def get_config(variant: str = "etth1_uni_24") -> ConfigDict:
                 "decoder": "direct",
                 "segment": segment,
                 "channels": "shared",
-                "normalisation": "last",
+                "normalization": "last",
             },
             "optimizer": {"name": "adam", "learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_steps": 50},
             "train": {"steps": 800, "eval_every": 100, "checkpoint_every": 300, "log_every": 100, "patience": 3},

@@ -35,7 +35,7 @@ def get_config(variant: str = "standard") -> ConfigDict:
                 "gain_db": 10.0,
                 "noise_db": -10.0,
                 "silence": 0.25 if setting == "loso" else 0.0,
-                "colour": 0.5 if setting == "loso" else 0.0,
+                "color": 0.5 if setting == "loso" else 0.0,
                 "train_on_validation": setting != "held_out" and not smoke,
             },
             "model": {

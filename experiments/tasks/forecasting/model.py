@@ -80,7 +80,7 @@ class ForecasterConfig(RecurrentConfig):
       decoder: "direct", all K steps from the encoder's last output; "stepwise", one segment at a time.
       segment: S, the values of a variable in one recurrent step; T is a multiple of it.
       channels: "shared", each variable is forecast from itself, with shared weights; "joint", from all variables.
-      normalisation: reversible normalization by the window's "mean" or "last" value; or "none".
+      normalization: reversible normalization by the window's "mean" or "last" value; or "none".
       linear: whether a linear map of the normalized window is added to all quantiles of each variable; only for the
         "direct" decoder and "shared" channels.
     """
@@ -88,7 +88,7 @@ class ForecasterConfig(RecurrentConfig):
     decoder: Literal["direct", "stepwise"] = "direct"
     segment: Count = 1
     channels: Literal["shared", "joint"] = "shared"
-    normalisation: Literal["none", "mean", "last"] = "mean"
+    normalization: Literal["none", "mean", "last"] = "mean"
     linear: bool = False
 
     def check(self):
@@ -116,8 +116,8 @@ class Forecaster(nnx.Module):
         self.config, self.horizon = config, horizon
         self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
         self.channels = 1 if config.channels == "shared" else variables
-        center = config.normalisation
-        self.normalisation = None if center == "none" else ReversibleNormalization(variables, center)
+        center = config.normalization
+        self.normalization = None if center == "none" else ReversibleNormalization(variables, center)
         self.recurrent = recurrent(config, config.segment * self.channels, rngs)
         steps = horizon if config.decoder == "direct" else config.segment
         self.readout = nnx.Linear(
@@ -138,8 +138,8 @@ class Forecaster(nnx.Module):
         """
         B, _, V = xs.shape
         keys = (None, None) if key is None else jax.random.split(key)
-        normalisation = self.normalisation
-        xs, level = (xs, None) if normalisation is None else normalisation(xs)
+        normalization = self.normalization
+        xs, level = (xs, None) if normalization is None else normalization(xs)
         ys, state = self.recurrent(self._segments(xs), deterministic=keys[0] is None, rngs=keys[0])
         if self.config.decoder == "direct":
             forecasts = self._read(ys[:, -1], keys[1], self._linear(xs))
@@ -147,9 +147,9 @@ class Forecaster(nnx.Module):
             forecasts = self._decode(ys[:, -1], state, keys[1])
         if self.config.channels == "shared":
             forecasts = forecasts.reshape(B, V, self.horizon, -1).swapaxes(1, 2)
-        if normalisation is None or level is None:
+        if normalization is None or level is None:
             return forecasts
-        return jax.vmap(lambda ys: normalisation.inverse(ys, level), in_axes=-1, out_axes=-1)(forecasts)
+        return jax.vmap(lambda ys: normalization.inverse(ys, level), in_axes=-1, out_axes=-1)(forecasts)
 
     def _segments(self, xs: jax.Array) -> jax.Array:
         """Reshapes windows (B, T, V) to segments: (B V, T/S, S) for shared channels, else (B, T/S, S V)."""

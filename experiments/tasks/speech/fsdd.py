@@ -104,7 +104,7 @@ class FsddConfig(FinalConfig):
       gain_db: the largest change of the gain.
       noise_db: the highest level of white noise relative to the recording; -100 for none.
       silence: the maximum seconds of noise only before and after the recording, each with probability ½.
-      colour: the strength of a random impulse response; 0 for none.
+      color: the strength of a random impulse response; 0 for none.
     """
 
     name: Literal["fsdd"] = "fsdd"
@@ -116,7 +116,7 @@ class FsddConfig(FinalConfig):
     gain_db: NonNegative = 0.0
     noise_db: Annotated[float, Range(-100, 0)] = -100.0
     silence: Annotated[float, Range(0, 1)] = 0.0
-    colour: NonNegative = 0.0
+    color: NonNegative = 0.0
 
     def check(self):
         fits = not self.validation_speaker or (self.speaker and self.validation_speaker != self.speaker)
@@ -190,7 +190,7 @@ class Fsdd(Task):
         chosen = [self.train_examples[row] for row in rows]
         silence = round(config.silence * SAMPLE_RATE)
         levels = (config.speed, config.tilt, config.gain_db, config.noise_db)
-        waveforms = [augmented(one.samples, rng, *levels, silence, config.colour) for one in chosen]
+        waveforms = [augmented(one.samples, rng, *levels, silence, config.color) for one in chosen]
         return self._batch(waveforms, chosen, math.ceil(edge / (1 - config.speed)) + 2 * silence)
 
     def batch_indices(self, seed: int, step: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_other_series_are_scaled_by_their_own_rows(tmp_path, run, values):
 @pytest.mark.parametrize("named", [True, False])
 def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     path = write(tmp_path / "own.csv", values)
-    task, model = make(path, normalisation="none")
+    task, model = make(path, normalization="none")
     task.save_artifacts(tmp_path)
     write(tmp_path / "own.csv", np.concatenate([values, 500.0 + values[:8]]))
     later = Forecasting(task.config, None, tmp_path)
@@ -85,7 +85,7 @@ def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
 
 def test_changed_series_is_reported_and_keeps_the_scaling(tmp_path, values):
     path = write(tmp_path / "own.csv", values)
-    task, model = make(path, normalisation="none")
+    task, model = make(path, normalization="none")
     task.save_artifacts(tmp_path)
     write(tmp_path / "own.csv", 3 * values)
     later = Forecasting(task.config, None, tmp_path)
@@ -120,7 +120,7 @@ def test_training_series_keeps_its_scaling(run):
 
 
 def test_backtests_do_not_use_held_out_rows(tmp_path, values):
-    task, model = make(write(tmp_path / "own.csv", values + 1), normalisation="none")
+    task, model = make(write(tmp_path / "own.csv", values + 1), normalization="none")
     changed = values.copy()
     changed[-HORIZON:] += 100.0
     made = []

@@ -20,16 +20,16 @@ VARIANTS = [
 ]
 
 
-def make(decoder="direct", channels="shared", normalisation="mean", **options):
+def make(decoder="direct", channels="shared", normalization="mean", **options):
     config = ForecasterConfig(
-        hidden_size=6, segment=2, decoder=decoder, channels=channels, normalisation=normalisation, **options
+        hidden_size=6, segment=2, decoder=decoder, channels=channels, normalization=normalization, **options
     )
     return Forecaster(config, WINDOW, HORIZON, VARIABLES, LEVELS, nnx.Rngs(0))
 
 
-@pytest.mark.parametrize(("decoder", "channels", "normalisation"), VARIANTS)
-def test_forecasts_are_causal(decoder, channels, normalisation):
-    model = make(decoder, channels, normalisation)
+@pytest.mark.parametrize(("decoder", "channels", "normalization"), VARIANTS)
+def test_forecasts_are_causal(decoder, channels, normalization):
+    model = make(decoder, channels, normalization)
     series = jax.random.normal(jax.random.key(1), (ROWS, VARIABLES))
     origin = 15
 
@@ -50,7 +50,7 @@ def test_forecasts_are_causal(decoder, channels, normalisation):
 
 def test_quantiles_never_cross():
     model = make("stepwise")
-    model.normalisation.log_gain = nnx.Param(jnp.array([2.0, -3.0]))
+    model.normalization.log_gain = nnx.Param(jnp.array([2.0, -3.0]))
     quantiles = nnx.jit(model)(10.0 * jax.random.normal(jax.random.key(2), (50, WINDOW, VARIABLES)))
     assert quantiles.shape == (50, HORIZON, VARIABLES, len(LEVELS))
     assert (jnp.diff(quantiles, axis=-1) > 0).all()
@@ -84,14 +84,14 @@ def test_stepwise_decoding_feeds_back_medians(cell, channels):
 
 
 def test_untrained_forecasts_are_near_the_last_value():
-    model = make(normalisation="last")
+    model = make(normalization="last")
     xs = jax.random.normal(jax.random.key(5), (20, WINDOW, VARIABLES))
     difference = nnx.jit(model)(xs)[..., 1] - xs[:, -1:]
     assert float(jnp.abs(difference).max()) < 0.5
 
 
 def test_linear_map_of_changes_since_the_last_value_is_added_to_all_quantiles():
-    model, plain = (make(normalisation="last", linear=linear) for linear in (True, False))
+    model, plain = (make(normalization="last", linear=linear) for linear in (True, False))
     rng = np.random.default_rng(4)
     W, b = rng.normal(size=(WINDOW, HORIZON)).astype(np.float32), rng.normal(size=HORIZON).astype(np.float32)
     model.linear.kernel, model.linear.bias = nnx.Param(jnp.asarray(W)), nnx.Param(jnp.asarray(b))
@@ -102,7 +102,7 @@ def test_linear_map_of_changes_since_the_last_value_is_added_to_all_quantiles():
 
 
 def test_linear_map_and_recurrent_layers_both_receive_gradients():
-    model = make(normalisation="last", linear=True)
+    model = make(normalization="last", linear=True)
     xs = jax.random.normal(jax.random.key(6), (4, WINDOW, VARIABLES))
     gradient = nnx.jit(nnx.grad(lambda model: jnp.square(model(xs) - 1.0).mean()))(model)
     sizes = jax.tree.map(lambda g: float(jnp.abs(g).max()), (gradient["linear"], gradient["recurrent"]))

@@ -40,14 +40,14 @@ def test_spectral_change_without_change_is_the_identity():
 
 def test_formants_move_by_the_warp():
     """A bump at 1500 Hz, smooth enough for 13 cepstra, moves to 1500 / 1.2 Hz in the spectrum L(1.2 f)."""
-    centres = hertz(np.linspace(mel(130.0), mel(6800.0), 42)[1:-1])
-    bump = np.exp(-(((mel(centres) - mel(1500.0)) / 300) ** 2))
+    centers = hertz(np.linspace(mel(130.0), mel(6800.0), 42)[1:-1])
+    bump = np.exp(-(((mel(centers) - mel(1500.0)) / 300) ** 2))
     k = np.arange(13)
     cepstra = bump @ np.cos(np.pi * (np.arange(40)[:, None] + 0.5) * k / 40) / 40
     np.testing.assert_allclose(spectrum(cepstra), bump, atol=0.05)
     warped = spectrum(cepstra @ spectral_change(**BANK, warp=1.2))
-    assert centres[np.argmax(warped)] == pytest.approx(1500 / 1.2, rel=0.04)
-    np.testing.assert_allclose(warped, np.exp(-(((mel(1.2 * centres) - mel(1500.0)) / 300) ** 2)), atol=0.08)
+    assert centers[np.argmax(warped)] == pytest.approx(1500 / 1.2, rel=0.04)
+    np.testing.assert_allclose(warped, np.exp(-(((mel(1.2 * centers) - mel(1500.0)) / 300) ** 2)), atol=0.08)
 
 
 def test_hidden_bands_are_nearly_zero():

@@ -72,7 +72,7 @@ def test_batches_contain_recordings_of_similar_length(make):
 
 @pytest.mark.parametrize(
     "options",
-    [{"speed": 0.3}, {"tilt": 0.5}, {"gain_db": 10.0}, {"noise_db": -10.0}, {"silence": 0.25}, {"colour": 1.0}],
+    [{"speed": 0.3}, {"tilt": 0.5}, {"gain_db": 10.0}, {"noise_db": -10.0}, {"silence": 0.25}, {"color": 1.0}],
 )
 def test_augmentations_act_only_in_training(make, options):
     plain, disturbed = make(batch_size=8), make(batch_size=8, **options)

@@ -17,9 +17,9 @@ def tone(frequency, samples=1000):
 @pytest.mark.parametrize("frequency", [300.0, 1000.0, 2500.0])
 def test_tone_is_loudest_in_the_band_of_its_frequency(frequency):
     spectra = np.asarray(FRONT(FRONT.frames(tone(frequency))))
-    centres = hertz(np.linspace(mel(60.0), mel(4000.0), 42))[1:-1]
+    centers = hertz(np.linspace(mel(60.0), mel(4000.0), 42))[1:-1]
     assert spectra.shape == (11, 40)
-    nearest = np.argmin(abs(centres - frequency))
+    nearest = np.argmin(abs(centers - frequency))
     assert (abs(spectra.argmax(axis=1) - nearest) <= 1).all()
 
 
@@ -36,8 +36,8 @@ def test_filters_are_triangles_that_sum_to_one():
     bank = LogMel(window=1024, bands=20)
     filters = bank.filters(1024)
     bins = np.arange(513) * 8000 / 1024
-    centres = hertz(np.linspace(mel(60.0), mel(4000.0), 22))[1:-1]
-    between = (bins >= centres[0]) & (bins <= centres[-1])
+    centers = hertz(np.linspace(mel(60.0), mel(4000.0), 22))[1:-1]
+    between = (bins >= centers[0]) & (bins <= centers[-1])
     np.testing.assert_allclose(filters[between].sum(axis=1), 1.0, rtol=1e-5)
     assert (filters[bins < 60] == 0).all()
     assert (filters.max(axis=0) > 0.7).all()

@@ -24,11 +24,11 @@ def test_values_equal_the_formula():
     low, step = float(mel(130.0)), float(mel(6800.0) - mel(130.0)) / 41
     logs = []
     for band in range(40):
-        left, centre, right = (float(hertz(low + step * (band + i))) for i in range(3))
+        left, center, right = (float(hertz(low + step * (band + i))) for i in range(3))
         total = 0.0
         for k, energy in enumerate(power):
             f = k * 16000 / 512
-            slope = (f - left) / (centre - left) if f < centre else (right - f) / (right - centre)
+            slope = (f - left) / (center - left) if f < center else (right - f) / (right - center)
             total += energy * max(slope, 0.0) * 2 / (right - left)
         logs.append(math.log(total))
     expected = [

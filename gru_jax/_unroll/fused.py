@@ -39,8 +39,6 @@ from gru_jax._unroll.modifiers import (
 )
 from gru_jax._unroll.sharding import zeros_like
 from gru_jax._unroll.tuning import (
-    INFERENCE_ARRAYS,
-    TRAINING_ARRAYS,
     Core,
     choose_block_length,
     choose_memory,
@@ -49,7 +47,7 @@ from gru_jax._unroll.tuning import (
     pack_transpose,
     to_rows,
 )
-from gru_jax.cells.base import Adjoint, Cell, Product
+from gru_jax.cells.base import Adjoint, Cell, Product, Readout
 from gru_jax.cells.gates import products
 
 MEMORY = ("auto", "save", "recompute", "checkpoint")
@@ -140,18 +138,41 @@ def fused(
       ys (T, B, H) and the final state, in the dtype of h0.
     """
     adjoint = cell if isinstance(cell, Adjoint) else GenericAdjoint(cell, matmul_dtype)
-    T, state_bytes = xs.shape[0], sum(a.nbytes for a in jax.tree.leaves(h0))
-
-    def length(arrays: int) -> int:
-        return min(block_length or choose_block_length(T, state_bytes, platform, arrays), T)
-
-    lengths = length(TRAINING_ARRAYS), length(INFERENCE_ARRAYS)
+    T = xs.shape[0]
+    if block_length is None:
+        training, inference = _step_bytes(cell, adjoint, params, xs, h0, matmul_dtype)
+        lengths = choose_block_length(T, training, platform), choose_block_length(T, inference, platform)
+    else:
+        lengths = min(block_length, T), min(block_length, T)
     if memory == "auto":
         memory = choose_memory(h0, T, platform, matmul_dtype, several_blocks=lengths[0] < T)
     if modifiers.blend and memory == "save":
         memory = "recompute"  # The states after the cell, which `linearize` needs, are recomputed with the residuals.
     plan = Plan(cell, adjoint, reverse, matmul_dtype, memory, *lengths, platform, core)
     return call(Unrolled(plan), params, xs, h0, modifiers, reset_state)
+
+
+def _step_bytes(
+    cell: Cell, adjoint: Adjoint, params: Params, xs: Array, h0: State, matmul_dtype: DType | None
+) -> tuple[int, int]:
+    """Returns the bytes of the arrays of a block, per step: with a backward pass, and without."""
+
+    def step(params: Params, xs: Array, before: State):
+        x = widen(xs[0])
+        gate_inputs = cell.project(params, x, matmul_dtype=matmul_dtype)
+        unpacked = products(adjoint.recurrent_matrices(params), matmul_dtype)
+        after, residuals = adjoint.step_with_residuals(params, unpacked, before, gate_inputs)
+        coefficients = adjoint.linearize(params, before, after, gate_inputs, residuals)
+        outputs = cell.output(after)
+        if isinstance(cell, Readout):
+            outputs = outputs, cell.readout(params, outputs, x, matmul_dtype)
+        return (gate_inputs, after, outputs), (residuals, coefficients), outputs
+
+    def size(tree: PyTree) -> int:
+        return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+    forward, backward, outputs = map(size, jax.eval_shape(step, params, xs, h0))
+    return forward + backward + outputs, forward + outputs
 
 
 @dataclass(frozen=True)

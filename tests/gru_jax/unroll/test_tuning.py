@@ -124,14 +124,14 @@ def test_default_device_sets_the_platform():
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_short_sequences_are_one_block(platform):
-    assert choose_block_length(100, 32 * 128 * 4, platform) == 100
+    assert choose_block_length(100, 16 * 32 * 128 * 4, platform) == 100
     assert choose_block_length(1, 10**9, platform) == 1
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("T", [1000, 1024, 1009, 65536])
 def test_long_sequences_have_blocks_that_divide_them_if_a_divisor_is_near(T, platform):
-    lengths = [choose_block_length(T, state_bytes, platform) for state_bytes in (64 * 128 * 4, 64 * 512 * 4, 10**8)]
+    lengths = [choose_block_length(T, 16 * size, platform) for size in (64 * 128 * 4, 64 * 512 * 4, 10**8)]
     assert lengths == sorted(lengths, reverse=True)
     assert all(1 < length <= T for length in lengths)
     assert lengths[-1] < T / 20

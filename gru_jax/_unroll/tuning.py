@@ -39,9 +39,9 @@ SHORT_ROW = 448
 """With AMX, below so many rows, `x wᵀ` reads w faster from its transpose, above as it is (a third less time at B=16,
 H=1024). Without AMX the transpose is at least as fast at every size."""
 
-LONGEST_SUM = {"narrow": 1024, "wide": 1536}
-"""A product that sums over more than this is faster as several over `LONG_ROW`: in float32 with AMX (a quarter less
-time at H=1024), in bfloat16 without (two fifths less at B=64, H=512)."""
+LONGEST_SUM = {("wide", True): 1536, ("narrow", False): 1024}
+"""By kind and AMX: a product that sums over more than this is faster as several over `LONG_ROW`. In float32 with AMX it
+takes a quarter less time at H=1024, in bfloat16 without two fifths less at B=64, H=512."""
 
 HALVES = 2
 """Without AMX, a float32 product `x wᵀ` of several threads is faster as so many, each with a part of the columns: a
@@ -128,7 +128,7 @@ def pack_transpose(w: Array, rows: int, platform: str, matmul_dtype: DType | Non
     number, kind, amx = _number_of_parts(rows * K * N, w), _kind(w), has_amx()
     if number == 1 and kind == "wide" and not amx and rows * K * N > ONE_THREAD["wide"]:
         return PackedMatrix(_split_columns(w.T, HALVES), 1, False, matmul_dtype)
-    if number == 1 and amx == (kind == "wide") and LONGEST_SUM[kind] < N:
+    if number == 1 and LONGEST_SUM.get((kind, amx), N) < N:
         number = -(-N // LONG_ROW)
     parts = _split_columns(w, number)
     if K < SHORT_ROW or not amx:

@@ -1,5 +1,6 @@
 """Digits trains without optional packages; a missing package is reported in one line with the install command."""
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -55,9 +56,9 @@ def test_command_prints_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def build_task(name: str) -> None:
+def build_task(name: str, folder: pathlib.Path | None = None) -> None:
     config = resolve(load(name).get_config("smoke"))
-    find(config.task.name)(config.task, "/nowhere")
+    find(config.task.name)(config.task, "/nowhere", folder)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,7 @@ def build_task(name: str) -> None:
         ("speech", "jiwer", lambda folder: build_task("an4")),
         ("speech", "scipy", lambda folder: read_wav(folder / "word.wav", 8000)),
         ("music", "mido", lambda folder: build_task("music")),
+        ("music", "mido", lambda folder: build_task("music", ROOT / "pretrained/jsb")),
         ("music", "scipy", lambda folder: task.load("jsb", folder)),
         ("tensorboard", "tensorboardX", lambda folder: EventFiles(folder, [])),
     ],

@@ -84,7 +84,7 @@ class Music(Task):
     """Prediction of each next step."""
 
     Config, ModelConfig = MusicConfig, PolyphonyConfig
-    artifact_names = ("openings",)
+    extra, artifact_names = "music", ("openings",)
     command = "sample"
     not_for = (
         "Rhythm, loudness and other styles: it knows which keys sound at each step of its collection. Samples have not "

@@ -50,9 +50,14 @@ bench-gpu: $(VENV)/.with-experiments $(VENV)/.with-peers
 MATRIX := tests/gru_jax/unroll/test_unroll.py
 
 # What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
-# of small programs, so here the compiler optimizes little; test-core, test-slow, but for mutated configs, and test-peers
-# compile as users do.
+# of small programs, so here the compiler optimizes little and uses its older, quicker emitters of fusions, if jaxlib
+# still has them; test-core, test-slow, but for mutated configs, and test-peers compile as users do.
+QUICK := --xla_cpu_use_fusion_emitters=false
+
 test: $(VENV)/.with-test
+	if XLA_FLAGS=$(QUICK) JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' 2> /dev/null; then \
+	    export XLA_FLAGS="$$XLA_FLAGS $(QUICK)"; \
+	fi; \
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance --ignore=$(MATRIX) tests
 
 test-core: $(VENV)/.with-test

@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
     Attributes:
       cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
       features: H, the number of hidden units of each direction.
-      num_layers: as all below, see `gru_jax.nnx.Recurrent`.
+      num_layers: this attribute and those below are described in `gru_jax.nnx.Recurrent`.
 
     Example:
       >>> layer = Recurrent(gru_jax.LSTM(), 128, bidirectional=True, merge="sum")
@@ -128,7 +128,7 @@ class Recurrent(nn.Module):
           lengths: (...,) integers, the number of steps of each sequence.
           mask: (..., T) booleans, False where the state and the output are held.
           resets: (..., T) booleans, True at the first step of an episode.
-          reset_state: as the arguments below, see the call of `gru_jax.nnx.Recurrent`.
+          reset_state: this argument and those below are described in the call of `gru_jax.nnx.Recurrent`.
           decay: factors of the state before each step.
           reverse: whether to run from the last step to the first.
           time_major: whether time is the first axis.
@@ -262,7 +262,7 @@ class RecurrentCell(nn.RNNCellBase):
     Attributes:
       cell: the cell, e.g. `gru_jax.GRU(reset="after")`.
       features: H, the number of hidden units.
-      matmul_dtype: as all below, see `gru_jax.nnx.RecurrentCell`.
+      matmul_dtype: this attribute and those below are described in `gru_jax.nnx.RecurrentCell`.
 
     Example:
       >>> rnn = nn.RNN(RecurrentCell(gru_jax.Elman("relu"), 128))

@@ -26,6 +26,7 @@ PAGES = {
 """The pages that stand outside docs/, and their place in the site."""
 COPIES = "repository"
 """The site's folder for copies of files outside docs/."""
+NOTEBOOK = re.compile(r"^(notebooks/\w+)\.py$")
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)]*)?(\))")
 
 
@@ -56,7 +57,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if target in PAGES:
             target = PAGES[target]
         elif target.startswith("docs/"):
-            target = target.removeprefix("docs/")
+            target = NOTEBOOK.sub(r"\1.md", target.removeprefix("docs/"))
         elif target.endswith(".md") and (ROOT / target).is_file():
             raise PluginError(f"{source}: expected links to pages of docs/ or of {', '.join(PAGES)}, got {link}")
         elif (ROOT / target).is_file():

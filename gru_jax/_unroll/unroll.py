@@ -91,8 +91,8 @@ def unroll(
       lengths: (...,) integers from 0 to T, or a list of them. Past its length, a sequence's outputs are zero and its
         state is held, so h_last is the state at its last real step. Values of the other arguments past the length
         change neither outputs nor gradients.
-      mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and the output
-        is that of the held state, not zero. Values of xs and decay at such a step change neither outputs nor gradients.
+      mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and so is
+        the output; it is not zero. Values of xs and decay at such a step change neither outputs nor gradients.
       resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode: the
         state before it is `reset_state`, also at step 0, where it replaces h0. With reverse=True, a mark at t separates
         the same two steps: the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Marks at
@@ -120,7 +120,8 @@ def unroll(
       memory: what the fused backend stores for its backward pass, in elements per sequence and step for G gates:
         "save" stores the states and their products with U, (G + 1) H; "recompute" the states only, H (for an LSTM both
         are H more); "checkpoint" the states at block boundaries only, H / block_length, and runs the recurrence twice.
-        "auto" chooses the faster of the first two: "recompute" if matmul_dtype is given (not for small layers on a CPU
+        If one block covers all T, "save" also stores the gate inputs. With zoneout and no key it is "recompute".
+        "auto" chooses the faster of the first two: "recompute" for 16-bit products (not for small layers on a CPU
         without AMX), and on a CPU for several blocks with H up to 128; otherwise "save". The associative backend
         stores the states, and the gate inputs for "auto" and "save".
       block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
@@ -131,8 +132,8 @@ def unroll(
       ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. The last axis is 2H for a
         `Stack` that concatenates two directions.
       h_last: the final state, with the structure and dtype of h0.
-      On a mesh with explicit axes, ys has the sharding of xs along batch and time, h_last that of h0 or, if h0 is
-      None, of xs.
+      On a mesh with explicit axes, ys is sharded like xs along batch and time, and h_last like h0 or, if h0 is None,
+      like xs.
 
     Raises:
       ValueError, TypeError: if an argument is invalid; the message is `name: expected X, got Y`.

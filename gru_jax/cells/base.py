@@ -210,7 +210,7 @@ def step(
 ) -> tuple[Array, State]:
     """Runs one step of a cell or of a stack, e.g. for inputs that arrive one at a time.
 
-    The results equal `unroll` for a sequence of one step.
+    The results equal `unroll` for a sequence of one step. With 16-bit parameters, y is not rounded to their dtype.
 
     Args:
       cell: a cell (`GRU`, `LSTM`, `Elman`, your own), or a `Stack` of one direction. Dropout is not applied.
@@ -221,7 +221,7 @@ def step(
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:
-      y: (..., H), the output.
+      y: (..., H), the output, in the dtype of the state.
       state: the state after the step, with the structure and dtypes of the state before.
 
     Raises:

@@ -28,7 +28,7 @@ candidate, one bias `b (G H,)`, and `b_hn (H,)` for reset="after". The others, i
     Equinox  r z n  i f g o  old       after          (G H, I)        one; b_hn by itself
     ONNX     z r n  i o f g  old       before, after  (D, G H, I)     two
 
-If z weighs the old state, its weights change sign, which is exact. U has the layout of W. D is the number of
+If z weights the old state, its weights change sign, which is exact. U has the layout of W. D is the number of
 directions. The LSTM of Haiku has W above U in one matrix (I + H, 4H). Two biases are added on reading, rounded once;
 for reset="after" the n of the second is b_hn instead. On writing, the first is b, the second b_hn and else zeros.
 """

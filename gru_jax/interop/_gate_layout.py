@@ -47,7 +47,7 @@ class GateLayout:
 
     Args:
       order: the library's gates in our letters, e.g. "zrn".
-      negated: gates whose weights have the opposite sign: "z" if z weighs the old state.
+      negated: gates whose weights have the opposite sign: "z" if z weights the old state.
       transposed: whether matrices are (G H, I) rather than (I, G H).
 
     Example:

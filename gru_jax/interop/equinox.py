@@ -1,6 +1,6 @@
 """Equinox: `eqx.nn.GRUCell` and `eqx.nn.LSTMCell`.
 
-Gates are `[r | z | n]` and `[i | f | g | o]` along the first axis. z weighs the old state, so its sign changes. The
+Gates are `[r | z | n]` and `[i | f | g | o]` along the first axis. z weights the old state, so its sign changes. The
 GRU has reset="after", with `bias_n` as b_hn. Equinox has no Elman cell, no stack and no bidirectional layer.
 """
 

@@ -5,7 +5,7 @@
             LSTMCell: a Linear for each gate of inputs and state, named as in linen except for `if_`
 
 A cell may be inside an `RNN` (`cell`), a `Bidirectional` (`forward_rnn`, `backward_rnn`) and a `Sequential` of them. z
-weighs the old state, so its sign changes. The GRU has reset="after". The nnx one has no b_hn, which is read as zeros
+weights the old state, so its sign changes. The GRU has reset="after". The nnx one has no b_hn, which is read as zeros
 and must be zeros to be written. Parameters do not tell the activations of a cell; the module does.
 """
 

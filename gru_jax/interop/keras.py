@@ -1,6 +1,6 @@
 """Keras: `GRU`, `LSTM` and `SimpleRNN` as layers, and as the arrays of `get_weights` and `set_weights`.
 
-Gates are `[z | r | n]` and `[i | f | g | o]`. z weighs the old state, so its sign changes. The GRU has both resets: by
+Gates are `[z | r | n]` and `[i | f | g | o]`. z weights the old state, so its sign changes. The GRU has both resets: by
 default `reset_after=True` with an input and a recurrent bias (2, 3H), which are added on reading; on writing the second
 has b_hn and else zeros. With `reset_after=False` its bias is (3H,). The matrices of the old `CuDNNGRU` and `CuDNNLSTM`
 are transposed; they are recognized by the shapes of their biases, (6H,) and (8H,).

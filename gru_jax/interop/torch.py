@@ -1,6 +1,6 @@
 """PyTorch: `torch.nn.GRU`, `LSTM`, `RNN` and their cells, as modules, state dicts, `.pt` and `.safetensors` files.
 
-Gates are `[r | z | n]` and `[i | f | g | o]` along the first axis. z weighs the old state, so its sign changes. The
+Gates are `[r | z | n]` and `[i | f | g | o]` along the first axis. z weights the old state, so its sign changes. The
 biases `bias_ih` and `bias_hh` are added on reading; on writing `bias_hh` has b_hn and else zeros. Weights under
 `weight_norm` or `prune` are computed from their parts, in float64 and rounded once:
 

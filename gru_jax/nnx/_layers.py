@@ -37,7 +37,7 @@ class Recurrent(nnx.Module):
       weight_dropout: the dropout rate of the recurrent weights, in training mode; one mask for all steps of a call.
       zoneout: the rate of zoneout, or one for each array of the state; see `gru_jax.unroll`. Units are drawn in
         training mode; otherwise the expectation is used.
-      backend: "auto", "scan", "fused" or "pallas"; see `gru_jax.unroll`.
+      backend: "auto", "scan", "fused", "associative" or "pallas"; see `gru_jax.unroll`.
       matmul_dtype: the dtype of matmul operands, e.g. `jnp.bfloat16`; see `gru_jax.unroll`.
       dtype: the dtype of the computation, outputs and states. If None, inputs and parameters are promoted, as in Flax.
         A float32 state is kept in float32 if the dtype has 16 bits.

@@ -1,7 +1,7 @@
 """Reads one recurrent node of an ONNX graph: its weights, its attributes, and the layer with both.
 
 Gates are `[z | r | h]` and `[i | o | f | c]` along the second axis of W (D, G H, I) and R (D, G H, H), with D
-directions. z weighs the old state, so its sign changes. The bias (D, 2 G H) is an input and a recurrent one.
+directions. z weights the old state, so its sign changes. The bias (D, 2 G H) is an input and a recurrent one.
 `linear_before_reset` 1 is reset="after", 0 is reset="before".
 """
 

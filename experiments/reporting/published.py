@@ -130,6 +130,7 @@ class Row(Checked):
       setting: the variant of the config that represents the task; runs of other variants are only listed.
       overrides: if given, only runs with these overrides belong to the row.
       without: runs with any of these overrides do not belong to the row.
+      elsewhere: variants of the config whose runs belong to another row.
       note: a remark on the protocol; may be empty.
       headline: whether RESULTS.md shows the row.
       readme: whether README.md shows the row.
@@ -151,6 +152,7 @@ class Row(Checked):
     setting: str = ""
     overrides: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     note: str = ""
     headline: bool = False
     readme: bool = False

@@ -206,8 +206,8 @@ def details(name: str, published: Published, groups: Sequence[Group], scores: Ma
 
 
 def groups_of(row: Row, groups: Sequence[Group]) -> list[Group]:
-    """Returns the groups of a row's task and metric, with the overrides of the row."""
-    alike = [group for group in groups if (group.task, group.metric) == (row.task, row.metric)]
+    """Returns the groups of a row's task and metric, with the overrides of the row, but for variants of another row."""
+    alike = [g for g in groups if (g.task, g.metric) == (row.task, row.metric) and g.setting not in row.elsewhere]
     if row.overrides:
         return [group for group in alike if group.overrides == row.overrides]
     return [group for group in alike if not set(group.overrides) & set(row.without)]

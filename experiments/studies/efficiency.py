@@ -30,7 +30,7 @@ SHAPES = ((32, 100, 64, 128), (32, 100, 256, 256))
 """B, T, I and the GRU's H."""
 COMPARISONS = ("width", "parameters")
 FINDINGS = """\
-The GRU and the LSTM have gates in the proportion 3 : 4, and so do their measured costs, with slightly more in time.
+The GRU and the LSTM have gates in the proportion 3 : 4, and so do their operations. The LSTM takes more time than that.
 With as many parameters the LSTM is narrower and does as many operations, yet a step of it takes longer than the GRU's.
 The Elman network is then the widest, and has no gates to compute: it takes about as long as the GRU at the smaller
 shape, and less at the larger one. Memory does not depend on the gates alone. A short sequence is one block, whose

@@ -42,8 +42,8 @@ Gates alone do not keep gradients. The update gates of a freshly initialized GRU
 vanishes sooner than that of an Elman network with orthogonal weights. An LSTM, with its forget bias, keeps more. Gates
 offer a path that training can open: within these steps the GRU's gradient at the longest lag grows by many orders of
 magnitude, while those of the Elman network and of the LSTM shrink. Large weights make the Elman network's gradients
-explode. It diverges unless they are clipped, and does not learn then either. Saturated gates bound the gradients of
-the GRU and the LSTM, which train at any of these gains, with clipping or without.
+explode. It diverges unless they are clipped, and does not learn then either. The gradients of the GRU and the LSTM stay
+finite at the largest gain, with clipping or without, but these few steps do not bring them below the trivial error.
 
 Not shown: other widths, tasks and seeds, longer training, and where an LSTM opens its path."""
 

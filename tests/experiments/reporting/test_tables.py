@@ -136,6 +136,12 @@ def test_rows_select_groups_by_their_overrides():
     assert tables.groups_of(ROW, [one, other]) == [one, other]
 
 
+def test_rows_leave_variants_to_the_rows_that_they_belong_to():
+    one, lstm, other = group(), group("lstm", setting="jsb-lstm"), group(setting="transposed-lstm")
+    assert tables.groups_of(dataclasses.replace(ROW, elsewhere=("transposed",)), [one, lstm, other]) == [one, lstm]
+    assert tables.groups_of(dataclasses.replace(ROW, elsewhere=("jsb",)), [one, lstm, other]) == [other]
+
+
 def test_group_without_overrides_represents_a_cell_regardless_of_score():
     worse, better = group(values=(9.0,)), group(values=(1.0,), overrides=("model.dropout=0.1",))
     assert tables.representative(ROW, [worse, better], "gru") is worse

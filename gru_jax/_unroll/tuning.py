@@ -43,6 +43,10 @@ LONGEST_SUM = {("wide", True): 1536, ("narrow", False): 1024}
 """By kind and AMX: a product that sums over more than this is faster as several over `LONG_ROW`. In float32 with AMX it
 takes a quarter less time at H=1024, in bfloat16 without two fifths less at B=64, H=512."""
 
+SMALL_BLOCK = 2**15
+"""Without AMX, `x w` of a block-diagonal w is faster as one batched product (0.80 to 1.03 of the time of a run), unless
+a block has at most so many multiplications in float32: there a gradient takes 1.07 to 1.10 of the time."""
+
 HALVES = 2
 """Without AMX, a float32 product `x wᵀ` of several threads is faster as so many, each with a part of the columns: a
 tenth less time at B=64, H=512, two fifths at B=16, H=1024."""
@@ -98,13 +102,10 @@ class PackedBlocks:
 
 
 def pack(w: Array, rows: int, platform: str, matmul_dtype: DType | None = None) -> Product:
-    """Packs w (K, N), or the blocks w (G, K, N), for products `x w` in a loop, where x has `rows` rows.
-
-    Blocks stay one batched product. Without AMX, a run takes 0.80 to 1.03 of the time of one product for each, and 1.10
-    in a float32 gradient with blocks of 16 units and 32 rows. A TPU's kernel has no batched product.
-    """
+    """Packs w (K, N), or the blocks w (G, K, N), for products `x w` in a loop, where x has `rows` rows."""
     if w.ndim == 3:
-        if platform != "tpu":
+        small = _kind(w) == "wide" and rows * w.shape[1] * w.shape[2] <= SMALL_BLOCK
+        if platform == "gpu" or (platform == "cpu" and not has_amx() and not small):
             return partial(block_matmul, w=w, matmul_dtype=matmul_dtype)
         return PackedBlocks(tuple(pack(block, rows, platform, matmul_dtype) for block in w))
     K, N = w.shape

@@ -59,6 +59,18 @@ def machines(folder: RunFolder) -> str:
     return ", then ".join(dict.fromkeys(start["machine"] for start in folder.read_environment()))
 
 
+def trained_commit(folder: RunFolder) -> str:
+    """Returns the commit that a run was started from: the last one, or the first with uncommitted changes.
+
+    The checkout may have moved on during the run. Starts that saved no step do not count.
+    """
+    starts = folder.read_environment()
+    ends = [start["from_step"] for start in starts[1:]]
+    commits = [start["commit"] for start, end in zip(starts, ends, strict=False) if end > start["from_step"]]
+    commits.append(starts[-1]["commit"])
+    return next((found for found in commits if not is_clean(found)), commits[-1])
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of Python, of this project, and of the installed packages that results depend on."""
     found = {"python": platform.python_version(), "gru_jax": gru_jax.__version__}
@@ -77,13 +89,18 @@ def commit() -> str:
     return head + ("-dirty" if changed else "")
 
 
+def is_clean(commit: str) -> bool:
+    """Returns whether a commit, as `commit` returns it, is known and has no uncommitted changes."""
+    return commit != "unknown" and not commit.endswith("-dirty")
+
+
 def require_clean_commit(flag: str, found: str) -> None:
     """Checks that a commit, as `commit` returns it, has no uncommitted changes.
 
     Raises:
       UserError: it has uncommitted changes, or it is unknown.
     """
-    if found == "unknown" or found.endswith("-dirty"):
+    if not is_clean(found):
         raise UserError(f"{flag}: expected a clean commit, got {found}")
 
 

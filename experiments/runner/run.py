@@ -136,7 +136,7 @@ def finish(
         "minutes": round(end.progress.seconds / 60, 3),
         "machine": environment.machines(folder),
         "versions": environment.versions(),
-        "commit": environment.commit(),
+        "commit": environment.trained_commit(folder),
     }
     files.write_json(folder.summary, result)
     return result

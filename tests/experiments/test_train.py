@@ -52,6 +52,7 @@ def test_run_folder_has_all_files(finished):
         "train.eval_every=25",
     ]  # regardless of the syntax of the flags
     (first,) = json.loads((folder / "environment.json").read_text())
+    assert summary["commit"] == first["commit"]
     assert first["from_step"] == 0
     assert first["versions"]["jax"]
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")

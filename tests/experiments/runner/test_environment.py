@@ -1,10 +1,11 @@
-"""The commit in environment.json."""
+"""The commits in environment.json and in summary.json."""
 
 import subprocess
 
 import pytest
 
 from experiments.runner import environment
+from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
 
 
@@ -46,3 +47,22 @@ def test_commit_is_dirty_if_files_other_than_results_differ(checkout):
 def test_commit_is_unknown_outside_git(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     assert environment.commit() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        ([(0, "a")], "a"),
+        ([(0, "a"), (20, "b")], "b"),
+        ([(0, "a-dirty"), (20, "b")], "a-dirty"),
+        ([(0, "unknown"), (20, "b")], "unknown"),
+        ([(0, "a-dirty"), (0, "b"), (20, "c")], "c"),
+        ([(0, "a"), (20, "b-dirty")], "b-dirty"),
+    ],
+    ids=str,
+)
+def test_commit_of_a_run_is_that_of_its_starts_not_of_the_moved_checkout(starts, expected, tmp_path):
+    folder = RunFolder(tmp_path)
+    for step, commit in starts:
+        environment.append(folder, step, {"commit": commit})
+    assert environment.trained_commit(folder) == expected

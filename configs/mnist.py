@@ -10,6 +10,7 @@ Cost: 70 to 116 minutes on one CPU core.
     test accuracy, %   GRU     LSTM    Elman
     pixels             98.41   97.56   10.28
     permuted           92.69   91.99   57.10
+    permuted100        94.09 (zoneout), 91.48 (LEM)
 """
 
 from ml_collections import ConfigDict

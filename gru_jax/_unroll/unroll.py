@@ -91,8 +91,9 @@ def unroll(
       lengths: (...,) integers from 0 to T, or a list of them. Past its length, a sequence's outputs are zero and its
         state is held, so h_last is the state at its last real step. Values of the other arguments past the length
         change neither outputs nor gradients.
-      mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and so is
-        the output; it is not zero. Values of xs and decay at such a step change neither outputs nor gradients.
+      mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and the
+        output comes from the held state; it is not zero. Values of xs and decay there change neither outputs nor
+        gradients.
       resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode: the
         state before it is `reset_state`, also at step 0, where it replaces h0. With reverse=True, a mark at t separates
         the same two steps: the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Marks at

@@ -63,8 +63,6 @@ def test_links_between_documents_have_targets(path):
     for link in links:
         target, _, anchor = link.partition("#")
         file = (path.parent / target).resolve() if target else path
-        if file.parent == ROOT / "docs/notebooks":
-            file = file.with_suffix(".py")  # A notebook's page is made of a program.
         if not file.exists() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
             dead.append(link)
     assert dead == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform
@@ -65,8 +66,8 @@ def trained_commit(folder: RunFolder) -> str:
     The checkout may have moved on during the run. Starts that saved no step do not count.
     """
     starts = folder.read_environment()
-    ends = [start["from_step"] for start in starts[1:]]
-    commits = [start["commit"] for start, end in zip(starts, ends, strict=False) if end > start["from_step"]]
+    pairs = itertools.pairwise(starts)
+    commits = [start["commit"] for start, following in pairs if following["from_step"] > start["from_step"]]
     commits.append(starts[-1]["commit"])
     return next((found for found in commits if not is_clean(found)), commits[-1])
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype
-from gru_jax._types import Array, DType, Params, PyTree, State
+from gru_jax._types import DType, Params, PyTree, State
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
 
@@ -130,13 +130,14 @@ def check_dtype(module: Any, dtype: DType | None) -> DType | None:
     return None if dtype is None else arguments.layer_dtype(f"{class_name(module)}: dtype", dtype)
 
 
-def promote(dtype: DType | None, params: Params, inputs: Array, *states: Any) -> tuple[Any, ...]:
+def promote(dtype: DType | None, params: Params, inputs: PyTree, *states: Any) -> tuple[Any, ...]:
     """Casts arrays to the dtype of the computation, as `flax.nnx.nn.dtypes.promote_dtype` does.
 
     Args:
       dtype: the dtype of the computation. If None, parameters and inputs are promoted.
       params: the parameters.
-      inputs: the inputs. Other than floating-point arrays are unchanged, and `unroll` raises an error.
+      inputs: the inputs, one array or several. Other than floating-point arrays are unchanged, and `unroll` raises an
+        error.
       *states: states or None. A float32 state is unchanged if the dtype has 16 bits.
 
     Returns:

@@ -93,7 +93,7 @@ def unroll(
         change neither outputs nor gradients.
       mask: (..., T) booleans, (T, ...) if time_major, or lists of them. Where false, the state is held, and the
         output comes from the held state; it is not zero. Values of xs and decay there change neither outputs nor
-        gradients.
+        gradients. With reverse=True, decay[t + 1] multiplies the state before it is held at step t.
       resets: (..., T) booleans, (T, ...) if time_major, or lists of them. True marks the first step of an episode: the
         state before it is `reset_state`, also at step 0, where it replaces h0. With reverse=True, a mark at t separates
         the same two steps: the state is `reset_state` before step t - 1, and a mark at step 0 has no effect. Marks at
@@ -127,7 +127,7 @@ def unroll(
         stores the states, and the gate inputs for "auto" and "save".
       block_length: the number of steps that the fused backend processes at once. If None, it is chosen by size.
       key: a PRNG key for zoneout and for a `Stack`'s dropout, which is consumed. If None, nothing is drawn. The zoneout
-        of a layer and direction depends on their indices and the key only. A cell without zoneout accepts no key.
+        of a layer and direction depends on their indices and the key only. A cell accepts no key if zoneout is None.
 
     Returns:
       ys: (..., T, H), the outputs, in the parameters' dtype; (T, ..., H) if time_major. The last axis is 2H for a
@@ -177,15 +177,7 @@ def unroll(
     if h0 is not None:
         h0 = check_state("h0", cell, h0, hidden_size, batch_shape, dtype)
     if lengths is not None:
-        given = arguments.from_lists("lengths", lengths, jnp.int32)
-        lengths = arguments.as_array("lengths", given)
-        if not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
-        arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
-        arguments.in_range("lengths", given, 0, T)
-        if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
-            lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
-        lengths = lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
+        lengths = check_lengths(lengths, batch_shape, T)
     mask, resets = _check_booleans("mask", mask, steps), _check_booleans("resets", resets, steps)
     if reset_state is not None:
         if resets is None:
@@ -296,6 +288,19 @@ def _platform() -> str:
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform
+
+
+def check_lengths(lengths: Any, batch_shape: tuple[int, ...], T: Any) -> Array:
+    """Returns the argument `lengths` of `unroll` as int32 (...,); raises if it is invalid."""
+    given = arguments.from_lists("lengths", lengths, jnp.int32)
+    lengths = arguments.as_array("lengths", given)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
+    arguments.in_range("lengths", given, 0, T)
+    if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
+        lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
+    return lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
 
 
 def _core(dtype: DType) -> Core:

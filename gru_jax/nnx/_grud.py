@@ -9,9 +9,9 @@ from jax import lax
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import class_name
+from gru_jax._flax_conventions import check_dtype, class_name, explain_keywords, promote
 from gru_jax._types import Array, DType, Initializer
-from gru_jax._unroll.unroll import unroll
+from gru_jax._unroll.unroll import check_lengths, unroll
 from gru_jax.nnx._variables import parameters_key, values
 
 
@@ -48,6 +48,7 @@ class GRUD(nnx.Module):
         standardized data. It is a buffer of the type `Mean`, not a parameter.
       W_init, U_init, b_init: initializers of the GRU; see `gru_jax.GRU`.
       backend, matmul_dtype: see `gru_jax.unroll`.
+      dtype: the dtype of the computation. If None, inputs and parameters are promoted, as in Flax.
       param_dtype: the dtype of the parameters.
       return_state: whether a call returns (ys, state) or only ys.
       rngs: Rngs with a stream `params`.
@@ -60,6 +61,7 @@ class GRUD(nnx.Module):
     Reference: Che et al., "Recurrent Neural Networks for Multivariate Time Series with Missing Values", 2018.
     """
 
+    @explain_keywords
     def __init__(
         self,
         in_features: int,
@@ -71,6 +73,7 @@ class GRUD(nnx.Module):
         b_init: str | Initializer = "zeros",
         backend: str = "auto",
         matmul_dtype: DType | None = None,
+        dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         return_state: bool = True,
         rngs: nnx.Rngs,
@@ -92,6 +95,7 @@ class GRUD(nnx.Module):
         arguments.shape(f"{name}: mean", mean, (in_features,))
         self.mean = Mean(mean.astype(param_dtype))
         self.backend, self.matmul_dtype, self.return_state = backend, matmul_dtype, return_state
+        self.dtype = check_dtype(self, dtype)
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> GRUDState:
         """Returns the state before the first step: h is zero, and the last observed value is the mean."""
@@ -99,6 +103,7 @@ class GRUD(nnx.Module):
         h = jnp.zeros((*batch_shape, self.hidden_features), mean.dtype)
         return GRUDState(h, jnp.broadcast_to(mean, (*batch_shape, self.in_features)))
 
+    @explain_keywords
     def __call__(
         self,
         xs: Array,
@@ -126,29 +131,28 @@ class GRUD(nnx.Module):
           ValueError, TypeError: an argument has an invalid shape or dtype.
         """
         xs, observed, deltas = self._checked(xs, observed, deltas)
-        batch_shape = xs.shape[:-2]
-        state = self.initial_state(batch_shape) if state is None else state
-        if not isinstance(state, GRUDState):
-            raise TypeError(f"state: expected GRUDState(h, last), got {type(state).__name__}")
-        arguments.matching("state.last", state.last, (*batch_shape, self.in_features), "the batch axes of xs and I")
+        h, last = self._checked_state(state, xs)
+        weights = values({"gru": dict(self.gru), "w_x": self.w_x, "b_x": self.b_x, "W_h": self.W_h, "b_h": self.b_h})
+        inputs = xs, deltas, last, self.mean[...]
+        weights, (xs, deltas, last, mean), h = promote(self.dtype, weights, inputs, h)
         if lengths is not None:
+            lengths = check_lengths(lengths, xs.shape[:-2], xs.shape[-2])
             steps = lax.broadcasted_iota(jnp.int32, xs.shape[:-1], xs.ndim - 2)
-            within = steps < jnp.asarray(lengths)[..., None]
+            within = steps < lengths[..., None]
             observed = observed & within[..., None]
             deltas = jnp.where(within[..., None], deltas, 0)
         xs = jnp.where(observed, xs, 0)
-        before, last = _last_observed(xs, observed, state.last)
+        before, last = _last_observed(xs, observed, last)
         rows = (1,) * (xs.ndim - 1)
-        decay_x = _decay(deltas * self.w_x[...].reshape(*rows, -1) + self.b_x[...].reshape(*rows, -1))
-        decay_h = _decay(deltas @ self.W_h[...] + self.b_h[...].reshape(*rows, -1))
-        imputed = decay_x * before + (1 - decay_x) * self.mean[...].reshape(*rows, -1)
+        decay_x = _decay(deltas * weights["w_x"].reshape(*rows, -1) + weights["b_x"].reshape(*rows, -1))
+        decay_h = _decay(deltas @ weights["W_h"] + weights["b_h"].reshape(*rows, -1))
+        imputed = decay_x * before + (1 - decay_x) * mean.reshape(*rows, -1)
         inputs = jnp.concatenate([jnp.where(observed, xs, imputed), observed.astype(xs.dtype)], axis=-1)
-        params = cells.GRUParams(**values(dict(self.gru)))
         ys, h = unroll(
             self.cell,
-            params,
+            cells.GRUParams(**weights["gru"]),
             inputs,
-            state.h,
+            h,
             lengths=lengths,
             decay=decay_h,
             backend=self.backend,
@@ -167,8 +171,19 @@ class GRUD(nnx.Module):
             raise TypeError(f"observed: expected booleans, got {observed.dtype}")
         for name, array in (("observed", observed), ("deltas", deltas)):
             arguments.matching(name, array, xs.shape, "the shape of xs")
-        arguments.same_dtype("deltas", deltas, xs.dtype, "xs")
         return xs, observed, deltas
+
+    def _checked_state(self, state: GRUDState | None, xs: Array) -> tuple[Array | None, Array]:
+        """Checks a state, and returns h and the last observed values; None and the mean, sharded like xs, for None."""
+        if state is None:
+            mean = self.mean[...].reshape((1,) * (xs.ndim - 2) + (-1,))
+            return None, jnp.zeros_like(xs, mean.dtype).sum(-2) + mean
+        if not isinstance(state, GRUDState):
+            raise TypeError(f"state: expected GRUDState(h, last), got {type(state).__name__}")
+        for name, array, size in (("h", state.h, self.hidden_features), ("last", state.last, self.in_features)):
+            array = arguments.floating(f"state.{name}", array)
+            arguments.matching(f"state.{name}", array, (*xs.shape[:-2], size), "the batch axes of xs, then features")
+        return state
 
 
 def _decay(rate: Array) -> Array:
@@ -188,4 +203,5 @@ def _last_observed(xs: Array, observed: Array, last: Array) -> tuple[Array, Arra
     steps = lax.broadcasted_iota(jnp.int32, xs.shape, xs.ndim - 2) + 1
     places = lax.cummax(jnp.where(observed, steps, 0), axis=xs.ndim - 2)
     filled = jnp.take_along_axis(values, places, axis=-2)
-    return jnp.concatenate([last[..., None, :], filled[..., :-1, :]], axis=-2), filled[..., -1, :]
+    filled = jnp.concatenate([last[..., None, :], filled], axis=-2)
+    return filled[..., :-1, :], filled[..., -1, :]

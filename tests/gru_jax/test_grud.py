@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import gru_jax.nnx
@@ -143,12 +145,72 @@ def test_layer_works_under_jit_and_vmap():
             {"state": GRUDState(np.ones((B, H), np.float32), np.ones(I, np.float32))},
             r"state.last: expected shape \(3, 2\)",
         ),
+        (
+            {"state": GRUDState(np.ones((B, I), np.float32), np.ones((B, I), np.float32))},
+            r"state.h: expected shape \(3, 5\)",
+        ),
+        ({"state": GRUDState(np.ones((B, H), np.float32), [0.0])}, "state.last: expected an array, got list"),
+        (
+            {"state": GRUDState(np.ones((B, H), np.float32), np.ones((B, I), np.int32))},
+            "state.last: expected a floating-point dtype, got int32",
+        ),
+        ({"lengths": np.ones(B + 1, int)}, r"lengths: expected shape \(3,\), the batch axes of xs, got \(4,\)"),
+        ({"lengths": np.ones(B)}, "lengths: expected integers, got float"),
+        ({"mask": np.ones((B, T), bool)}, "gru_jax.nnx.GRUD: expected one of xs, observed, .*, got mask="),
     ],
 )
 def test_invalid_argument_is_named(change, message):
     given = dict(zip(("xs", "observed", "deltas"), problem(dtype=np.float32), strict=True)) | change
     with pytest.raises((TypeError, ValueError), match=message):
         make(jnp.float32)(**given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype", "given", "expected"),
+    [
+        (None, jnp.bfloat16, jnp.float32, jnp.float32),
+        (None, jnp.float32, jnp.bfloat16, jnp.float32),
+        (None, jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
+        (jnp.bfloat16, jnp.float32, jnp.float32, jnp.bfloat16),
+        (jnp.float32, jnp.bfloat16, jnp.bfloat16, jnp.float32),
+    ],
+)
+def test_dtypes_are_promoted_as_in_flax(dtype, param_dtype, given, expected):
+    layer = gru_jax.nnx.GRUD(I, H, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    xs, observed, deltas = problem(dtype=np.float32)
+    xs, deltas = jnp.asarray(xs, given), jnp.asarray(deltas)  # deltas stay in float32
+    expected = jnp.float32 if dtype is None and jnp.float32 in (given, param_dtype, deltas.dtype) else expected
+    ys, state = layer(xs, observed, deltas)
+    assert (ys.dtype, state.h.dtype, state.last.dtype) == (expected,) * 3
+    again, _ = layer(xs, observed, deltas, jax.tree.map(lambda a: a.astype(jnp.float32), state))
+    assert again.dtype == expected
+    wide = gru_jax.nnx.GRUD(I, H, rngs=nnx.Rngs(0))
+    nnx.update(wide, jax.tree.map(lambda a: a.astype(jnp.float32), nnx.state(layer)))
+    np.testing.assert_allclose(ys.astype(jnp.float32), wide(*problem(dtype=np.float32))[0], atol=0.02)
+
+
+def test_no_steps_leave_the_state_as_it_is():
+    layer, (xs, observed, deltas) = make(jnp.float32), (a[:, :0] for a in problem(dtype=np.float32))
+    before = GRUDState(jnp.ones((B, H)), jnp.full((B, I), 2.0))
+    ys, after = layer(xs, observed, deltas, before)
+    assert ys.shape == (B, 0, H)
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    np.testing.assert_array_equal(layer(xs, observed, deltas)[1].last, np.tile(layer.mean[...], (B, 1)))
+
+
+@pytest.mark.parametrize("lengths", [None, [7, 4, 0, 2]])
+def test_batch_is_sharded_over_an_explicit_mesh(lengths):
+    layer = make(jnp.float32)
+    given = [jnp.asarray(np.concatenate([array, array[:1]])) for array in problem(dtype=np.float32)]
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    expected, final = layer(*given, lengths=lengths)
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))):
+        rows = jax.tree.map(lambda array: jax.device_put(array, P("data")), given)
+        lengths = None if lengths is None else jax.device_put(lengths, P("data"))
+        ys, state = layer(*rows, lengths=lengths)
+        assert all(jax.typeof(array).sharding.spec[0] == "data" for array in (ys, *state))
+    np.testing.assert_allclose(ys, expected, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, final)
 
 
 def test_mean_of_a_wrong_size_is_named():

@@ -8,6 +8,7 @@ Cost: 0.6 minutes on two CPU cores.
 
     test accuracy, %   GRU    LSTM   Elman
     pixels             96.4   96.2   97.5
+    rows               98.1   97.2   96.7
 """
 
 from ml_collections import ConfigDict

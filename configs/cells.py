@@ -6,7 +6,8 @@ Variants: <task>-<cell>, for digits, adding_200, psmnist, jsb, ptb_char and the 
 in the config of the task: nothing is tuned for a cell. IndRNN, MinGRU, MinLSTM and LRU have two layers, since their
 units are mixed by the next layer. Recurrent dropout applies to cells with a matrix U. Cells with layer normalization
 have random biases in place of those of the task.
-Cost: 1 to 15 minutes on one CPU core for digits, jsb and adding_200, 80 and more for psmnist and ptb_char.
+Cost: 1 to 15 minutes on one CPU core for digits, jsb and adding_200, 48 on a busy one; 80 and more for psmnist and
+ptb_char.
 
 Scores: docs/results/cells.md.
 """

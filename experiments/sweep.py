@@ -55,6 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         if not 0 <= INDEX.value < len(points):
             raise UserError(f"--index: expected from 0 to {len(points) - 1}, got {INDEX.value}")
         chosen = [points[INDEX.value]]
+    for trial in (trial for point in points for trial in point.trials):
+        if trial.folder.read_summary() is not None:
+            trial.folder.check_config(trial.config)
     jax.config.update("jax_num_cpu_devices", DEVICES.value or devices.available_cores())
     failures: Failures = {}
     for point in chosen:

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> None:
     if HEAT_MAPS.value and model.attention is None:
         raise UserError("--heat_maps: expected a run with attention, got one without")
     words = [cli.given(word) for word in arguments[1:]]
+    if not words and sys.stdin is None:
+        raise UserError("expected sentences as arguments or on standard input, which is closed")
     lines = words or input_lines(sys.stdin.buffer.read())
     translations = task.translate(model, lines, BEAM_WIDTH.value or task.config.beam_width) if lines else []
     for number, translation in enumerate(translations, 1):

@@ -127,7 +127,7 @@ class Card:
         return "\n".join(lines)
 
     def _uses(self) -> list[str]:
-        folder = f"--workdir=pretrained/{self.name}"
+        folder = shlex.quote(f"--workdir=pretrained/{self.name}")
         uses = [f"python -m experiments.evaluate {folder} --split=test"]
         if self.task.command:
             program, _, rest = self.task.command.partition(" ")

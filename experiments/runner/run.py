@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -117,11 +118,14 @@ def finish(
     """Scores the test split once, draws the learning curve, and writes and returns summary.json.
 
     Raises:
-      NonFiniteError: no evaluation was finite, so there are no best parameters.
+      NonFiniteError: no evaluation was finite, so there are no best parameters, or a test score is not.
     """
     if end.progress.best_value is None:
         raise loop.NonFiniteError(f"no evaluation gave a finite {task.scoring.metric}, so there is nothing to test")
     scores = Evaluator(task, end.graphdef, mesh)(end.best, "test")
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise loop.NonFiniteError(f"expected finite scores on the test split, got {name} {value}; see its data")
     chosen = end.progress.best_step if task.scoring.selects else None
     figures.learning_curve(read_rows(folder.metrics), task.scoring.metric, chosen, folder.learning_curve)
     result = {

@@ -6,6 +6,7 @@ section and the plot from the recorded measurements, without measuring again.
 
 import json
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,15 +18,16 @@ from experiments.schema import UserError
 
 FOLDER = flags.DEFINE_string("folder", str(logging.RESULTS / "studies"), "Folder for the results.")
 RENDER = flags.DEFINE_bool("render", False, "Measure nothing; make the section and the plot from <study>.json.")
+PLACES = ("folder", "data_dir")
+"""Flags that say where files lie, not what is measured."""
 
 
-def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str = "") -> dict[str, Any]:
+def measured(study: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the measurements of a study and writes them to <study>.json; with --render, reads that file.
 
     Args:
       study: the name of the study.
       measure: makes the measurements.
-      options: the required options of the command, such as "--workdir=runs/multi30k".
 
     Returns:
       The measurements, with the "command", "machine" and "commit" that made them.
@@ -38,13 +40,20 @@ def measured(study: str, measure: Callable[[], Mapping[str, Any]], options: str 
         return read(folder / f"{study}.json")
     folder.mkdir(parents=True, exist_ok=True)
     source = {
-        "command": f"python -m experiments.studies.{study} {options}".rstrip(),
+        "command": command(study),
         "machine": environment.machine(),
         "commit": environment.commit(),
     }
     found = source | dict(measure())
     files.write_json(folder / f"{study}.json", found)
     return found
+
+
+def command(study: str) -> str:
+    """Returns the command line of a study, with the flags that were given, but for places on this machine."""
+    given = (flags.FLAGS[name] for name in sorted(flags.FLAGS) if name not in PLACES)
+    options = [flag.serialize() for flag in given if flag.present]
+    return shlex.join(["python", "-m", f"experiments.studies.{study}", *options])
 
 
 def publish(study: str, section: str, plot: bytes) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 
 import pytest
@@ -81,6 +82,14 @@ def test_bfloat16_halves_the_file_and_is_scored_anew(finished, exported, tmp_pat
     rows = card_rows(half)
     for name, value in found.items():
         assert rows[name][:2] == [f"{value:.6g}", f"{summary['test'][name]:.6g}"]
+
+
+def test_commands_of_a_card_quote_the_folder(finished, tmp_path):
+    target = RunFolder(tmp_path / "my model")
+    export.export(finished, target)
+    text = target.card.read_text(encoding="utf-8")
+    (command,) = [line for line in text.splitlines() if "experiments.evaluate" in line]
+    assert shlex.split(command)[3:] == ["--workdir=pretrained/my model", "--split=test"]
 
 
 def card_rows(folder):

@@ -51,3 +51,10 @@ def test_failed_run_is_reported_and_others_finish(tmp_path):
     assert table["best"] in row
     for line in ("task.length=12,model.cell=lstm", "1/2"):
         assert line in out
+    # Finished runs of another configuration are not results of this one.
+    table = (tmp_path / "sweep.json").read_bytes()
+    job = sweep(*arguments, "--config.model.hidden_size=3")
+    out, error = job.communicate(timeout=500)
+    assert (job.returncode, out) == (1, "")
+    assert "seed_0 holds a run of another configuration: model.hidden_size: " in error
+    assert (tmp_path / "sweep.json").read_bytes() == table

@@ -1,6 +1,7 @@
 """The translate command and its pictures of attention."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def test_trained_runs_translate(data_dir, data_file, tmp_path):
     text = (tmp_path / "study" / "source_length.md").read_text()
     assert "BLEU of the validation split" in text
     assert names in text
+
+
+def test_closed_standard_input_raises(monkeypatch):
+    monkeypatch.setattr(translate.run, "load_trained", lambda *_: (None, None))
+    monkeypatch.setattr(translate, "HEAT_MAPS", SimpleNamespace(value=None))
+    monkeypatch.setattr(translate, "WORKDIR", SimpleNamespace(value="runs/x"))
+    monkeypatch.setattr(translate.sys, "stdin", None)
+    with pytest.raises(UserError, match=r"^expected sentences as arguments or on standard input, which is closed$"):
+        translate.main(["translate"])
 
 
 def test_standard_input_is_utf8_split_at_line_ends():

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import datetime
 import io
 import math
 import pathlib
@@ -115,21 +116,34 @@ def make_forecast(
       training_file: whether the series comes from the training file, which has the training scaling in any case.
 
     Raises:
-      UserError: the series is shorter than the window.
+      UserError: the series is shorter than the window, or its values or dates leave the range of a forecast.
     """
     T, K = task.config.window, task.config.horizon
     origin = len(series.values) - (K if backtest else 0)
     if origin < T:
         held = f", before the {K} that --backtest holds out" if backtest else ""
         raise UserError(f"--csv: expected at least {T} rows, the run's window{held}, got {max(origin, 0)}")
+    _check_last_date(series, origin + K - 1)
     own = training_file or task.newer_rows(series) is not None
     scaling = task.scaling if own else Scaling.standard(series.values[:origin])
     window = scaling.forward(series.values[origin - T : origin])
     graphdef, params = nnx.split(model)
     quantiles = np.asarray(predict(graphdef, params, window[None].astype(np.float32)))[0]
+    if not np.isfinite(quantiles).all():
+        raise UserError(f"--csv: expected values on the scale of the series, got {np.abs(window).max():g} times it")
     unscaled = scaling.inverse(quantiles.swapaxes(1, 2)).swapaxes(1, 2)
     shown = unscaled[:, series.columns.index(column)]
     return Forecast(series, column, origin, task.config.quantiles, shown, task.config.point)
+
+
+def _check_last_date(series: Series, row: int) -> None:
+    """Refuses a forecast whose last row is after the last year that dates and the axis of a plot can have."""
+    try:
+        late = series.dates is not None and series.dates(row).year >= datetime.MAXYEAR
+    except (ValueError, OverflowError):
+        late = True
+    if late:
+        raise UserError(f"--csv: expected a forecast before {datetime.MAXYEAR}; --date_column= numbers the rows")
 
 
 def title(forecast: Forecast, source: str) -> str:

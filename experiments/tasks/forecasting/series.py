@@ -19,6 +19,9 @@ from experiments.schema import UserError, nearest
 from experiments.tasks.forecasting.dates import DateError, Dates, read_dates
 from experiments.tasks.text.corpus import decode
 
+LARGEST = 1e150
+"""Larger numbers overflow in the squares of a standard deviation."""
+
 MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
 
 
@@ -55,9 +58,9 @@ class Scaling:
     @classmethod
     def standard(cls, values: np.ndarray) -> "Scaling":
         """Returns the scaling to mean 0 and standard deviation 1 over values (N, V); constants keep their scale."""
-        deviation = values.std(axis=0)  # can be nonzero for a constant, since its mean is rounded
-        varying = (np.ptp(values, axis=0) > 0) & (deviation > 0)
-        return cls(values.mean(axis=0), np.where(varying, deviation, 1.0))
+        span = np.ptp(values, axis=0)
+        deviation = values.std(axis=0)  # can be nonzero for a constant, since its mean is rounded; and 0 by underflow
+        return cls(values.mean(axis=0), np.where(span > 0, np.where(deviation > 0, deviation, span), 1.0))
 
     @classmethod
     def largest(cls, values: np.ndarray) -> "Scaling":
@@ -189,4 +192,6 @@ def _number(cell: str, where: str, column: str) -> float:
         raise UserError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
     if not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number in column {column!r}, got {cell!r}")
+    if abs(value) > LARGEST:
+        raise UserError(f"{where}: expected a number of at most {LARGEST:g} in column {column!r}, got {cell!r}")
     return value

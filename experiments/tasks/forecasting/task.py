@@ -54,6 +54,9 @@ CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan",
 ETT_ROWS = (8640, 11520, 14400)
 EVAL_BATCH_SIZE = 250
 
+LARGEST_SCALED = 1e15
+"""Sums of squares of larger scaled values overflow in float32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ForecastingConfig(Checked):
@@ -116,6 +119,7 @@ class Forecasting(Task):
         ends = ETT_ROWS if config.dataset.startswith("ett") else (int(0.6 * rows), int(0.8 * rows), rows)
         fit = Scaling.largest if config.dataset == "exchange_rate" else Scaling.standard
         scaling = fit(values[: ends[0]])
+        self._check_scaled(scaling.forward(values[: ends[-1]]))
         for split in SPLITS:
             if len(self._origins(split, ends)) == 0:
                 needed = f"task.window={config.window} and task.horizon={config.horizon}"
@@ -130,6 +134,17 @@ class Forecasting(Task):
             "shift": scaling.shift.tolist(),
             "scale": scaling.scale.tolist(),
         }
+
+    def _check_scaled(self, scaled: np.ndarray) -> None:
+        """Refuses scaled values (N, V) whose squares would overflow, such as fill values of another format."""
+        row, column = np.unravel_index(np.abs(scaled).argmax(), scaled.shape)
+        if abs(scaled[row, column]) > LARGEST_SCALED:
+            name, value = self.series.columns[column], self.series.values[row, column]
+            place = self.config.csv_file or self.config.dataset
+            raise UserError(
+                f"{place}: {self.series.label(int(row))}: expected a value of column {name!r} on the scale of the "
+                f"training rows, got {value:g}; if it stands for a missing value, fill it in"
+            )
 
     @property
     def dataset(self) -> Dataset | None:

@@ -33,6 +33,9 @@ from experiments.tasks.translation.subwords import BEGIN, END, Subwords
 
 FILES: dict[Split, str] = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
+LARGEST_EXPONENT = 709
+"""math.exp overflows beyond."""
+
 MAX_SYMBOLS = 100
 """The most subwords of a translation; the longest training sentence has 60."""
 
@@ -178,8 +181,8 @@ class Multi30k(Task):
         return {"loss": ((1 - share) * nats + share * spread, total), "nats": (nats, total)}, carry
 
     def metrics(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        """Returns the loss and the perplexity per subword."""
-        return {"loss": mean(sums, "loss"), "perplexity": math.exp(mean(sums, "nats"))}
+        """Returns the loss and the perplexity per subword, at most the largest that a float holds."""
+        return {"loss": mean(sums, "loss"), "perplexity": math.exp(min(mean(sums, "nats"), LARGEST_EXPONENT))}
 
     def scores(self, model: Any, split: Split) -> dict[str, float]:
         """Returns BLEU and chrF of the translations of a split."""

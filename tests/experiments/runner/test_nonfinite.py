@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.runner import devices, loop
+from experiments.runner import devices, loop, run
 from experiments.runner.config import resolve
 from experiments.runner.logging import Display, read_rows
 from experiments.runner.loop import NonFiniteError
@@ -46,8 +46,8 @@ def train(path, *poisoned, **settings):
     task, mesh, out = Poisoned(config.task, *poisoned), devices.make_mesh(4, 1), io.StringIO()
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
-    run = loop.load_run(config, task, folder, mesh)
-    return loop.train(config, task, folder, run, mesh, Display(12, run.progress.step, out)), out.getvalue()
+    start = loop.load_run(config, task, folder, mesh)
+    return loop.train(config, task, folder, start, mesh, Display(12, start.progress.step, out)), out.getvalue()
 
 
 def test_stop_writes_a_diagnosis_and_keeps_the_last_checkpoint(tmp_path):
@@ -73,6 +73,18 @@ def test_stop_writes_a_diagnosis_and_keeps_the_last_checkpoint(tmp_path):
     chex.assert_tree_all_finite((kept.state, kept.best))
 
 
+def test_score_that_is_not_finite_is_one_line_and_no_summary(tmp_path, monkeypatch):
+    config = resolve(VALUES)
+    task, mesh, folder = Adding(config.task, None), devices.make_mesh(4, 1), RunFolder(tmp_path)
+    end = loop.train(
+        config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(12, 0, io.StringIO())
+    )
+    monkeypatch.setattr(run, "Evaluator", lambda *_: lambda *_: {"mse": np.inf})
+    with pytest.raises(NonFiniteError, match=r"^expected finite scores on the test split, got mse inf; see its data$"):
+        run.finish(config, task, folder, end, mesh, {})
+    assert not folder.summary.exists()
+
+
 def test_skip_drops_and_counts_the_update(tmp_path):
     end, out = train(tmp_path / "skipped", 2, 5, 7, 8, 9, on_nonfinite="skip", nonfinite_limit=4)
     assert "step 5: loss nan, gradient norm nan: skipped" in out
@@ -95,9 +107,9 @@ def test_skipped_steps_do_not_affect_the_run(tmp_path):
 
     config = resolve(VALUES | {"train": VALUES["train"] | {"steps": 10}})
     task, mesh = Without(config.task, None), devices.make_mesh(4, 1)
-    run = loop.load_run(config, task, RunFolder(tmp_path / "without"), mesh)
+    start = loop.load_run(config, task, RunFolder(tmp_path / "without"), mesh)
     (tmp_path / "without").mkdir()
-    expected = loop.train(config, task, RunFolder(tmp_path / "without"), run, mesh, Display(10, 0, io.StringIO()))
+    expected = loop.train(config, task, RunFolder(tmp_path / "without"), start, mesh, Display(10, 0, io.StringIO()))
     jax.tree.map(np.testing.assert_array_equal, end.state, expected.state)
 
 

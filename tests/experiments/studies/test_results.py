@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import pytest
+from absl import flags
 
 from experiments.schema import UserError
 from experiments.studies import results
@@ -33,6 +34,16 @@ def test_render_makes_section_and_plot_from_the_recorded_measurements(tmp_path, 
     for suffix in ("json", "md"):
         assert (tmp_path / f"{study}.{suffix}").read_bytes() == (RECORDED / f"{study}.{suffix}").read_bytes()
     assert b"</svg>" in (tmp_path / f"{study}.svg").read_bytes()
+
+
+def test_command_has_the_flags_that_were_given(monkeypatch):
+    given = flags.FlagValues()
+    flags.DEFINE_list("workdir", [], "", flag_values=given)
+    flags.DEFINE_enum("split", "test", ["test", "validation"], "", flag_values=given)
+    flags.DEFINE_string("folder", "", "", flag_values=given)
+    given(["study", "--workdir=runs/a b,runs/c", "--folder=/tmp/x"])
+    monkeypatch.setattr(results.flags, "FLAGS", given)
+    assert results.command("x") == "python -m experiments.studies.x '--workdir=runs/a b,runs/c'"
 
 
 def test_missing_measurements_and_options_raise(tmp_path):

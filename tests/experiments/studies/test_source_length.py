@@ -1,9 +1,11 @@
 """Translations are grouped and scored by the length of their source."""
 
+import dataclasses
+
 import pytest
 
 from experiments.schema import UserError
-from experiments.studies.source_length import by_length, parse_edges, plot, table
+from experiments.studies.source_length import FINDINGS, by_length, parse_edges, plot, section, table
 from experiments.tasks.translation.multi30k import sacrebleu_metrics
 
 SOURCES = ["a b", "a b c", "a b c d e f", "a b c d e f g h"]
@@ -37,6 +39,21 @@ def test_table_has_a_row_per_group_and_plot_a_line_per_run():
     ]
     assert b"sums_up" in plot(columns)
     assert plot(columns) != plot({"attends": columns["attends"]})
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "told"),
+    [
+        (["with attention", "without attention"], "test", True),
+        (["with attention", "without attention"], "validation", False),
+        (["with attention"], "test", False),
+        (["with attention", "runs/other"], "test", False),
+    ],
+)
+def test_findings_are_of_the_two_runs_that_they_describe(names, split, told):
+    found = {"direction": "de-en", "split": split, "signature": "s", "command": "c", "machine": "m", "commit": "0" * 40}
+    columns = {name: [dataclasses.asdict(group) for group in groups([3])] for name in names}
+    assert (FINDINGS in section(found | {"columns": columns})) == told
 
 
 @pytest.mark.parametrize(

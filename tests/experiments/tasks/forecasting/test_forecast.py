@@ -212,6 +212,28 @@ def test_column_names_can_be_any_text(tmp_path, run, values, name):
     assert describe(made)[0][0] == "2056"
 
 
+@pytest.mark.parametrize("unit", ["Y", "h"])
+def test_dates_after_the_last_year_raise(tmp_path, run, values, unit):
+    task, model = run
+    dates = np.datetime64("9999-12-31T23") - np.arange(ROWS)[::-1] * np.timedelta64(1, "h")
+    cells = [str(9940 + row) if unit == "Y" else str(date).replace("T", " ") + ":00" for row, date in enumerate(dates)]
+    path = tmp_path / "late.csv"
+    path.write_text("date,OT\n" + "".join(f"{c},{v}\n" for c, v in zip(cells, values[:, 0], strict=True)))
+    for backtest in (False, True):
+        series, column = choose_series(task, str(path), None, "date")
+        with pytest.raises(UserError, match=r"^--csv: expected a forecast before 9999; --date_column= num"):
+            make_forecast(task, model, series, column, backtest)
+
+
+def test_values_off_the_training_scale_raise(tmp_path, values):
+    path = write(tmp_path / "own.csv", values)
+    task, model = make(path)
+    newer = write(tmp_path / "newer.csv", [*values, [9.97e36], *values[:2]])
+    series, column = choose_series(task, newer, None, "date")
+    with pytest.raises(UserError, match=r"^--csv: expected values on the scale of the series, got [0-9.]+e\+3[0-9] "):
+        make_forecast(task, model, series, column, backtest=False)
+
+
 def test_series_shorter_than_the_window_raises(tmp_path, run, values):
     task, model = run
     series, column = choose_series(task, write(tmp_path / "short.csv", values[:8]), None, "date")

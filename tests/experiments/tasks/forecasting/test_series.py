@@ -92,6 +92,11 @@ def test_values_keep_float64_precision(tmp_path):
     assert series.values[:, 0].tolist() == values
 
 
+def test_scaling_of_values_whose_squares_underflow_is_their_span():
+    scaling = Scaling.standard(1e-299 * np.array([[2.0], [3.0], [5.0]]))
+    np.testing.assert_allclose(scaling.scale, 3e-299, rtol=1e-12)
+
+
 def test_scaling_a_constant_subtracts_its_mean():
     scaling = Scaling.standard(np.full((60, 1), 0.1))  # its mean and deviation are rounded
     np.testing.assert_array_equal(scaling.scale, 1.0)
@@ -130,6 +135,7 @@ def test_scaling_a_constant_subtracts_its_mean():
             "mine.csv:3: expected a number in column 'OT', got the missing value 'NaN'",
         ),
         (GOOD.replace("31", "inf"), ("OT",), "mine.csv:3: expected a finite number in column 'OT', got 'inf'"),
+        (GOOD.replace("31", "-1e301"), ("OT",), "mine.csv:3: expected a number of at most 1e+150 in column 'OT', got"),
         (
             GOOD.replace("2016-07-01 01", "01.07.2016 01"),
             ("OT",),

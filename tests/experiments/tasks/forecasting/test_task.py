@@ -90,6 +90,16 @@ def test_training_ignores_rows_after_its_split(tmp_path, values):
     np.testing.assert_allclose(one.values[:60].std(axis=0), 1.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("row", [3, 70, 99])
+def test_fill_values_of_other_formats_raise(tmp_path, values, row):
+    values[row, 1] = 9.96921e36 if row > 60 else -1e300
+    message = rf"mine.csv: .*{row}.*: expected a value of column 'y' on the scale of the training rows, got 9.9692"
+    if row < 60:
+        message = "expected a number of at most"
+    with pytest.raises(UserError, match=message):
+        make(write(tmp_path, values))
+
+
 def evaluated(task, model):
     """Returns metrics of the test split, and their inputs: forecasts (N, K, V, Q), targets (N, K, V)."""
     totals, forecasts, targets = {}, [], []

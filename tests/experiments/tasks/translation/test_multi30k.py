@@ -190,6 +190,12 @@ def test_scores_equal_sacrebleu(task, model, monkeypatch):
     del task._pairs["test"]
 
 
+def test_perplexity_of_a_diverged_run_is_finite(task):
+    found = task.metrics({"loss": (4000.0, 2.0), "nats": (4000.0, 2.0)})
+    assert found["loss"] == 2000
+    assert 1e307 < found["perplexity"] < np.inf
+
+
 def test_batches_have_little_padding():
     lengths = np.random.default_rng(0).integers(5, 40, 1000)
     edges = bucket_edges_by_growth(lengths, 64)

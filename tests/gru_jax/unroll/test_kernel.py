@@ -86,9 +86,9 @@ CASES = [
 
 
 def problem_of(case: Case) -> Problem:
-    """Draws a problem with a recurrent matrix of moderate norm, so that rounding errors do not grow over time."""
+    """Draws a problem with moderate matrices U and C, so that rounding errors do not grow over time and in sums."""
     problem = draw(case.name, case.batch_shape, T, I, H, **case.given)
-    moderate = {key: array * (0.1 if key == "U" else 1) for key, array in problem.arrays.items()}
+    moderate = {key: array * (0.1 if key[0] in "UC" else 1) for key, array in problem.arrays.items()}
     return problem._replace(arrays=moderate)
 
 

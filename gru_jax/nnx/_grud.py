@@ -132,9 +132,10 @@ class GRUD(nnx.Module):
         """
         xs, observed, deltas = self._checked(xs, observed, deltas)
         h, last = self._checked_state(state, xs)
-        weights = values({"gru": dict(self.gru), "w_x": self.w_x, "b_x": self.b_x, "W_h": self.W_h, "b_h": self.b_h})
-        inputs = xs, deltas, last, self.mean[...]
-        weights, (xs, deltas, last, mean), h = promote(self.dtype, weights, inputs, h)
+        decays = {"w_x": self.w_x, "b_x": self.b_x, "W_h": self.W_h, "b_h": self.b_h}
+        weights = values({"gru": dict(self.gru), "mean": self.mean, **decays})
+        weights, (xs, deltas), h = promote(self.dtype, weights, (xs, deltas), h)
+        last = jnp.asarray(last, xs.dtype)  # A state does not take part in the promotion.
         if lengths is not None:
             lengths = check_lengths(lengths, xs.shape[:-2], xs.shape[-2])
             steps = lax.broadcasted_iota(jnp.int32, xs.shape[:-1], xs.ndim - 2)
@@ -146,7 +147,7 @@ class GRUD(nnx.Module):
         rows = (1,) * (xs.ndim - 1)
         decay_x = _decay(deltas * weights["w_x"].reshape(*rows, -1) + weights["b_x"].reshape(*rows, -1))
         decay_h = _decay(deltas @ weights["W_h"] + weights["b_h"].reshape(*rows, -1))
-        imputed = decay_x * before + (1 - decay_x) * mean.reshape(*rows, -1)
+        imputed = decay_x * before + (1 - decay_x) * weights["mean"].reshape(*rows, -1)
         inputs = jnp.concatenate([jnp.where(observed, xs, imputed), observed.astype(xs.dtype)], axis=-1)
         ys, h = unroll(
             self.cell,

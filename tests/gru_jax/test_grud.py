@@ -166,20 +166,20 @@ def test_invalid_argument_is_named(change, message):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "param_dtype", "given", "expected"),
+    ("dtype", "param_dtype", "of_xs", "of_deltas", "expected"),
     [
-        (None, jnp.bfloat16, jnp.float32, jnp.float32),
-        (None, jnp.float32, jnp.bfloat16, jnp.float32),
-        (None, jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
-        (jnp.bfloat16, jnp.float32, jnp.float32, jnp.bfloat16),
-        (jnp.float32, jnp.bfloat16, jnp.bfloat16, jnp.float32),
+        (None, jnp.bfloat16, jnp.float32, jnp.float32, jnp.float32),
+        (None, jnp.float32, jnp.bfloat16, jnp.float32, jnp.float32),
+        (None, jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32),
+        (None, jnp.bfloat16, jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
+        (jnp.bfloat16, jnp.float32, jnp.float32, jnp.float32, jnp.bfloat16),
+        (jnp.float32, jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32),
     ],
 )
-def test_dtypes_are_promoted_as_in_flax(dtype, param_dtype, given, expected):
+def test_dtypes_are_promoted_as_in_flax(dtype, param_dtype, of_xs, of_deltas, expected):
     layer = gru_jax.nnx.GRUD(I, H, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
     xs, observed, deltas = problem(dtype=np.float32)
-    xs, deltas = jnp.asarray(xs, given), jnp.asarray(deltas)  # deltas stay in float32
-    expected = jnp.float32 if dtype is None and jnp.float32 in (given, param_dtype, deltas.dtype) else expected
+    xs, deltas = jnp.asarray(xs, of_xs), jnp.asarray(deltas, of_deltas)
     ys, state = layer(xs, observed, deltas)
     assert (ys.dtype, state.h.dtype, state.last.dtype) == (expected,) * 3
     again, _ = layer(xs, observed, deltas, jax.tree.map(lambda a: a.astype(jnp.float32), state))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.reporting import tables
+from experiments.runner.logging import command_line
 from experiments.tasks.base import Task
 
 COVERED = "Whether these terms also cover parameters that are trained on the data is not known."
@@ -127,9 +128,5 @@ class Card:
         return "\n".join(lines)
 
     def _uses(self) -> list[str]:
-        folder = shlex.quote(f"--workdir=pretrained/{self.name}")
-        uses = [f"python -m experiments.evaluate {folder} --split=test"]
-        if self.task.command:
-            program, _, rest = self.task.command.partition(" ")
-            uses.append(" ".join(filter(None, [f"python -m experiments.{program} {folder}", rest])))
-        return uses
+        commands = filter(None, ["evaluate --split=test", self.task.command])
+        return [command_line(command, f"pretrained/{self.name}") for command in commands]

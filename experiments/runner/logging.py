@@ -177,10 +177,14 @@ def closing_table(summary: Mapping[str, Any], folder: pathlib.Path, selects: boo
         ),
     ]
     if command:
-        program, *arguments = command.split()
-        use = f"python -m experiments.{program} --workdir={shlex.quote(str(folder))}"
-        rows.append(("next", " ".join((use, *arguments))))
+        rows.append(("next", command_line(command, folder)))
     return table(rows, f"{summary['task']}: finished")
+
+
+def command_line(command: str, folder: pathlib.Path | str) -> str:
+    """Returns how to run a command, such as "evaluate --split=test", on a run folder or an exported model."""
+    program, *arguments = command.split()
+    return " ".join((f"python -m experiments.{program} --workdir={shlex.quote(str(folder))}", *arguments))
 
 
 def record(summary: Mapping[str, Any], metrics: Sequence[str], results: pathlib.Path = RESULTS) -> pathlib.Path:

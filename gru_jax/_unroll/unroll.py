@@ -193,6 +193,19 @@ def unroll(
     return _unroll(cell, options, Given(params, xs, h0, lengths, mask, resets, reset_state, decay, key))
 
 
+def check_lengths(lengths: Any, batch_shape: tuple[int, ...], T: Any) -> Array:
+    """Returns the argument `lengths` of `unroll` as int32 (...,); raises if it is invalid."""
+    given = arguments.from_lists("lengths", lengths, jnp.int32)
+    lengths = arguments.as_array("lengths", given)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
+    arguments.in_range("lengths", given, 0, T)
+    if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
+        lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
+    return lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
+
+
 def _check_booleans(name: str, value: Any, steps: tuple[int, ...]) -> Array | None:
     """Returns booleans with the batch and time axes of xs, given as an array or lists, or None."""
     if value is None:
@@ -288,19 +301,6 @@ def _platform() -> str:
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform
-
-
-def check_lengths(lengths: Any, batch_shape: tuple[int, ...], T: Any) -> Array:
-    """Returns the argument `lengths` of `unroll` as int32 (...,); raises if it is invalid."""
-    given = arguments.from_lists("lengths", lengths, jnp.int32)
-    lengths = arguments.as_array("lengths", given)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
-    arguments.matching("lengths", lengths, batch_shape, "the batch axes of xs")
-    arguments.in_range("lengths", given, 0, T)
-    if jnp.iinfo(lengths.dtype).max > jnp.iinfo(jnp.int32).max:
-        lengths = jnp.clip(lengths, 0, T)  # Larger values would overflow.
-    return lengths.astype(jnp.int32)  # A narrower dtype may not hold T.
 
 
 def _core(dtype: DType) -> Core:

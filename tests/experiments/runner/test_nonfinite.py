@@ -74,14 +74,11 @@ def test_stop_writes_a_diagnosis_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_score_that_is_not_finite_is_one_line_and_no_summary(tmp_path, monkeypatch):
-    config = resolve(VALUES)
-    task, mesh, folder = Adding(config.task, None), devices.make_mesh(4, 1), RunFolder(tmp_path)
-    end = loop.train(
-        config, task, folder, loop.load_run(config, task, folder, mesh), mesh, Display(12, 0, io.StringIO())
-    )
+    end, _ = train(tmp_path)
+    config, folder = resolve(VALUES), RunFolder(tmp_path)
     monkeypatch.setattr(run, "Evaluator", lambda *_: lambda *_: {"mse": np.inf})
     with pytest.raises(NonFiniteError, match=r"^expected finite scores on the test split, got mse inf; see its data$"):
-        run.finish(config, task, folder, end, mesh, {})
+        run.finish(config, Adding(config.task, None), folder, end, devices.make_mesh(4, 1), {})
     assert not folder.summary.exists()
 
 

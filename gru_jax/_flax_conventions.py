@@ -1,5 +1,7 @@
-"""Conventions of Flax for NNX and Linen modules: dtype promotion, the order of an LSTM's carry, names of arguments."""
+"""Conventions of Flax for NNX and Linen modules: dtype promotion, the order of an LSTM's carry, names of arguments, and
+metadata of parameters."""
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -12,7 +14,8 @@ import numpy as np
 
 from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype
-from gru_jax._types import DType, Params, PyTree, State
+from gru_jax._stack import Stack
+from gru_jax._types import Array, DType, Params, PyTree, State
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
 
@@ -150,6 +153,63 @@ def promote(dtype: DType | None, params: Params, inputs: PyTree, *states: Any) -
             return params, inputs, *states  # JAX does not promote 8-bit dtypes.
         dtype = jnp.result_type(*dtypes)
     return *_cast((params, inputs), dtype), *_cast(states, dtype, but=computing_dtype(dtype))
+
+
+def init_with_metadata(
+    network: Cell | Stack,
+    key: Array,
+    input_size: int,
+    hidden_size: int,
+    dtype: DType,
+    unbox: Callable[[Any], Array],
+    rebox: Callable[[Any, Array], Any] | None = None,
+) -> Params:
+    """Returns initial parameters, with the metadata of initializers such as `nnx.with_partitioning` makes.
+
+    An initializer draws one gate. The metadata of the gate becomes that of the parameter which has all gates: W_init
+    that of W and W_y, b_init that of b and b_hn.
+
+    Args:
+      network: a cell or a stack.
+      key, input_size, hidden_size, dtype: see `network.init`.
+      unbox: returns the array of a box, which an initializer returned, or an array unchanged.
+      rebox: `(box, array)` -> a box with the same metadata around another array. If None, metadata are dropped.
+    """
+    cell: Any = network.cell if isinstance(network, Stack) else network
+    boxes: dict[str, Any] = {}
+
+    def unboxed(field: str) -> Callable[..., Array]:
+        def draw(*args: Any) -> Array:
+            box = getattr(cell, field)(*args)
+            array = unbox(box)
+            if array is not box:
+                boxes[field] = box
+            return array
+
+        return draw
+
+    names = [name for name in getattr(cell, "__dataclass_fields__", ()) if name.endswith("_init")]
+    initializers = [name for name in names if callable(getattr(cell, name))]
+    if not initializers:
+        return network.init(key, input_size, hidden_size, dtype)
+    drawing: Any = dataclasses.replace(cell, **{name: unboxed(name) for name in initializers})
+    network = dataclasses.replace(network, cell=drawing) if isinstance(network, Stack) else drawing
+    params = network.init(key, input_size, hidden_size, dtype)
+
+    def boxed(path: Any, array: Array) -> Any:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        field = f"{name.partition('_')[0]}_init"
+        if rebox is None or field not in boxes:
+            return array
+        if array.ndim != unbox(boxes[field]).ndim:
+            of_gate = f"that of a gate {unbox(boxes[field]).shape}"
+            raise ValueError(
+                f"{type(cell).__name__}: {field}: expected an initializer without metadata, since the shape of {name} "
+                f"{array.shape} has another number of axes than {of_gate}"
+            )
+        return rebox(boxes[field], array)
+
+    return jax.tree_util.tree_map_with_path(boxed, params)
 
 
 def carry_to_state(cell: Cell, carry: Any) -> State:

@@ -29,6 +29,7 @@ from gru_jax._flax_conventions import (
     class_name,
     describe,
     explain_keywords,
+    init_with_metadata,
     promote,
     state_to_carry,
 )
@@ -88,7 +89,7 @@ class Recurrent(nn.Module):
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
         """Returns the parameters of `self.stack` in the variables of this module."""
-        return _from_names(self.stack, variables["params"], self.features)
+        return _from_names(self.stack, nn.unbox(variables["params"]), self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
@@ -283,7 +284,7 @@ class RecurrentCell(nn.RNNCellBase):
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
         """Returns the parameters of `self.cell` in the variables of this module."""
-        return _from_names(self.cell, variables["params"], self.features)
+        return _from_names(self.cell, nn.unbox(variables["params"]), self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
@@ -456,9 +457,20 @@ def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, in
         return module.get_variable("params", name)  # Variables that were saved as named tuples.
 
     def draw(key: Array) -> dict[str, Any]:
-        return _to_names(network, network.init(key, inputs.shape[-1], module.features, module.param_dtype))[name]
+        sizes = inputs.shape[-1], module.features
+        params = init_with_metadata(network, key, *sizes, module.param_dtype, _unbox, _rebox)
+        return _to_names(network, params)[name]
 
     return _from_names(network, {name: module.param(name, draw)}, module.features)
+
+
+def _unbox(drawn: Any) -> Array:
+    """Returns the array of a box with metadata, without the constraint on its sharding that `nn.unbox` applies."""
+    return jax.tree.leaves(drawn)[0] if isinstance(drawn, nn.meta.AxisMetadata) else drawn
+
+
+def _rebox(box: Any, array: Array) -> Any:
+    return box.replace_boxed(array)
 
 
 def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:
@@ -480,7 +492,8 @@ def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:
 def _from_names(network: Cell | Stack, named: Mapping[str, Any], hidden_size: int) -> Params:
     """The inverse of `_to_names`; raises ValueError or TypeError if the names are not those of the network."""
     cell = network.cell if isinstance(network, Stack) else network
-    shaped = jax.eval_shape(lambda: cell.init(jax.random.key(0), hidden_size, hidden_size))
+    sizes = hidden_size, hidden_size
+    shaped = jax.eval_shape(lambda key: init_with_metadata(cell, key, *sizes, jnp.float32, _unbox), jax.random.key(0))
     expected = [field for field, leaf in shaped._asdict().items() if leaf is not None]
 
     def fields(path: str, given: Any) -> Params:

@@ -19,7 +19,7 @@ from gru_jax._flax_conventions import (
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
 from gru_jax.cells.base import run_step
-from gru_jax.nnx._variables import dtype_of, parameters_key, stream, values
+from gru_jax.nnx._variables import dtype_of, new_variables, parameters_key, stream, values
 
 
 class RecurrentCell(nnx.RNNCellBase):
@@ -63,8 +63,8 @@ class RecurrentCell(nnx.RNNCellBase):
         self.matmul_dtype = matmul_dtype
         self.dtype = check_dtype(self, dtype)
         self.param_dtype = param_dtype
-        params = cell.init(parameters_key(class_name(self), rngs), in_features, hidden_features, param_dtype)
-        self.weights = nnx.data(jax.tree.map(nnx.Param, params))
+        key = parameters_key(class_name(self), rngs)
+        self.weights = nnx.data(new_variables(cell, key, in_features, hidden_features, param_dtype))
 
     def parameters(self) -> Params:
         """Returns the parameters of `self.cell`."""

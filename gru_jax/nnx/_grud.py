@@ -12,7 +12,7 @@ from gru_jax import cells
 from gru_jax._flax_conventions import check_dtype, class_name, explain_keywords, promote
 from gru_jax._types import Array, DType, Initializer
 from gru_jax._unroll.unroll import check_lengths, unroll
-from gru_jax.nnx._variables import parameters_key, values
+from gru_jax.nnx._variables import new_variables, parameters_key, values
 
 
 class GRUDState(NamedTuple):
@@ -83,8 +83,8 @@ class GRUD(nnx.Module):
         key, key_x, key_h = jax.random.split(parameters_key(name, rngs), 3)
         arguments.positive_int(f"{name}: in_features", in_features)
         self.in_features, self.hidden_features = in_features, hidden_features
-        params = self.cell.init(key, 2 * in_features, hidden_features, param_dtype)
-        self.gru = nnx.data({name: nnx.Param(array) for name, array in params._asdict().items() if array is not None})
+        weights = new_variables(self.cell, key, 2 * in_features, hidden_features, param_dtype)
+        self.gru = nnx.data({name: weight for name, weight in weights._asdict().items() if weight is not None})
         # Positive weights: where `w d + b` is negative, its gradient is zero.
         scale = 1 / in_features
         self.w_x = nnx.Param(jax.random.uniform(key_x, (in_features,), param_dtype))

@@ -14,7 +14,7 @@ from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax._unroll.zoneout import check_zoneout
 from gru_jax.cells import Cell
-from gru_jax.nnx._variables import dtype_of, is_variable, parameters_key, stream, values
+from gru_jax.nnx._variables import dtype_of, is_variable, new_variables, parameters_key, stream, values
 
 
 class Recurrent(nnx.Module):
@@ -89,12 +89,13 @@ class Recurrent(nnx.Module):
         self.param_dtype = param_dtype
         self.deterministic = deterministic
         self.return_state = return_state
-        params = self.stack.init(parameters_key(class_name(self), rngs), in_features, hidden_features, param_dtype)
+        key = parameters_key(class_name(self), rngs)
+        variables = new_variables(self.stack, key, in_features, hidden_features, param_dtype)
         # Dicts with the names in checkpoints, so that `nnx.update` accepts a restored state.
         self.layers = nnx.data(
             {
-                str(number): {str(k): jax.tree.map(nnx.Param, direction) for k, direction in enumerate(layer)}
-                for number, layer in enumerate(params)
+                str(number): {str(k): direction for k, direction in enumerate(layer)}
+                for number, layer in enumerate(variables)
             }
         )
         self.rngs = nnx.data(self._dropout_stream(rngs))

@@ -1,11 +1,28 @@
 """Parameters as NNX variables, and streams of PRNG keys."""
 
+import dataclasses
 from typing import Any
 
 import jax
 from flax import nnx
 
+from gru_jax._flax_conventions import init_with_metadata
+from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params
+from gru_jax.cells import Cell
+
+
+def new_variables(network: Cell | Stack, key: Array, input_size: int, hidden_size: int, dtype: DType) -> Any:
+    """Returns the parameters of a cell or a stack as variables `nnx.Param`, with the metadata of the initializers."""
+
+    def unbox(drawn: Any) -> Array:
+        return drawn.raw_value if isinstance(drawn, nnx.VariableMetadata) else drawn
+
+    def rebox(box: Any, array: Array) -> Any:
+        return dataclasses.replace(box, raw_value=array)
+
+    params = init_with_metadata(network, key, input_size, hidden_size, dtype, unbox, rebox)
+    return jax.tree.map(nnx.Param, params)
 
 
 def parameters_key(module: str, rngs: Any) -> Array:

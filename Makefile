@@ -4,7 +4,7 @@
 # And:
 #   make lint         formatting, lint and types
 #   make format       rewrite the sources as `make lint` wants them
-#   make test-core    the cells, and every option of unroll against the oracle, compiled as users compile them
+#   make test-core    every option of unroll with every cell against the oracle, compiled as users compile it
 #   make test-slow    the rest: whole runs, several processes, killed trainings, full disks, broken files
 #   make test-peers   against PyTorch, Keras, Haiku, Equinox and ONNX
 #   make aot          ahead-of-time compilation for an accelerator that is not there
@@ -49,22 +49,24 @@ bench-gpu: $(VENV)/.with-experiments $(VENV)/.with-peers
 # Every option of unroll with every cell against the oracle: minutes, so test-core runs it alone.
 MATRIX := tests/gru_jax/unroll/test_unroll.py
 
-# What needs more packages than the extra `test` has targets of its own. Most of the time goes into compiling thousands
-# of small programs, so here the compiler optimizes little and uses its older, quicker emitters of fusions, if jaxlib
-# still has them; test-core, test-slow, but for mutated configs, and test-peers compile as users do.
+# Most of the time goes into compiling thousands of small programs. So here the compiler optimizes little and uses its
+# older, quicker emitters of fusions, if jaxlib still has them. test-core, test-peers and the notebooks of `make docs`
+# compile as users do.
 QUICK := --xla_cpu_use_fusion_emitters=false
-
-test: $(VENV)/.with-test
-	if XLA_FLAGS=$(QUICK) JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' 2> /dev/null; then \
+QUICKLY = if XLA_FLAGS=$(QUICK) JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' 2> /dev/null; then \
 	    export XLA_FLAGS="$$XLA_FLAGS $(QUICK)"; \
 	fi; \
-	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance --ignore=$(MATRIX) tests
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST)
+
+# What needs more packages than the extra `test` has targets of its own.
+test: $(VENV)/.with-test
+	$(QUICKLY) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance --ignore=$(MATRIX) tests
 
 test-core: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) tests/gru_jax/cells $(MATRIX)
+	JAX_PLATFORMS=cpu $(PYTEST) $(MATRIX)
 
 test-slow: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) -m "(faults or slow) and not aot" --ignore=tests/conformance tests
+	$(QUICKLY) -m "(faults or slow) and not aot" --ignore=tests/conformance tests
 
 # Tests of a converter are skipped where its library is not installed; here all of them are.
 PEER_TESTS := $(wildcard tests/conformance tests/gru_jax/interop)

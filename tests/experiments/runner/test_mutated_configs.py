@@ -84,18 +84,8 @@ def step(config, task, mesh):
     return train_step(shard_state(state, mesh), batch)[1]
 
 
-@pytest.fixture
-def quick_compilation():
-    """Disables most optimizations, since the speed of a step does not matter."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.mark.faults
 @pytest.mark.timeout(1500)
-@pytest.mark.usefixtures("quick_compilation")
 def test_mutated_configs_run_or_raise_one_line(tmp_path_factory, monkeypatch):
     text_file = tmp_path_factory.mktemp("text") / "song.txt"
     text_file.write_text(SONG * 4)

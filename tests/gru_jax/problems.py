@@ -162,9 +162,10 @@ def oracle_answer(problem: Problem, reverse: bool = False) -> Answer:
 
     def loss(**arrays):
         ys, final = run(arrays)
-        return sum((array * weight).sum() for array, weight in zip((ys, *final), problem.weights, strict=True))
+        return oracle.weighted_sum((ys, *final), problem.weights)
 
-    return Answer(*run(problem.arrays), oracle.gradients(loss, problem.arrays))
+    ys, final = run(oracle.one_copy(problem.arrays))
+    return Answer(ys[0], tuple(array[0] for array in final), oracle.gradients(loss, problem.arrays))
 
 
 def library_answer(problem: Problem, dtype: Any, *, time_major: bool = False, **options: Any) -> Answer:

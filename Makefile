@@ -34,7 +34,7 @@ endif
 endif
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --quiet
-PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=5
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5
 
 .PHONY: demo bench-gpu test test-core test-slow test-peers aot test-newest dist test-install lint format docs clean
 

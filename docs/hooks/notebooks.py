@@ -5,6 +5,7 @@ Outputs are kept in .cache/notebooks/ until the notebook or the library changes.
 
 import hashlib
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,17 +56,18 @@ def executed(path: Path) -> nbformat.NotebookNode:
     if kept.exists():
         return nbformat.read(kept, as_version=4)
     notebook = jupytext.read(path)
-    client = NotebookClient(
-        notebook,
-        timeout=SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(ROOT)}},
-        config=Config({"KernelManager": {"transport": "ipc"}}),  # no ports
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise PluginError(f"{path.relative_to(ROOT)}: {error}") from None
+    with tempfile.TemporaryDirectory() as sockets:  # No ports, and each kernel has sockets of its own.
+        client = NotebookClient(
+            notebook,
+            timeout=SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(ROOT)}},
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise PluginError(f"{path.relative_to(ROOT)}: {error}") from None
     CACHE.mkdir(parents=True, exist_ok=True)
     for old in CACHE.glob(f"{path.stem}-*.ipynb"):
         old.unlink()

@@ -99,7 +99,7 @@ class GRUD(nnx.Module):
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> GRUDState:
         """Returns the state before the first step: h is zero, and the last observed value is the mean."""
-        mean = self.mean[...]
+        mean = self.mean[...] if self.dtype is None else self.mean[...].astype(self.dtype)
         h = jnp.zeros((*batch_shape, self.hidden_features), mean.dtype)
         return GRUDState(h, jnp.broadcast_to(mean, (*batch_shape, self.in_features)))
 

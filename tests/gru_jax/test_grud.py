@@ -182,6 +182,8 @@ def test_dtypes_are_promoted_as_in_flax(dtype, param_dtype, of_xs, of_deltas, ex
     xs, deltas = jnp.asarray(xs, of_xs), jnp.asarray(deltas, of_deltas)
     ys, state = layer(xs, observed, deltas)
     assert (ys.dtype, state.h.dtype, state.last.dtype) == (expected,) * 3
+    initial = layer.initial_state((B,))
+    assert (initial.h.dtype, initial.last.dtype) == (dtype or param_dtype,) * 2  # As in the other layers.
     again, _ = layer(xs, observed, deltas, jax.tree.map(lambda a: a.astype(jnp.float32), state))
     assert again.dtype == expected
     wide = gru_jax.nnx.GRUD(I, H, rngs=nnx.Rngs(0))

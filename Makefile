@@ -49,21 +49,24 @@ bench-gpu: $(VENV)/.with-experiments $(VENV)/.with-peers
 # Every option of unroll with every cell against the oracle: minutes, so test-core runs it alone.
 MATRIX := tests/gru_jax/unroll/test_unroll.py
 
-# Most of the time goes into compiling thousands of small programs. So here the compiler optimizes little and uses its
-# older, quicker emitters of fusions, if jaxlib still has them. test-core, test-peers and the notebooks of `make docs`
-# compile as users do.
+# Most of the time goes into compiling thousands of small programs, so each is compiled by one thread, as two tests run at
+# a time. Besides, the compiler optimizes little here and uses its older, quicker emitters of fusions, but in test-core
+# and the notebooks of `make docs`, which compile as users do. A flag that jaxlib does not know is left out.
+ONE_THREAD := --xla_cpu_parallel_codegen_split_count=1
 QUICK := --xla_cpu_use_fusion_emitters=false
-QUICKLY = if XLA_FLAGS=$(QUICK) JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' 2> /dev/null; then \
-	    export XLA_FLAGS="$$XLA_FLAGS $(QUICK)"; \
-	fi; \
-	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST)
+FLAGS = for flag in $(1); do \
+	    if XLA_FLAGS=$$flag JAX_PLATFORMS=cpu $(BIN)/python -c 'import jax; jax.devices()' 2> /dev/null; then \
+	        export XLA_FLAGS="$$XLA_FLAGS $$flag"; \
+	    fi; \
+	done;
+QUICKLY = $(call FLAGS,$(ONE_THREAD) $(QUICK)) JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST)
 
 # What needs more packages than the extra `test` has targets of its own.
 test: $(VENV)/.with-test
 	$(QUICKLY) -m "not aot and not faults and not slow and not site" --ignore=tests/conformance --ignore=$(MATRIX) tests
 
 test-core: $(VENV)/.with-test
-	JAX_PLATFORMS=cpu $(PYTEST) $(MATRIX)
+	$(call FLAGS,$(ONE_THREAD)) JAX_PLATFORMS=cpu $(PYTEST) $(MATRIX)
 
 test-slow: $(VENV)/.with-test
 	$(QUICKLY) -m "(faults or slow) and not aot" --ignore=tests/conformance tests
@@ -74,8 +77,9 @@ ifeq ($(wildcard $(addsuffix /test_*.py,$(PEER_TESTS))),)
 test-peers:
 	@echo "make test-peers: nothing to run, there are no tests in tests/conformance or tests/gru_jax/interop"
 else
+test-peers: export KERAS_BACKEND := jax
 test-peers: $(VENV)/.with-test $(VENV)/.with-peers
-	JAX_PLATFORMS=cpu KERAS_BACKEND=jax $(PYTEST) $(PEER_TESTS)
+	$(QUICKLY) $(PEER_TESTS)
 endif
 
 ifeq ($(shell grep -rlE 'mark\.aot' --include='*.py' tests),)

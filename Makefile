@@ -77,7 +77,6 @@ ifeq ($(wildcard $(addsuffix /test_*.py,$(PEER_TESTS))),)
 test-peers:
 	@echo "make test-peers: nothing to run, there are no tests in tests/conformance or tests/gru_jax/interop"
 else
-test-peers: export KERAS_BACKEND := jax
 test-peers: $(VENV)/.with-test $(VENV)/.with-peers
 	$(QUICKLY) $(PEER_TESTS)
 endif

@@ -1,4 +1,4 @@
-"""Every cell of the library on five tasks, with as many parameters as the GRU of the task.
+"""Every cell of the library, with as many parameters as the GRU of the task.
 
     python -m experiments.train --config=configs/cells.py:digits-mgu --workdir=runs/digits_mgu
 

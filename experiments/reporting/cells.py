@@ -193,7 +193,7 @@ def verdict(comparison: Comparison) -> str:
 def difference(row: Row, value: float, gru: float) -> str:
     """Returns the difference to the GRU with its sign, or the ratio for metrics of any order of magnitude."""
     if row.digits.endswith("g"):
-        return f"{value / gru:{'.0f' if value > 10 * gru else '.2g'}} times"
+        return f"{value / gru:{'.0f' if value > 10 * gru else '.3g'}} times"
     return f"{value - gru:+z{row.digits}}"
 
 

@@ -66,10 +66,11 @@ the validation split; the test split is evaluated once, at the end of a run.
 
 Our values are means over seeds with the sample standard deviation; a single number is a single run. The LSTM and the
 Elman network have as many parameters as the GRU unless a page says otherwise. Arrows point to better values. Published
-figures have their number of parameters and their source; an unknown size counts as comparable. A figure that beats our
-GRU is marked {tables.BETTER}; "{tables.EQUAL}" means that all digits shown are the same. Figures with another protocol
-are on the [pages](#pages) and are not compared. The pages also have the commands. For all seven series of ETTh1, ours
-are forecasts of a network and a linear map.
+figures are those known to us, not a survey; they have their number of parameters and their source. A budget is
+comparable if it has at most about 1.6 times the parameters of our GRU, or if its size is unknown. A figure that beats
+our GRU is marked {tables.BETTER}; "{tables.EQUAL}" means that all digits shown are the same. Figures with another
+protocol are on the [pages](#pages) and are not compared. The pages also have the commands. For all seven series of
+ETTh1, ours are forecasts of a network and a linear map.
 
 {tables.LEGEND}"""
 README_LEGEND = (
@@ -85,17 +86,18 @@ next layer; dropout also acts between them. Recurrent dropout needs a matrix U, 
 with layer normalization have random biases (`b_init="uniform"`). [Cells](../cells.md) has the equations, the reason for
 these biases, and when to choose a cell.
 
-Values are means over seeds with the sample standard deviation; a single number is a single run. A difference to the GRU
-is clear if it exceeds both standard deviations together: {cells.BETTER} clearly better, {cells.WORSE} clearly worse.
-Cells are ordered by their mean rank. Minutes are those of cores that other runs shared."""
+Values are means over seeds with the sample standard deviation; a single number is a single run, and a dash means not
+trained. A difference from the GRU is called clear if it exceeds the sum of the two standard deviations, which is not a
+test of significance: {cells.BETTER} clearly better, {cells.WORSE} clearly worse. Cells are ordered by their mean rank.
+Minutes are those of cores that other runs shared."""
 PICTURED = "A circle is the mean of a cell, a tick is a run, and the line is the GRU."
 BUDGETS = """\
 The recorded runs with as many parameters and training steps as the GRU. Minutes are given if both were trained on the
 same kind of machine, which was not always equally busy."""
 PROTOCOLS = f"""\
 All published figures to which the results are compared. "Compared: no" means that the protocol or the kind of model
-differs too much. {tables.SECOND_HAND}: quoted at second hand, not read in the source itself. An empty protocol means
-that no difference from ours is known."""
+differs too much. {tables.REPORTED}: reported, not checked against the source: quoted by another paper or page, or from
+memory. An empty protocol means that no difference from ours is known."""
 
 
 @dataclasses.dataclass(frozen=True)

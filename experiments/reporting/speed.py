@@ -51,7 +51,7 @@ def section(folder: pathlib.Path, targets: SpeedTargets) -> str:
 
 INTRODUCTION = """\
 Median milliseconds of programs that were timed side by side in one run. All programs of a group were checked to compute
-the same function of the same weights, but for an LSTM and the matrix products alone. Ratios below 1 mean that ours is
+the same function of the same weights, except an LSTM and the matrix products alone. Ratios below 1 mean that ours is
 faster. "f32" and "bf16" are the dtypes of the matrix products' operands; our state, gates and sums are float32. A ratio
 that misses its target is bold."""
 

@@ -14,10 +14,10 @@ CELLS = ("gru", "lstm", "elman")
 ARROWS = {"less": "↓", "more": "↑"}
 NAMES = {name: cell.__name__ for name, cell in gru_jax.CELLS.items()}
 """The names of all cells."""
-SECOND_HAND, UNCOMMITTED = "†", "‡"
-"""Marks of a figure quoted at second hand, and of groups in which a run used uncommitted code."""
+REPORTED, UNCOMMITTED = "†", "‡"
+"""Marks of a figure that was not checked against its source, and of groups in which a run used uncommitted code."""
 BETTER, EQUAL = "**better than ours**", "equal to ours"
-LEGEND = f"{SECOND_HAND}: quoted at second hand. {UNCOMMITTED}: at least one run used uncommitted code."
+LEGEND = f"{REPORTED}: reported, not checked against the source. {UNCOMMITTED}: at least one run used uncommitted code."
 PUBLISHED_COLUMNS = ("best published recurrent, comparable budget", "best published of any kind", "trivial baseline")
 
 
@@ -118,7 +118,7 @@ def _brief(row: Row, figure: Figure | None, ours: Group | None) -> str:
 
 
 def _value(figure: Figure) -> str:
-    return f"{figure.model} {figure.value:g}{SECOND_HAND if figure.reported else ''}"
+    return f"{figure.model} {figure.value:g}{REPORTED if figure.reported else ''}"
 
 
 def verdict(row: Row, value: float, ours: Group | None) -> str:
@@ -280,7 +280,7 @@ def protocols(rows: Iterable[Row]) -> str:
     for row in rows:
         for figure in row.figures:
             compared = "yes" if figure.like_for_like else "no"
-            mark = SECOND_HAND if figure.reported else ""
+            mark = REPORTED if figure.reported else ""
             cells = (row.title, row.measure, figure.model, f"{figure.value:g}{mark}", figure.kind)
             size = figure.size or "size unknown"
             budget = "comparable" if figure.comparable else "not comparable"

@@ -49,7 +49,7 @@ class Elman:
       W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
         `jax.nn.initializers`.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (all three "uniform": PyTorch's initialization) or an initializer.
+      b_init: "zeros", "uniform" (one of PyTorch's two biases) or an initializer.
 
     Example:
       >>> cell = Elman()

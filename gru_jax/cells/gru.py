@@ -83,7 +83,7 @@ class GRU:
       W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
         `jax.nn.initializers`. Each gate is initialized separately.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (PyTorch's initialization, if all three are "uniform"), "chrono" or an initializer.
+      b_init: "zeros", "uniform" (one of PyTorch's two biases), "chrono" or an initializer.
       longest_delay: the longest delay of the task in steps; only for b_init="chrono".
 
     Example:

@@ -86,7 +86,7 @@ class LSTM:
       W_init: "glorot", "orthogonal", "uniform" or an initializer `(key, shape, dtype) -> array`, e.g. from
         `jax.nn.initializers`. Each gate is initialized separately.
       U_init: "orthogonal", "glorot", "uniform" or an initializer.
-      b_init: "zeros", "uniform" (PyTorch's initialization, with forget_bias=0.0), an initializer, or "chrono", which
+      b_init: "zeros", "uniform" (one of PyTorch's two biases, with forget_bias=0.0), an initializer, or "chrono", which
         sets b_f and b_i = -b_f and ignores forget_bias.
       longest_delay: the longest delay of the task in steps; only for b_init="chrono".
 

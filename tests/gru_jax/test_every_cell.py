@@ -1,4 +1,4 @@
-"""What follows from the class of a cell: Flax modules, files of weights, exported programs. For every cell."""
+"""What follows from the class of a cell: Flax modules, weight files, exported programs. For every cell."""
 
 import dataclasses
 import inspect

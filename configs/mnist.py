@@ -10,7 +10,7 @@ Cost: 70 to 116 minutes on one CPU core.
     test accuracy, %   GRU     LSTM    Elman
     pixels             98.41   97.56   10.28
     permuted           92.69   91.99   57.10
-    permuted100        94.09 (zoneout), 91.48 (LEM)
+    permuted_zoneout   94.74; with 100 units 94.09 (zoneout), 91.48 (LEM)
 """
 
 from ml_collections import ConfigDict

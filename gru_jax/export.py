@@ -25,7 +25,7 @@ from gru_jax import cells
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import step
+from gru_jax.cells import Cell, Network, step
 from gru_jax.interop._arrays import (
     NamedArrays,
     name_other_shards,
@@ -43,6 +43,7 @@ KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*cells.CELLS.values(),
 PARAMS = {kind: vars(cells)[f"{kind.__name__}Params"] for kind in cells.CELLS.values()}
 PARAMS |= {PeepholeLSTM: PeepholeLSTMParams}
 DIRECTIONS = ("forward", "backward")
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def save_weights(path: str | os.PathLike[str], cell: Any, params: Params) -> None:
@@ -143,7 +144,8 @@ def unroll_program(
       >>> # In a process that has only jax and flatbuffers:
       >>> ys, h_last = jax.export.deserialize(pathlib.Path("gru.jax").read_bytes()).call(xs)
     """
-    input_size, hidden_size, dtype = cell.infer_sizes(params)
+    input_size, hidden_size, dtype = _sizes(cell, params)
+    _check_platforms(platforms)
     for name, value in (("lengths", lengths), ("h0", h0)):
         arguments.boolean(name, value)
     B, T = export.symbolic_shape("B, T")
@@ -190,7 +192,8 @@ def step_program(
       >>> program = step_program(cell, params)
       >>> h, y = program.call(jnp.zeros((B, H)), x)
     """
-    input_size, hidden_size, dtype = cell.infer_sizes(params)
+    input_size, hidden_size, dtype = _sizes(cell, params)
+    _check_platforms(platforms)
     (B,) = export.symbolic_shape("B")
 
     def run(state: Any, x: Array) -> tuple[Any, Array]:
@@ -202,8 +205,24 @@ def step_program(
     return export.export(jax.jit(run), platforms=platforms)(state, jax.ShapeDtypeStruct((B, input_size), dtype))
 
 
+def _sizes(cell: Any, params: Params) -> tuple[int, int, Any]:
+    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
+    return cell.infer_sizes(params)
+
+
+def _check_platforms(platforms: Sequence[str] | None) -> None:
+    """Raises unless `platforms` is None or a sequence of names that a program can have."""
+    if platforms is None:
+        return
+    if isinstance(platforms, str) or not isinstance(platforms, Sequence):
+        raise TypeError(f"platforms: expected a sequence of {', '.join(PLATFORMS)}, got {platforms!r}")
+    for name in platforms:
+        arguments.one_of("platforms", name, PLATFORMS)
+
+
 def save_program(path: str | os.PathLike[str], program: export.Exported) -> None:
     """Writes a program to a file atomically. `jax.export.deserialize` reads its bytes."""
+    arguments.instance("program", program, (export.Exported,), "a jax.export.Exported")
     with write_atomically(path) as temporary:
         with require_package("flatbuffers", "to write programs"):
             importlib.import_module("flatbuffers")  # Used by jax.export.

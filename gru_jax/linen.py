@@ -11,6 +11,7 @@ Example: weight decay of the matrices only.
   >>> ys, h_last = unroll(layer.stack, layer.parameters(variables), xs)
 """
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Mapping
@@ -305,6 +306,7 @@ class RecurrentCell(nn.RNNCellBase):
           The new carry and the output (..., H).
         """
         cell = self.cell
+        arguments.instance(f"{class_name(self)}: cell", cell, (Cell,), "a cell such as gru_jax.GRU()")
         params, before = _own_parameters(self, cell, inputs), carry_to_state(cell, carry)
         params, inputs, before = promote(check_dtype(self, self.dtype), params, inputs, before)
         names = {"state_name": "carry", "input_name": "inputs"}
@@ -491,8 +493,8 @@ def _to_names(network: Cell | Stack, params: Params) -> dict[str, Any]:
 
 def _from_names(network: Cell | Stack, named: Mapping[str, Any], hidden_size: int) -> Params:
     """The inverse of `_to_names`; raises ValueError or TypeError if the names are not those of the network."""
-    cell = network.cell if isinstance(network, Stack) else network
-    sizes = hidden_size, hidden_size
+    cell = _without_initializers(network.cell if isinstance(network, Stack) else network)
+    sizes = hidden_size, hidden_size  # Any I will do: only the names of the fields are used.
     shaped = jax.eval_shape(lambda key: init_with_metadata(cell, key, *sizes, jnp.float32, _unbox), jax.random.key(0))
     expected = [field for field, leaf in shaped._asdict().items() if leaf is not None]
 
@@ -508,6 +510,15 @@ def _from_names(network: Cell | Stack, named: Mapping[str, Any], hidden_size: in
     names = DIRECTIONS[: network.directions]
     pairs = [(f"layers/{number}", _children(f"layers/{number}", layers[number], names)) for number in numbers]
     return tuple(tuple(fields(f"{path}/{name}", layer[name]) for name in names) for path, layer in pairs)
+
+
+def _without_initializers(cell: Cell) -> Cell:
+    """Returns the cell with zeros for the user's initializers, which may accept one shape only."""
+    if not dataclasses.is_dataclass(cell):
+        return cell
+    names = [f.name for f in dataclasses.fields(cell) if f.init and f.name.endswith("_init")]
+    own = {name: jax.nn.initializers.zeros for name in names if callable(getattr(cell, name))}
+    return dataclasses.replace(cell, **own)
 
 
 def _children(path: str, node: Any, names: Any) -> Mapping[str, Any]:

@@ -181,7 +181,7 @@ class Parallel:
             g_own = jax.tree.leaves(transpose(fill_zeros(jax.eval_shape(self.cell.output, states), g_ys))[0])
         # The step after the last one is the identity, from which g_last comes.
         k = range(len(g_own))
-        identity = [[zeros_like(A[i][j][0]) + (i == j) for j in k] for i in k]
+        identity = [[zeros_like(A[i][j][0]) + int(i == j) for j in k] for i in k]
         after = [[self._shift(identity[i][j], A[i][j], later=True) for i in k] for j in k]
         return self._scan(after, g_own, structure.unflatten(g_last), reverse=not self.reverse)
 
@@ -207,5 +207,12 @@ def _compose(first: Any, second: Any) -> tuple[list[list[Array]], list[Array]]:
 
 
 def _multiply(A: list[list[Array]], b: list[Array]) -> list[Array]:
-    """Returns the product of a small matrix and a vector whose entries are arrays."""
-    return [sum((a * x for a, x in zip(row[1:], b[1:], strict=True)), start=row[0] * b[0]) for row in A]
+    """Returns the product of a small matrix and a vector whose entries are arrays.
+
+    A factor of zero, as at a reset, forgets what was before, even if that is not finite.
+    """
+
+    def product(a: Array, x: Array) -> Array:
+        return jnp.where(a == 0, zeros_like(x), a * x)
+
+    return [sum(map(product, row[1:], b[1:]), start=product(row[0], b[0])) for row in A]

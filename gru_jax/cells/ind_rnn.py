@@ -114,7 +114,10 @@ class IndRNN:
         return params._replace(u=self._clip(params.u))
 
     def _clip(self, u: Array) -> Array:
-        return u if self.max_u is None else jnp.clip(u, -self.max_u, self.max_u)
+        if self.max_u is None:
+            return u
+        # Unlike jnp.clip, it has the whole gradient at the bound, where clipped weights are.
+        return jnp.where(jnp.abs(u) > self.max_u, jnp.sign(u) * self.max_u, u)
 
     def infer_sizes(self, params: IndRNNParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""

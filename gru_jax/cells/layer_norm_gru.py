@@ -127,8 +127,8 @@ class LayerNormGRU:
         """
         plain = GRU("after", self.W_init, self.U_init, self.b_init, self.longest_delay)
         weights = plain.init(key, input_size, hidden_size, dtype)
-        gains = jnp.ones((3 * hidden_size,), dtype)
-        return LayerNormGRUParams(*weights, gain_x=gains, gain_h=gains)
+        gain_x, gain_h = (jnp.ones((3 * hidden_size,), dtype) for _ in range(2))  # One array cannot be donated twice.
+        return LayerNormGRUParams(*weights, gain_x=gain_x, gain_h=gain_h)
 
     def infer_sizes(self, params: LayerNormGRUParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""

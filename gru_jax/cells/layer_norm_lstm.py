@@ -127,9 +127,9 @@ class LayerNormLSTM:
         """
         plain = LSTM(self.forget_bias, self.W_init, self.U_init, self.b_init, self.longest_delay)
         W, U, b = plain.init(key, input_size, hidden_size, dtype)
-        gains = jnp.ones((4 * hidden_size,), dtype)
+        gain_x, gain_h = (jnp.ones((4 * hidden_size,), dtype) for _ in range(2))  # One array cannot be donated twice.
         gain_c, b_c = jnp.ones((hidden_size,), dtype), jnp.zeros((hidden_size,), dtype)
-        return LayerNormLSTMParams(W, U, b, b_c, gain_x=gains, gain_h=gains, gain_c=gain_c)
+        return LayerNormLSTMParams(W, U, b, b_c, gain_x=gain_x, gain_h=gain_h, gain_c=gain_c)
 
     def infer_sizes(self, params: LayerNormLSTMParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""

@@ -25,8 +25,8 @@ from gru_jax.cells.gates import (
     split_bias,
 )
 
-LARGEST_EXPONENT = 80.0
-"""exp(88) is the largest power in float32. A gate of exp(-80) is closed."""
+LARGEST = 1e30
+"""The bound of pre-activations, so that the difference of two infinite ones is a number."""
 
 
 @partial(export.register_namedtuple_serialization, serialized_name="gru_jax.MinLSTMParams")
@@ -204,10 +204,12 @@ def _gates(params: MinLSTMParams, gate_inputs: tuple[Array, ...]) -> tuple[_Gate
     """Returns the gates and the pre-activation of n.
 
     With p = exp(-a_f) and q = exp(-a_i), f / (f + i) = (1 + q) / (2 + p + q). Unlike f + i, this denominator is never
-    zero. The exponents are bounded so that it is finite.
+    zero. Numerator and denominator are divided by the largest of 1, p and q, so that no power overflows.
     """
     biases = split_bias(params.b, 3, like=gate_inputs[0])
     a_f, a_i, a_n = (a + b for a, b in zip(gate_inputs, biases, strict=True))
-    p, q = jnp.exp(jnp.minimum(-a_f, LARGEST_EXPONENT)), jnp.exp(jnp.minimum(-a_i, LARGEST_EXPONENT))
-    total = 2 + p + q
-    return _Gates((1 + q) / total, (1 + p) / total, p / total, q / total), a_n
+    log_p, log_q = (jnp.clip(-a, -LARGEST, LARGEST) for a in (a_f, a_i))
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.maximum(log_p, log_q), 0))
+    one, p, q = jnp.exp(-largest), jnp.exp(log_p - largest), jnp.exp(log_q - largest)
+    total = 2 * one + p + q
+    return _Gates((one + q) / total, (one + p) / total, p / total, q / total), a_n

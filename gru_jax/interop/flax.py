@@ -48,7 +48,8 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
     concatenated outputs (..., T, 2H) returns both.
 
     Args:
-      params: nested dicts, with or without the collection `params`.
+      params: nested dicts, with or without the collection `params`. Other collections are ignored, and so are the
+        names of mesh axes of partitioned parameters.
       merge: what the `merge_fn` of a `Bidirectional` does: "concat" (its default), "sum", "ave" or "mul".
       module: the module of the parameters, to check its activations. Required for a `SimpleCell`, which has tanh or
         ReLU. If None, other cells are taken to have sigmoid and tanh, their defaults.
@@ -64,13 +65,14 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
       >>> rnn = nn.RNN(nn.GRUCell(128))
       >>> cell, params = from_linen(rnn.init(key, xs), module=rnn)
     """
-    if isinstance(params, Mapping) and set(params) == {"params"}:
+    from flax import linen
+
+    if isinstance(params, Mapping) and isinstance(params.get("params"), Mapping):
         params = params["params"]
+    params = linen.meta.unbox(params)
     check_merge("merge", merge)
     activation = None
     if module is not None:
-        from flax import linen
-
         if not isinstance(module, linen.Module):
             raise TypeError(f"module: expected a module of flax.linen, got {type(module).__name__}")
         activation = _check_modules(_linen_modules("module", module), merge)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gru_jax import _arguments as arguments
 from gru_jax import cells
 from gru_jax._flax_conventions import (
     ConstructorSignature,
@@ -57,6 +58,7 @@ class RecurrentCell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        arguments.instance(f"{class_name(self)}: cell", cell, (Cell,), "a cell such as gru_jax.GRU()")
         self.cell = cell
         self.in_features = in_features
         self.hidden_features = hidden_features

@@ -101,7 +101,8 @@ class GRUD(nnx.Module):
         """Returns the state before the first step: h is zero, and the last observed value is the mean."""
         mean = self.mean[...] if self.dtype is None else self.mean[...].astype(self.dtype)
         h = jnp.zeros((*batch_shape, self.hidden_features), mean.dtype)
-        return GRUDState(h, jnp.broadcast_to(mean, (*batch_shape, self.in_features)))
+        last = jnp.broadcast_to(mean, (*batch_shape, self.in_features))
+        return GRUDState(h, last.copy())  # Without batch axes, `last` is the buffer itself, which may not be donated.
 
     @explain_keywords
     def __call__(

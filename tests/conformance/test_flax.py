@@ -244,6 +244,15 @@ def linen_pair(merge_fn):
     return nn.Bidirectional(nn.RNN(nn.GRUCell(H)), nn.RNN(nn.GRUCell(H)), merge_fn=merge_fn)
 
 
+def test_partitioned_parameters_and_other_collections_are_read():
+    init = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "x"))
+    variables = nn.RNN(nn.GRUCell(8, kernel_init=init)).init(jax.random.key(0), jnp.ones((2, 5, 4)))
+    _, expected = from_linen(nn.meta.unbox(variables))
+    for given in (variables, {**variables, "batch_stats": {}}, variables["params"]):
+        _, params = from_linen(given)
+        jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
 def test_two_outputs_are_the_halves_of_a_concatenation():
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, I)), jnp.float32)
 

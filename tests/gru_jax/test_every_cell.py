@@ -111,6 +111,35 @@ def test_classes_written_out_for_type_checkers_equal_generated_ones(kind):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_parameters_can_be_donated(name):
+    params = cell_of(name).init(KEY, I, H)
+    expected = jax.tree.map(lambda a: np.asarray(a) * 2, params)
+    doubled = jax.jit(lambda params: jax.tree.map(lambda a: a * 2, params), donate_argnums=0)(params)
+    close(doubled, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_linen_initializers_see_the_shapes_of_their_arrays(name):
+    """An initializer may accept one shape only, e.g. if it returns weights that were trained elsewhere."""
+    if "W_init" not in cell_of(name).__dataclass_fields__:
+        pytest.skip(f"{name} has no W_init")
+    shapes = set()
+
+    def given(key, shape, dtype):
+        shapes.add(shape)
+        return jnp.full(shape, 0.25, dtype)
+
+    gru_jax.CELLS[name](W_init=given).init(KEY, I, H)
+    expected = shapes.copy()
+    layer = getattr(linen, gru_jax.CELLS[name].__name__)(H, W_init=given)
+    variables = layer.init(KEY, XS)
+    assert shapes == expected
+    ((params,),) = layer.parameters(variables)
+    np.testing.assert_array_equal(params.W, 0.25)
+    assert layer.apply(variables, XS)[0].shape == (B, T, H)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_modules_are_pickled(name):
     kind = gru_jax.CELLS[name].__name__
     layer = getattr(linen, kind)(H)

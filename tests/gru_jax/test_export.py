@@ -294,6 +294,30 @@ def test_options_of_programs_are_passed_to_unroll():
     assert_all_close(expected, jax.tree.leaves(again.call(xs)))
 
 
+@pytest.mark.parametrize("program", [unroll_program, step_program])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"platforms": "cpu"}, "platforms: expected a sequence of cpu, cuda, rocm, tpu, got 'cpu'"),
+        ({"platforms": ["gpu"]}, "platforms: expected one of 'cpu', 'cuda', 'rocm', 'tpu', got 'gpu'"),
+        ({"platforms": 3}, "platforms: expected a sequence of cpu, cuda, rocm, tpu, got 3"),
+        ({"cell": gru_jax.GRU}, "cell: expected a cell such as gru_jax.GRU(), got the class GRU"),
+        ({"cell": "gru"}, "cell: expected a cell such as gru_jax.GRU(), got str"),
+    ],
+)
+def test_programs_name_a_wrong_argument(program, change, message):
+    given = {"cell": gru_jax.GRU(), "params": gru_jax.GRU().init(jax.random.key(0), 2, 3)} | change
+    with pytest.raises((TypeError, ValueError)) as raised:
+        program(**given)
+    assert str(raised.value) == message
+
+
+def test_something_else_than_a_program_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match=r"^program: expected a jax.export.Exported, got int$"):
+        save_program(tmp_path / "gru.jax", 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_programs_use_matmul_dtype():
     cell = gru_jax.GRU()
     params = cell.init(jax.random.key(0), I, H)

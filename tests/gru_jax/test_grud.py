@@ -123,6 +123,14 @@ def test_mean_is_a_buffer_and_not_a_parameter():
     assert "mean" in nnx.state(layer)
 
 
+def test_initial_state_without_batch_axes_can_be_donated():
+    layer = gru_jax.nnx.GRUD(I, H, mean=jnp.ones(I), rngs=nnx.Rngs(0))
+    jax.block_until_ready(
+        jax.jit(lambda state: jax.tree.map(jnp.negative, state), donate_argnums=0)(layer.initial_state())
+    )
+    np.testing.assert_array_equal(layer.mean[...], np.ones(I))
+
+
 def test_layer_works_under_jit_and_vmap():
     layer, given = make(jnp.float32), [jnp.asarray(array) for array in problem(dtype=np.float32)]
     expected, _ = layer(*given)

@@ -9,7 +9,7 @@ from flax import nnx
 
 import gru_jax
 import gru_jax.nnx as modules
-from gru_jax import unroll
+from gru_jax import linen, unroll
 from gru_jax.interop.flax import to_nnx
 
 B, T, I, H = 3, 6, 2, 4
@@ -137,3 +137,14 @@ def test_wrong_argument_raises_one_line_with_the_cell(call, error):
     with pytest.raises((TypeError, ValueError)) as raised:
         call()
     assert str(raised.value).startswith(f"gru_jax.nnx.{error}")
+
+
+@pytest.mark.parametrize(("cell", "got"), [(gru_jax.GRU, "the class GRU"), ("gru", "str"), (None, "NoneType")])
+def test_something_else_than_a_cell_is_named(cell, got):
+    for make in (
+        lambda: modules.RecurrentCell(cell, I, H, rngs=nnx.Rngs(0)),
+        lambda: linen.RecurrentCell(cell, H).init(jax.random.key(0), jnp.ones((2, H)), jnp.ones((2, I))),
+    ):
+        with pytest.raises(TypeError) as raised:
+            make()
+        assert str(raised.value).endswith(f"RecurrentCell: cell: expected a cell such as gru_jax.GRU(), got {got}")

@@ -49,6 +49,17 @@ def test_weights_beyond_the_bound_act_as_the_bound_and_have_no_gradient(backend)
     assert free.clip(params) == params
 
 
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_weights_at_the_bound_have_the_gradient_of_weights_without_a_bound(backend):
+    """Clipped weights are at the bound, which must not change how they learn."""
+    params = IndRNNParams(jnp.ones((1, 2)), jnp.array([0.5, -0.5]), jnp.ones((2,)))
+
+    def slope(cell):
+        return jax.grad(lambda params: unroll(cell, params, jnp.ones((T, 1)), backend=backend)[0].sum())(params).u
+
+    np.testing.assert_array_equal(slope(IndRNN(max_u=0.5)), slope(IndRNN(max_u=None)))
+
+
 def test_gradient_through_time_is_at_most_the_bound_to_the_power_of_the_steps():
     """With the bound 2 ** (1 / T) of the paper, a gradient at most doubles in T steps."""
     T = 50

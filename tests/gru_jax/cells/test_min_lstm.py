@@ -56,6 +56,23 @@ def test_closed_gates_are_finite_and_keep_their_ratio(closed, backend):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("backend", ["scan", "fused", "associative"])
+@pytest.mark.parametrize(
+    ("a_f", "a_i", "keep"), [(-100.0, -120.0, 1.0), (-120.0, -100.0, 0.0), (-100.0, -99.0, 1 / (1 + np.e))]
+)
+def test_closed_gates_of_different_sizes_keep_their_ratio(a_f, a_i, keep, backend):
+    """exp(100) is no number in float32. The ratio is that of f = exp(a_f) to i = exp(a_i)."""
+    params = MinLSTMParams(jnp.zeros((1, 3)), jnp.array([a_f, a_i, 2.0]))
+
+    def last(params):
+        return unroll(MinLSTM(), params, jnp.zeros((1, 1)), jnp.array([1.0]), backend=backend)[1][0]
+
+    h, slope = jax.value_and_grad(last)(params)
+    np.testing.assert_allclose(h, keep + (1 - keep) * 2.5, rtol=1e-6)
+    change = keep * (1 - keep) * (1.0 - 2.5)
+    np.testing.assert_allclose(slope.b, [change, -change, 1 - keep], rtol=1e-5, atol=1e-8)
+
+
 def test_a_closed_input_gate_keeps_its_weight_and_gradient():
     """With f open and i = sigmoid(-20), I is about i, far below the spacing of float32 near 1."""
     params = MinLSTMParams(jnp.zeros((1, 3)), jnp.array([20.0, -20.0, 0.5]))

@@ -218,6 +218,27 @@ def test_masked_inputs_do_not_change_values_or_gradients(cell):
     np.testing.assert_array_equal(got[0][1][~mask], 0)
 
 
+@pytest.mark.parametrize("cell", [MinGRU(), MinLSTM(), LRU()], ids=lambda cell: type(cell).__name__)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_values_that_are_not_finite_do_not_cross_a_reset(cell, reverse):
+    params, xs, h0 = problem(cell)
+    xs, h0 = xs.at[:, 1].set(jnp.nan), jax.tree.map(lambda a: a * jnp.nan, h0)
+    resets = jnp.zeros(xs.shape[:2], bool).at[:, jnp.array([0, 3, xs.shape[1] - 1])].set(True)
+    ys, state = unroll(cell, params, xs, h0, resets=resets, reverse=reverse, backend="associative")
+    expected, last = unroll(cell, params, xs, h0, resets=resets, reverse=reverse, backend="scan")
+    assert set(np.isnan(expected).all((0, 2)).tolist()) == {True, False}
+    np.testing.assert_array_equal(np.isnan(ys), np.isnan(expected))
+    np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, last)
+
+
+@pytest.mark.parametrize("cell", [MinGRU(), LRU()], ids=lambda cell: type(cell).__name__)
+def test_gradients_need_no_implicit_promotion(cell):
+    params, xs, h0 = problem(cell)
+    with jax.numpy_dtype_promotion("strict"):
+        gradient(cell, backend="associative")(params, xs, h0)
+
+
 def test_programs_have_an_open_batch_axis_but_a_known_length():
     cell = MinGRU()
     params, xs, _ = problem(cell, B=3)

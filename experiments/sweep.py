@@ -58,13 +58,18 @@ def main(arguments: Sequence[str]) -> int:
     for trial in (trial for point in points for trial in point.trials):
         if trial.folder.read_summary() is not None:
             trial.folder.check_config(trial.config)
+    configs = [point.trials[0].config.task for point in points]
+    scoring, *others = (tasks.find(config.name).scoring_for(config) for config in configs)
+    if any(other != scoring for other in others):
+        raise UserError(
+            "--grid: expected points with the same metrics and selection, got several, which cannot be ranked"
+        )
     jax.config.update("jax_num_cpu_devices", DEVICES.value or devices.available_cores())
     failures: Failures = {}
     for point in chosen:
         failures |= train_point(point, config_file)
-    first = points[0].trials[0].config
-    scoring = tasks.find(first.task.name).scoring_for(first.task)
     rows = [sweep.summarize(point, scoring) for point in points]
+    workdir.mkdir(parents=True, exist_ok=True)
     files.write_json(workdir / "sweep.json", sweep.to_json(rows, scoring))
     print(sweep.format_table(rows, scoring))
     for name, line in failures.items():

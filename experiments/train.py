@@ -70,7 +70,7 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
     folder.check_config(config)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value, folder.path)
     task.check_data(folder.path, f"--config.task.{task.user_file}")
-    devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
+    devices.request_cpu_devices(max(1, task.batch_size // config.train.accumulate), DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
     if not processes.broadcast_from_first(finished is not None):
         mesh = prepare(config, task, DEVICES.value, MODEL_PARALLEL.value)

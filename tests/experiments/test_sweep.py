@@ -58,3 +58,24 @@ def test_failed_run_is_reported_and_others_finish(tmp_path):
     assert (job.returncode, out) == (1, "")
     assert "seed_0 holds a run of another configuration: model.hidden_size: " in error
     assert (tmp_path / "sweep.json").read_bytes() == table
+
+
+@pytest.mark.timeout(300)
+def test_points_that_cannot_be_ranked_are_refused_before_training(tmp_path):
+    grid = "--grid=task.train_on_validation=False,True"
+    job = sweep("--config=configs/char_lm.py:smoke", grid, f"--workdir={tmp_path}")
+    out, error = job.communicate(timeout=250)
+    assert (job.returncode, out) == (1, "")
+    assert "--grid: expected points with the same metrics and selection" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(300)
+def test_failures_of_all_points_are_listed(tmp_path):
+    data = ["--config.task.dataset=csv", f"--config.task.csv_file={tmp_path / 'nope.csv'}"]
+    folder = tmp_path / "sweep"
+    job = sweep("--config=configs/forecasting.py:smoke", *data, "--grid=model.hidden_size=8,16", f"--workdir={folder}")
+    out, _ = job.communicate(timeout=250)
+    assert job.returncode == 1
+    assert out.count("nope.csv: expected a readable CSV file") == 2
+    assert json.loads((folder / "sweep.json").read_text())["best"] is None

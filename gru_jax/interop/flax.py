@@ -69,7 +69,8 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
 
     if isinstance(params, Mapping) and isinstance(params.get("params"), Mapping):
         params = params["params"]
-    params = linen.meta.unbox(params)
+    if isinstance(params, Mapping):  # Flattened first: `unbox` alone sorts the names, which errors list as they came.
+        params = {name: linen.meta.unbox(array) for name, array in flatten(params).items()}
     check_merge("merge", merge)
     activation = None
     if module is not None:

@@ -7,7 +7,8 @@ the GRU. A training step is forward and backward over B sequences of T steps and
 Only matrix products count as operations: 2 per multiplication forward, twice as many backward. Times are the
 minimum of interleaved rounds. Memory is the temporary memory of the compiled program.
 
-The results are written to experiments/results/studies/; docs/results/efficiency.md includes them.
+The results are written to runs/studies/, or with --record to experiments/results/studies/; docs/results/efficiency.md
+includes these.
 """
 
 import time

@@ -7,7 +7,8 @@ error, and an average reduces it. CORR gives each currency the same weight, and 
 CORR. All forecasts are scored on the rates as published, and with this rate replaced by the mean of its neighbors.
 
 The explained share is R² = 1 - Σ(y - ŷ)² / Σ(y - x)², where x is the last value: the share of the squared change that a
-forecast predicts. It is 0 for the last value. The scores are written to experiments/results/studies/exchange_rate.json.
+forecast predicts. It is 0 for the last value. The scores are written to runs/studies/exchange_rate.json, or with
+--record to experiments/results/studies/.
 """
 
 import copy
@@ -32,6 +33,7 @@ from experiments.tasks.forecasting.task import (
 )
 
 flags.adopt_module_key_flags(results)
+flags.declare_key_flag("record")  # also defined by forecast_baselines
 DATA_DIR = cli.define_data_dir()
 
 HORIZONS = (3, 6, 12, 24)

@@ -28,7 +28,9 @@ from experiments.tasks.forecasting.task import Forecasting
 
 CONFIG = cli.define_config()
 DATA_DIR = cli.define_data_dir()
-RECORD = flags.DEFINE_bool("record", False, "Add both baselines to experiments/results/<task>.jsonl.")
+RECORD = flags.DEFINE_bool(
+    "record", False, "Whether to write the results to experiments/results/, from committed code.", allow_override=True
+)
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
 
@@ -135,6 +137,8 @@ def compare(task: Forecasting, origin: dict[str, Any]) -> Iterator[dict[str, Any
 def main(arguments: Sequence[str]) -> None:
     """Fits and evaluates both baselines, and records them with --record."""
     del arguments
+    if RECORD.value:
+        environment.require_clean_commit("--record", environment.commit())
     config, config_file, overrides = cli.config_of(CONFIG)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value)
     if not isinstance(task, Forecasting):

@@ -9,7 +9,8 @@ Three measurements for each cell, on the adding problem:
 - during training with Adam: the norm of dL/ds_t against the lag, at the beginning and later;
 - with plain gradient descent from a gain of 2: the loss and gradient norm of every step, with and without clipping.
 
-The results are written to experiments/results/studies/; docs/results/gradients.md includes them.
+The results are written to runs/studies/, or with --record to experiments/results/studies/; docs/results/gradients.md
+includes these.
 """
 
 from collections.abc import Mapping, Sequence

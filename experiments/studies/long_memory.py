@@ -13,7 +13,8 @@ predicting 1 gives 0.167; half of the memoryless loss for copying. It also ends 
 with a nonfinite gradient. A length is solved if every seed reaches the criterion. From T = 400, other seeds are not run
 if the first one fails.
 
-The results are written to experiments/results/studies/; docs/results/long_memory.md includes them.
+The results are written to runs/studies/, or with --record, once all runs are done, to experiments/results/studies/;
+docs/results/long_memory.md includes these.
 """
 
 import dataclasses
@@ -35,6 +36,7 @@ from experiments.runner.logging import read_rows
 from experiments.runner.loop import NonFiniteError
 from experiments.runner.run import prepare, run
 from experiments.runner.run_folder import RunFolder
+from experiments.schema import UserError
 from experiments.studies import results
 
 LENGTHS = (50, 100, 200, 400, 1000)
@@ -148,11 +150,14 @@ def main(arguments: Sequence[str]) -> None:
         for trial in chosen:
             print(f"{state(trial, folder):<8} {trial.name}")
         return
+    results.folder()  # refuses wrong flags before hours of training
     if not results.RENDER.value:
         devices.request_cpu_devices(32, DEVICES.value)
         for trial in itertools.islice((t for t in chosen if state(t, folder) == "to do"), MOST.value):
             do(trial, folder, DEVICES.value)
-            write(folder)
+            if not results.RECORD.value:
+                write(folder)
+        check_complete(folder)
     print(write(folder))
 
 
@@ -165,6 +170,13 @@ def state(trial: Trial, folder: pathlib.Path) -> str:
     if decided and solved_at(first, read_rows(RunFolder(folder / first.name).metrics)) is None:
         return "needless"
     return "to do"
+
+
+def check_complete(folder: pathlib.Path) -> None:
+    """Raises UserError if --record is given and a run of the study is still to do."""
+    left = sum(state(trial, folder) == "to do" for trial in trials())
+    if results.RECORD.value and left:
+        raise UserError(f"--record: expected all runs of the study in {folder}, got {left} that are still to do")
 
 
 def ended(trial: Trial, folder: pathlib.Path) -> bool:

@@ -1,7 +1,8 @@
 """The results of a study: measurements as JSON, and a Markdown section and a plot made from them.
 
-The report includes the sections of all studies and imports none of the studies. With --render, a study makes the
-section and the plot from the recorded measurements, without measuring again.
+They are written to runs/studies/, or with --record to experiments/results/studies/. The report includes the sections of
+all recorded studies and imports none of them. With --render, a study makes the section and the plot from the
+measurements that are there, without measuring again.
 """
 
 import json
@@ -16,10 +17,29 @@ from experiments import files
 from experiments.runner import environment, logging
 from experiments.schema import UserError
 
-FOLDER = flags.DEFINE_string("folder", str(logging.RESULTS / "studies"), "Folder for the results.")
+RECORDED = logging.RESULTS / "studies"
+FOLDER = flags.DEFINE_string("folder", "runs/studies", "Folder for the results.")
+RECORD = flags.DEFINE_bool(
+    "record", False, "Whether to write the results to experiments/results/, from committed code.", allow_override=True
+)
 RENDER = flags.DEFINE_bool("render", False, "Measure nothing; make the section and the plot from <study>.json.")
-PLACES = ("folder", "data_dir")
+PLACES = ("folder", "record", "data_dir")
 """Flags that say where files lie, not what is measured."""
+
+
+def folder() -> pathlib.Path:
+    """Returns the folder of the results that --folder and --record tell.
+
+    Raises:
+      UserError: both are given, or measurements would be recorded of uncommitted code.
+    """
+    if not RECORD.value:
+        return pathlib.Path(FOLDER.value)
+    if FOLDER.present:
+        raise UserError("--record: expected no --folder beside it, got both")
+    if not RENDER.value:
+        environment.require_clean_commit("--record", environment.commit())
+    return RECORDED
 
 
 def measured(study: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -33,19 +53,19 @@ def measured(study: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, 
       The measurements, with the "command", "machine" and "commit" that made them.
 
     Raises:
-      UserError: if --render is given and the file is missing or damaged.
+      UserError: if --render is given and the file is missing or damaged; see also `folder`.
     """
-    folder = pathlib.Path(FOLDER.value)
+    path = folder() / f"{study}.json"
     if RENDER.value:
-        return read(folder / f"{study}.json")
-    folder.mkdir(parents=True, exist_ok=True)
+        return read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     source = {
         "command": command(study),
         "machine": environment.machine(),
         "commit": environment.commit(),
     }
     found = source | dict(measure())
-    files.write_json(folder / f"{study}.json", found)
+    files.write_json(path, found)
     return found
 
 
@@ -57,16 +77,16 @@ def command(study: str) -> str:
 
 
 def publish(study: str, section: str, plot: bytes) -> None:
-    """Writes <study>.md and <study>.svg to --folder.
+    """Writes <study>.md and <study>.svg beside <study>.json.
 
     Args:
       study: the name of the study.
       section: Markdown that begins with a heading; links are relative to the folder.
       plot: an SVG file.
     """
-    folder = pathlib.Path(FOLDER.value)
-    files.write_bytes(folder / f"{study}.md", f"{section.strip()}\n".encode())
-    files.write_bytes(folder / f"{study}.svg", plot)
+    path = folder() / study
+    files.write_bytes(path.with_suffix(".md"), f"{section.strip()}\n".encode())
+    files.write_bytes(path.with_suffix(".svg"), plot)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Without attention, a state of fixed size has to hold the whole source (Cho et al
 Translation: Encoder-Decoder Approaches", 2014; Bahdanau et al. 2015, figure 2). Both runs translate the same split. The
 sentences are grouped by the number of words of the source, and each group has its own BLEU score.
 
-The results are written to experiments/results/studies/; docs/results/translation.md includes them.
+The results are written to runs/studies/, or with --record to experiments/results/studies/; docs/results/translation.md
+includes these.
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ Frequencies are counted on the training split and scored on the test split with 
 - translation: the source sentence.
 
 For forecasts, see `experiments.studies.forecast_baselines`. The baselines of other tasks follow from a definition. The
-scores are written to experiments/results/studies/trivial_baselines.json, to which published.toml refers.
+scores are written to runs/studies/trivial_baselines.json, or with --record to experiments/results/studies/, where
+published.toml refers to them.
 """
 
 import math

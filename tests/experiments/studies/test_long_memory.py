@@ -6,9 +6,12 @@ import shutil
 
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from flax import nnx
 
 from experiments.runner.run_folder import SUMMARY, RunFolder
+from experiments.schema import UserError
 from experiments.studies import long_memory
 from experiments.tasks import find
 from tests.experiments.programs import programs
@@ -57,6 +60,15 @@ def test_other_seeds_of_long_sequences_are_skipped_if_the_first_fails(tmp_path):
     assert found["curve"] == [(200, 0.2), (400, 0.01), (600, 0.02)]
     ended(0, 0.2, length=200)
     assert long_memory.state(long_memory.Trial("adding", 200, "lstm", 1), tmp_path) == "to do"
+
+
+def test_an_unfinished_study_does_not_replace_the_recorded_one(tmp_path):
+    trials = len(list(long_memory.trials()))
+    told = rf"^--record: expected all runs of the study in {tmp_path}, got {trials} that are still to do$"
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver((long_memory.results.RECORD, True)), pytest.raises(UserError, match=told):
+        long_memory.check_complete(tmp_path)
+    long_memory.check_complete(tmp_path)
 
 
 def test_diverging_trial_fails_and_does_not_stop_the_study(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from experiments.schema import UserError
 from experiments.studies import results
@@ -36,6 +37,19 @@ def test_render_makes_section_and_plot_from_the_recorded_measurements(tmp_path, 
     assert b"</svg>" in (tmp_path / f"{study}.svg").read_bytes()
 
 
+def test_results_are_recorded_only_on_request_and_from_a_clean_commit(monkeypatch):
+    flags.FLAGS.mark_as_parsed()
+    assert results.folder() == pathlib.Path("runs/studies")
+    with flagsaver.flagsaver((results.RECORD, True)):
+        monkeypatch.setattr(results.environment, "commit", lambda: "f" * 40)
+        assert results.folder() == RECORDED
+        monkeypatch.setattr(results.environment, "commit", lambda: "f" * 40 + "-dirty")
+        with pytest.raises(UserError, match=r"^--record: expected a clean commit, got f{40}-dirty$"):
+            results.folder()
+        with flagsaver.flagsaver((results.RENDER, True)):
+            assert results.folder() == RECORDED
+
+
 def test_command_has_the_flags_that_were_given(monkeypatch):
     given = flags.FlagValues()
     flags.DEFINE_list("workdir", [], "", flag_values=given)
@@ -50,7 +64,9 @@ def test_missing_measurements_and_options_raise(tmp_path):
     with programs() as run:
         told = run.run("studies.efficiency", "--render", f"--folder={tmp_path}", status=1)
         other = run.run("studies.source_length", f"--folder={tmp_path}", status=1)
+        both = run.run("studies.efficiency", "--render", "--record", f"--folder={tmp_path}", status=1)
     assert told == f"error: {tmp_path}/efficiency.json: expected the results of a study, got no file\n"
+    assert both == "error: --record: expected no --folder beside it, got both\n"
     assert other == "error: --workdir: expected the folders of runs, such as runs/multi30k, got nothing\n"
 
 

@@ -27,6 +27,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         {
             "task": {
                 "name": "char_lm",
+                "text_file": "",
                 "length": 128,
                 "batch_size": 64,
                 "train_on_validation": setting == "full" and not smoke,

@@ -94,8 +94,8 @@ def export(
         task.save_artifacts(path)
         files.write_json(new.config, config.to_dict())
         names = sorted(entry.name for entry in path.iterdir())
-        card = Card(target.path.resolve().name, task, summary, stored, scores, same, names)
-        files.write_bytes(new.card, card.markdown().encode())
+        card = Card(target.path, task, summary, stored, scores, same, names)
+        files.write_bytes(new.card, card.markdown().encode(errors="backslashreplace"))  # of a path that is not UTF-8
         origin = weights.Origin(trained.step, (*names, new.card.name))
         files.write_bytes(new.weights, weights.to_bytes(jax.device_get(trained.params), stored, origin))
 

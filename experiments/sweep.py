@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(
             "--grid: expected points with the same metrics and selection, got several, which cannot be ranked"
         )
+    sweep.check_grid(workdir / "sweep.json", [point.name for point in points])
     jax.config.update("jax_num_cpu_devices", DEVICES.value or devices.available_cores())
     failures: Failures = {}
     for point in chosen:

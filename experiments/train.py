@@ -70,12 +70,14 @@ def train(config: ExperimentConfig, folder: RunFolder, origin: dict[str, Any]) -
     folder.check_config(config)
     task = tasks.find(config.task.name)(config.task, DATA_DIR.value, folder.path)
     task.check_data(folder.path, f"--config.task.{task.user_file}")
-    devices.request_cpu_devices(max(1, task.batch_size // config.train.accumulate), DEVICES.value, MODEL_PARALLEL.value)
+    devices.request_cpu_devices(task.batch_size // config.train.accumulate, DEVICES.value, MODEL_PARALLEL.value)
     finished = folder.read_summary()
     if not processes.broadcast_from_first(finished is not None):
         mesh = prepare(config, task, DEVICES.value, MODEL_PARALLEL.value)
         with processes.own_folder(folder, config) as own:
             finished = run(config, task, own, mesh, origin, TENSORBOARD.value)
+    elif TENSORBOARD.value and processes.is_first():
+        logging.EventFiles(folder.tensorboard, logging.read_rows(folder.metrics)).close()
     if finished is None or not processes.is_first():
         return
     print(logging.closing_table(finished, folder.path, task.scoring.selects, task.command))

@@ -1,6 +1,7 @@
 """The card of an exported model: what it is, where it comes from, its scores and its limits, in Markdown."""
 
 import dataclasses
+import pathlib
 import shlex
 import statistics
 import sys
@@ -19,7 +20,7 @@ class Card:
     """The content of a card.
 
     Attributes:
-      name: the name of the model's folder.
+      path: the model's folder, as the commands of the card name it.
       task: the run's task.
       summary: the contents of the run's summary.json.
       dtype: of the stored parameters.
@@ -28,13 +29,17 @@ class Card:
       files: the files of the folder.
     """
 
-    name: str
+    path: pathlib.Path
     task: Task
     summary: Mapping[str, Any]
     dtype: str
     scores: Mapping[str, float]
     records: Sequence[Mapping[str, Any]]
     files: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
 
     def markdown(self) -> str:
         """Returns the text of the card."""
@@ -129,4 +134,4 @@ class Card:
 
     def _uses(self) -> list[str]:
         commands = filter(None, ["evaluate --split=test", self.task.command])
-        return [command_line(command, f"pretrained/{self.name}") for command in commands]
+        return [command_line(command, self.path) for command in commands]

@@ -246,7 +246,14 @@ def _read_json(path: str) -> ConfigDict:
         raise UserError(f"{path}: expected the configuration of a run in JSON, got {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected the configuration of a run, a JSON object, got {json.dumps(values)[:40]}")
-    return ConfigDict(values)
+    return ConfigDict(_with_tuples(values))
+
+
+def _with_tuples(values: Any) -> Any:
+    """Returns JSON values with tuples for lists, since overrides are parsed by the type of the value."""
+    if isinstance(values, dict):
+        return {key: _with_tuples(value) for key, value in values.items()}
+    return tuple(map(_with_tuples, values)) if isinstance(values, list) else values
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

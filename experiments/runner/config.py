@@ -73,7 +73,8 @@ class TrainConfig(Checked):
       checkpoint_every: steps between two checkpoints.
       accumulate: number of parts in which each device reads its rows of a batch, accumulating their gradients to save
         memory.
-      patience: number of evaluations without improvement after which training stops; 0 disables early stopping.
+      patience: number of evaluations without improvement after which training stops; 0 disables early stopping, and
+        must be 0 if the validation split is trained on.
       goal: validation metric at which training stops; None for none.
       on_nonfinite: "stop" ends training with a diagnosis at a step whose loss or gradient is not finite; "skip" skips
         and counts such steps.
@@ -132,6 +133,11 @@ def resolve(values: Mapping[str, Any]) -> ExperimentConfig:
     )
     warmup, steps = config.optimizer.warmup_steps, config.train.steps
     require("optimizer.warmup_steps", warmup < steps, f"fewer than train.steps={steps}", warmup)
+    accumulate, rows = config.train.accumulate, config.task.batch_size
+    require("train.accumulate", rows % accumulate == 0, f"a divisor of task.batch_size={rows}", accumulate)
+    selects = task_type.scoring_for(config.task).selects
+    patience = config.train.patience
+    require("train.patience", selects or patience == 0, "0 with task.train_on_validation=True", patience)
     return config
 
 

@@ -186,9 +186,8 @@ class Trainer:
             return
         step = NonFiniteStep(self.step, loss, grad_norm, nonfinite, in_a_row, self.last_finite)
         write_diagnosis(self.folder.nonfinite, step, self.task, self.config.seed, self.state.params)
-        raise NonFiniteError(
-            f"{step.describe(settings.on_nonfinite)}; the last checkpoint is kept, see {self.folder.nonfinite}"
-        )
+        kept = "the last checkpoint is kept" if self.checkpoints.steps() else "there is no checkpoint yet"
+        raise NonFiniteError(f"{step.describe(settings.on_nonfinite)}; {kept}; see {self.folder.nonfinite}")
 
     def log_eval_save(self, log: bool, evaluate: bool, save: bool) -> None:
         """Writes a row, evaluates and saves a checkpoint after the metrics of a step are fetched."""

@@ -7,6 +7,7 @@ best point by validation marked.
 
 import dataclasses
 import itertools
+import json
 import math
 import pathlib
 import statistics
@@ -100,6 +101,30 @@ def parse_axis(entry: str) -> tuple[str, list[str]]:
     if not equals or not key or "" in texts or len(set(texts)) < len(texts):
         raise UserError(f"--grid: expected key=value,value with values that differ, got {entry!r}")
     return key, texts
+
+
+def check_grid(table: pathlib.Path, names: Sequence[str]) -> None:
+    """Checks that a grid has all points of an earlier table, which is replaced.
+
+    Args:
+      table: sweep.json; it need not exist.
+      names: the names of the grid's points.
+
+    Raises:
+      UserError: the table has other points, or is damaged.
+    """
+    try:
+        earlier = [row["name"] for row in json.loads(table.read_text(encoding="utf-8"))["configurations"]]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{table} is damaged: {error}") from None
+    others = [name for name in earlier if name not in names]
+    if others:
+        raise UserError(
+            f"--grid: expected all points of {table}, which is replaced, got none for {others[0]!r}; choose another "
+            "folder"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import extras, files
+from experiments.data import fingerprint
 from experiments.data.batching import every_example_once
 from experiments.data.fingerprint import Fingerprint
 from experiments.data.registry import Dataset
@@ -201,7 +202,7 @@ class Task(abc.ABC):
         if data is None:
             return
         content = {"data": dataclasses.asdict(data), "artifacts": self.artifacts}
-        files.write_json(folder / ARTIFACTS, content)
+        files.write_json(folder / ARTIFACTS, content | {"sha256": digest_of(content)})
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
         """Reads the artifacts of a run folder. Returns False if there are none.
@@ -283,10 +284,18 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / ARTIFACTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        recorded = content.pop("sha256", None)  # earlier versions have none
         if not isinstance(content["artifacts"], dict) or set(content["data"]) != {"description", "sha256"}:
             raise ValueError("expected artifacts and a fingerprint of the data")
+        if recorded is not None and recorded != digest_of(content):
+            raise ValueError("its values have another sha256 than recorded")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     return content
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of plain data, as JSON with sorted keys."""
+    return fingerprint.of_text("", json.dumps(content, sort_keys=True)).sha256

@@ -36,7 +36,9 @@ def _backward(dtype: Any, transposed: bool, saved: Any, g: jax.Array) -> tuple[j
     x, w = saved
     rows = tuple(range(x.ndim - 1))
     one, other = (g, x) if transposed else (x, g)
-    return _dot(g, w, ((g.ndim - 1,), (int(not transposed),)), dtype), _dot(one, other, (rows, rows), dtype)
+    towards_x = _dot(g, w, ((g.ndim - 1,), (int(not transposed),)), dtype)
+    towards_w = _dot(one, other, (rows, rows), dtype)
+    return towards_x.astype(x.dtype), towards_w.astype(w.dtype)  # float64 with jax_enable_x64
 
 
 _differentiable = jax.custom_vjp(_primal, nondiff_argnums=(2, 3))

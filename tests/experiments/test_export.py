@@ -90,7 +90,13 @@ def test_commands_of_a_card_quote_the_folder(finished, tmp_path):
     export.export(finished, target)
     text = target.card.read_text(encoding="utf-8")
     (command,) = [line for line in text.splitlines() if "experiments.evaluate" in line]
-    assert shlex.split(command)[3:] == ["--workdir=pretrained/my model", "--split=test"]
+    assert shlex.split(command)[3:] == [f"--workdir={target.path}", "--split=test"]
+
+
+def test_folder_may_have_a_name_that_is_not_utf8(finished, tmp_path):
+    target = RunFolder(tmp_path / os.fsdecode(b"my\xffmodel"))
+    export.export(finished, target)
+    assert "my\\udcffmodel" in target.card.read_text(encoding="utf-8")
 
 
 def card_rows(folder):

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import termios
 
 import pytest
@@ -129,6 +130,14 @@ def test_finished_run_is_not_trained_again(run, finished, tmp_path):
     other_seed = f"--config={folder}/config.json", f"--workdir={folder}", "--config.seed=1"
     error = run.run("train", *other_seed, status=1)
     assert error == f"error: {folder} holds a run of another configuration: seed: 0, not 1\n"
+
+
+def test_finished_run_gets_event_files(run, finished):
+    pytest.importorskip("tensorboardX")
+    folder, _ = finished
+    run.run("train", f"--config={folder}/config.json", f"--workdir={folder}", "--tensorboard")
+    assert {path.name for path in (folder / "tensorboard").iterdir()} == {"train", "validation"}
+    shutil.rmtree(folder / "tensorboard")
 
 
 REFUSED = [

@@ -2,11 +2,11 @@
 
 import calendar
 import datetime
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 EPOCH = datetime.datetime(1970, 1, 1)
@@ -116,7 +116,7 @@ def read_dates(cells: Sequence[str]) -> Dates:
         another = dates and any(_read_while(notation, [cell]) for notation in NOTATIONS)
         expected = f"a date written as {cells[0]!r} in the first row" if another else EXPECTED
         raise DateError(len(dates), f"expected {expected}, got {cell!r}")
-    return _evenly_spaced(dates, best.write)
+    return _evenly_spaced(dates, _iso_like(cells[0]) if best is ISO else best.write)
 
 
 def _read_while(notation: Notation, cells: Sequence[str]) -> list[datetime.datetime]:
@@ -131,7 +131,7 @@ def _read_while(notation: Notation, cells: Sequence[str]) -> list[datetime.datet
 
 def _evenly_spaced(dates: list[datetime.datetime], write: Callable[[datetime.datetime], str]) -> Dates:
     """Returns the spacing that fits all rows. Raises `DateError` at the first row that does not fit the best one."""
-    for row, (before, date) in enumerate(pairwise(dates), 1):
+    for row, (before, date) in enumerate(itertools.pairwise(dates), 1):
         if (before.tzinfo is None) != (date.tzinfo is None):
             raise DateError(row, f"expected dates all with a time zone or all without, got {write(date)}")
         if date <= before:
@@ -168,7 +168,7 @@ def _spacings(dates: Sequence[datetime.datetime]) -> Iterator[Dates]:
     months = (second.year - first.year) * 12 + second.month - first.month
     for day in (first.day, 31) if months else ():
         yield Dates(first, datetime.timedelta(), months, day)
-    distances = Counter(date - before for before, date in pairwise(dates))
+    distances = Counter(date - before for before, date in itertools.pairwise(dates))
     for step in dict.fromkeys([second - first, *(step for step, _ in distances.most_common(1))]):
         yield Dates(first, step)
     if all(date.weekday() < 5 for date in dates):
@@ -230,6 +230,17 @@ def _form(form: str) -> Notation:
     return Notation(read, write)
 
 
+def _iso_like(cell: str) -> Callable[[datetime.datetime], str]:
+    """Returns how to write dates as an ISO date with a time is written, such as 2016-07-01T14:00Z."""
+
+    def with_parts(separator: str, parts: str, zone: str) -> Callable[[datetime.datetime], str]:
+        return lambda date: date.isoformat(separator, parts).replace("+00:00", zone)
+
+    forms = itertools.product("T ", ("minutes", "seconds", "hours", "milliseconds", "microseconds"), ("+00:00", "Z"))
+    date = datetime.datetime.fromisoformat(cell)
+    return next((write for write in itertools.starmap(with_parts, forms) if write(date) == cell), str)
+
+
 def _unix(unit: int) -> Notation:
     """Returns the notation of Unix time in units of 1 / `unit` seconds."""
 
@@ -250,9 +261,10 @@ def _unix(unit: int) -> Notation:
     return Notation(read, write)
 
 
+ISO = Notation(datetime.datetime.fromisoformat, str)
 NOTATIONS = (
     *map(_form, FORMS),
     *map(_unix, UNIX_UNITS),
-    Notation(datetime.datetime.fromisoformat, str),
+    ISO,
 )
 """In order of precedence. Digits alone are dates before they are Unix times."""

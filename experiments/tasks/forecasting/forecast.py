@@ -15,7 +15,7 @@ from flax import nnx
 from experiments import files
 from experiments.figures import png, verbatim
 from experiments.schema import UserError, nearest
-from experiments.tasks.forecasting.series import Scaling, Series, read_csv
+from experiments.tasks.forecasting.series import MissingColumnError, Scaling, Series, read_csv
 from experiments.tasks.forecasting.task import Forecasting, predict
 
 SHOWN_ROWS = 12
@@ -62,23 +62,35 @@ class Forecast:
         return [(label, *map(repr, row.tolist())) for label, row in zip(labels, self.quantiles, strict=True)]
 
 
-def choose_series(task: Forecasting, path: str | None, column: str | None, date_column: str) -> tuple[Series, str]:
+def choose_series(
+    task: Forecasting, path: str | None, column: str | None, date_column: str | None
+) -> tuple[Series, str]:
     """Reads the series to forecast. A run of one variable can forecast any variable; others need all their variables.
 
     Args:
       task: the run's task.
       path: a CSV file; None for the series that the run was trained on.
       column: the variable; None for the run's own, or its first one.
-      date_column: the date column of the CSV file; empty for none.
+      date_column: the date column of the CSV file; empty for none; None for that of the run.
 
     Returns:
       the series, with as many variables as the run's, and the variable to show.
+
+    Raises:
+      UserError: the series cannot be read, lacks a variable, or a flag does not fit it.
     """
     own = task.columns
     if path is not None:
         single = len(own) == 1
-        series = read_csv(path, (column or own[0],) if single else own, date_column)
+        dates = task.config.date_column if date_column is None else date_column
+        try:
+            series = read_csv(path, (column or own[0],) if single else own, dates)
+        except MissingColumnError as error:
+            flag = "--date_column" if error.is_date else "--column" if single else "--csv"
+            raise UserError(f"{flag}: {error}") from None
     else:
+        if date_column is not None:
+            raise UserError(f"--date_column: expected --csv beside it, got {date_column!r} alone")
         own_path = task.config.csv_file
         if own_path and not pathlib.Path(own_path).exists():
             raise UserError(f"--csv: expected a series, since the training file {own_path} does not exist")

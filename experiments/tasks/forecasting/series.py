@@ -25,6 +25,17 @@ LARGEST = 1e150
 MISSING = {"", "na", "n/a", "nan", "nil", "none", "null", "-", "?"}
 
 
+class MissingColumnError(UserError):
+    """A CSV file lacks a column. `is_date` tells whether it is the one of the dates."""
+
+    def __init__(self, place: str, name: str, header: Sequence[str], is_date: bool):
+        what = "date column" if is_date else "column"
+        super().__init__(
+            f"{place}: expected a {what} {name!r} in the header{nearest(name, header)}, got {', '.join(header)}"
+        )
+        self.is_date = is_date
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """A time series.
@@ -118,7 +129,7 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str] = (), date_col
     date_place = _date_place(header, date_column)
     for name in (date_column, *columns) if date_place is None else columns:
         if name and name not in header:
-            raise UserError(f"{path}:{line}: {_unknown_column(name, header, name == date_column)}")
+            raise MissingColumnError(f"{path}:{line}", name, header, name == date_column)
     columns = tuple(columns) or tuple(name for place, name in enumerate(header) if name and place != date_place)
     if not columns:
         raise UserError(f"{path}:{line}: expected a column of numbers, got only {', '.join(map(repr, header))}")
@@ -178,16 +189,11 @@ def _counts(cells: Sequence[str]) -> bool:
     return any(list(cells) == [str(start + row) for row in range(len(cells))] for start in (0, 1))
 
 
-def _unknown_column(name: str, header: list[str], is_date: bool) -> str:
-    what = "date column" if is_date else "column"
-    return f"expected a {what} {name!r} in the header{nearest(name, header)}, got {', '.join(header)}"
-
-
 def _number(cell: str, where: str, column: str) -> float:
     if cell.lower() in MISSING:
         raise UserError(f"{where}: expected a number in column {column!r}, got the missing value {cell!r}; fill it in")
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # Python reads 1_000 as 1000
     except ValueError:
         raise UserError(f"{where}: expected a number in column {column!r}, got {cell!r}") from None
     if not math.isfinite(value):

@@ -48,7 +48,7 @@ from experiments.tasks.base import (
     read_artifacts,
 )
 from experiments.tasks.forecasting.model import Forecaster, ForecasterConfig
-from experiments.tasks.forecasting.series import Scaling, Series, read_csv, read_table, windows
+from experiments.tasks.forecasting.series import MissingColumnError, Scaling, Series, read_csv, read_table, windows
 
 CURRENCIES = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
 ETT_ROWS = (8640, 11520, 14400)
@@ -311,7 +311,7 @@ def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
     """Returns the series of a configuration, with all variables or only `config.column`."""
     columns = (config.column,) if config.column else ()
     if config.dataset == "csv":
-        return read_csv(config.csv_file, columns, config.date_column)
+        return _read_columns(config.csv_file, columns, config.date_column)
     if config.dataset == "exchange_rate":
         series = read_table(fetch("exchange_rate", "exchange_rate.txt.gz", data_dir), CURRENCIES)
         if not columns:
@@ -321,10 +321,14 @@ def load_series(config: ForecastingConfig, data_dir: str | None) -> Series:
         require("task.column", known, f"one of {', '.join(CURRENCIES)}{near}", config.column)
         return Series(series.values[:, [CURRENCIES.index(config.column)]], columns)
     path = fetch("ett", {"etth1": "ETTh1.csv", "etth2": "ETTh2.csv"}[config.dataset], data_dir)
+    return _read_columns(path, columns, "date")
+
+
+def _read_columns(path: str | pathlib.Path, columns: Sequence[str], date_column: str) -> Series:
     try:
-        return read_csv(path, columns)
-    except UserError as error:
-        raise UserError(f"task.column: {error}") from None
+        return read_csv(path, columns, date_column)
+    except MissingColumnError as error:
+        raise UserError(f"task.{'date_column' if error.is_date else 'column'}: {error}") from None
 
 
 def fingerprint_of(series: Series, rows: int, name: str) -> Fingerprint:

@@ -33,9 +33,14 @@ class Generated(Task):
         return sequences | {"weights": np.ones(self.batch_size, np.float32)}
 
     def eval_batches(self, split: Split) -> Iterator[Batch]:
-        """Yields the fixed validation or test set; for "train", the first `eval_count` sequences of seed 0."""
+        """Yields the fixed validation or test set; for "train", the first `eval_count` training sequences of seed 0."""
         count = self.config.eval_count
         if split == "train":
-            return (self.train_batch(0, step) for step in range(-(-count // self.batch_size)))
+            B = self.batch_size
+            rows, starts = np.arange(B), range(0, count, B)
+            return (
+                self.train_batch(0, start // B) | {"weights": (start + rows < count).astype(np.float32)}
+                for start in starts
+            )
         sequences = self.draw(np.random.default_rng(STREAMS[split]), count)
         return padded_batches(sequences, min(self.eval_batch_size, count))

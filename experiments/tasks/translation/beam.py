@@ -49,7 +49,7 @@ def greedy_search(step: Step, state: Any, *, begin: int, end: int, length: int) 
     def extend(carry: Any) -> Any:
         t, last, state, symbols, lengths, total, finished = carry
         logits, state = step(last, state)
-        symbol = jnp.where(finished, end, jnp.argmax(logits, axis=-1))
+        symbol = jnp.where(finished, end, jnp.argmax(logits, axis=-1)).astype(last.dtype)
         gain = jnp.take_along_axis(jax.nn.log_softmax(logits), symbol[:, None], axis=-1)[:, 0]
         total = total + jnp.where(finished, 0, gain)
         symbols = symbols.at[:, t].set(symbol)

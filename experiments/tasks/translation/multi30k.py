@@ -9,6 +9,7 @@ sacrebleu's on detokenized text, case-insensitive for lower-cased text. The sign
 import dataclasses
 import functools
 import gzip
+import hashlib
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,11 @@ from experiments.data.fetch import fetch
 from experiments.data.fingerprint import Fingerprint
 from experiments.data.registry import REGISTRY, Dataset
 from experiments.files import write_bytes
-from experiments.schema import Checked, Count, Natural, NonNegative, Rate, UserError
-from experiments.tasks.base import Batch, Carry, Scoring, Split, Sums, Task, mean
+from experiments.schema import Checked, Count, Natural, NonNegative, Rate, UserError, require
+from experiments.tasks.base import ARTIFACTS, Batch, Carry, Scoring, Split, Sums, Task, mean
 from experiments.tasks.translation.beam import beam_search, greedy_search
 from experiments.tasks.translation.model import EncoderDecoder, EncoderDecoderConfig
-from experiments.tasks.translation.subwords import BEGIN, END, Subwords
+from experiments.tasks.translation.subwords import BEGIN, END, UNKNOWN, Subwords
 
 FILES: dict[Split, str] = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
@@ -67,6 +68,10 @@ class Multi30kConfig(Checked):
     beam_width: Count = 5
     length_penalty: NonNegative = 1.0
 
+    def check(self):
+        size = self.vocabulary_size
+        require("vocabulary_size", size > UNKNOWN + 1, f"more than the {UNKNOWN + 1} control symbols", size)
+
 
 class Multi30k(Task):
     """Translation of a sentence."""
@@ -102,9 +107,10 @@ class Multi30k(Task):
         return f"multi30k_{''.join(self.languages)}"
 
     def save_artifacts(self, folder: pathlib.Path) -> None:
-        """Also writes the two vocabularies, each to a file in sentencepiece's format."""
+        """Also writes the two vocabularies, each to a file in sentencepiece's format; their SHA-256 are artifacts."""
         for path, subwords in zip(self._vocabularies(folder), self.subwords, strict=True):
             write_bytes(path, subwords.model)
+            self.artifacts[path.name] = hashlib.sha256(subwords.model).hexdigest()
         super().save_artifacts(folder)
 
     def load_artifacts(self, folder: pathlib.Path) -> bool:
@@ -112,9 +118,19 @@ class Multi30k(Task):
         paths = self._vocabularies(folder)
         if not all(path.exists() for path in paths):
             return False
-        self.subwords = tuple(Subwords(path.read_bytes()) for path in paths)
         super().load_artifacts(folder)
+        self.subwords = tuple(map(self._read_subwords, paths))
         return True
+
+    def _read_subwords(self, path: pathlib.Path) -> Subwords:
+        content = path.read_bytes()
+        recorded = self.artifacts.get(path.name)  # earlier versions have none
+        if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
+            raise UserError(f"{path} is damaged: it has another sha256 than recorded in {ARTIFACTS}")
+        try:
+            return Subwords(content)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
 
     def _vocabularies(self, folder: pathlib.Path) -> list[pathlib.Path]:
         return [folder / f"subwords.{language}.model" for language in self.languages]

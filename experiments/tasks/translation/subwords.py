@@ -7,8 +7,6 @@ Candidates", 2018.
 import bisect
 import io
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -26,14 +24,26 @@ class Subwords:
       model: the vocabulary in sentencepiece's file format.
 
     Example:
-      >>> subwords = Subwords.train(["zwei männer", "ein mann"] * 50, size=20)
+      >>> subwords = Subwords.train(["zwei männer", "ein mann"] * 50, size=18)
       >>> subwords.decode(subwords.encode("zwei mann"))
       'zwei mann'
     """
 
     def __init__(self, model: bytes):
-        """Wraps a model in sentencepiece's file format."""
+        """Reads a model in sentencepiece's file format.
+
+        Raises:
+          ValueError: it is damaged.
+        """
+        import sentencepiece
+
         self.model = model
+        try:
+            if not model:  # which sentencepiece takes for no argument
+                raise RuntimeError
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)  # type: ignore[call-arg]
+        except RuntimeError:
+            raise ValueError(f"expected a model of sentencepiece, got {len(model)} bytes of another format") from None
         self._known: dict[tuple[str, float], tuple[list[np.ndarray], list[float]]] = {}
 
     @classmethod
@@ -68,12 +78,6 @@ class Subwords:
             reason = " ".join(str(error).split()).rpartition("] ")[2]
             raise ValueError(f"size: expected one that the text allows, got {size} ({reason})") from None
         return cls(model.getvalue())
-
-    @cached_property
-    def _processor(self) -> Any:
-        import sentencepiece
-
-        return sentencepiece.SentencePieceProcessor(model_proto=self.model)  # type: ignore[call-arg]
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()

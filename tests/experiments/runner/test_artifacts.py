@@ -18,7 +18,7 @@ from experiments.runner.logging import Display
 from experiments.runner.run import load_trained
 from experiments.runner.run_folder import RunFolder
 from experiments.schema import UserError
-from experiments.tasks import find
+from experiments.tasks import base, find
 from experiments.tasks.forecasting.task import Forecasting, ForecastingConfig
 from experiments.tasks.text.char_lm import CharLM
 from experiments.tasks.text.generate import generate
@@ -75,6 +75,7 @@ def loss_of(folder, path):
 
 def test_artifacts_are_readable_json(whole):
     content = json.loads((whole / "run" / "artifacts.json").read_text(encoding="utf-8"))
+    assert content.pop("sha256") == base.digest_of(content)
     assert content == {
         "data": {
             "description": "song.txt, 680 characters",
@@ -144,10 +145,23 @@ def test_damaged_artifacts_raise(place, text):
         sampled(place / "run")
 
 
+def test_changed_artifacts_raise(place):
+    path = place / "run" / "artifacts.json"
+    path.write_text(path.read_text().replace("581", "580"))
+    with pytest.raises(UserError, match=r"artifacts\.json is damaged: its values have another sha256 than recorded$"):
+        sampled(place / "run")
+
+
+def test_artifacts_of_an_earlier_version_have_no_digest(place):
+    path, expected = place / "run" / "artifacts.json", sampled(place / "run")
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}))
+    assert sampled(place / "run") == expected
+
+
 def test_missing_artifact_raises(place):
     path = place / "run" / "artifacts.json"
     content = json.loads(path.read_text())
-    del content["artifacts"]["vocabulary"]
+    del content["artifacts"]["vocabulary"], content["sha256"]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"artifacts\.json is damaged: it lacks vocabulary$"):
         sampled(place / "run")

@@ -1,5 +1,6 @@
 """The output and the arguments of commands in any terminal, pipe and locale."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from experiments import files
 from experiments.runner import cli
-from experiments.runner.config import resolve
+from experiments.runner.config import load, resolve
 
 ROOT = pathlib.Path(__file__).parents[3]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -105,6 +106,13 @@ def test_every_command_uses_cli_run():
     commands = {path.stem: text for path, text in texts.items() if '__name__ == "__main__"' in text}
     assert {"train", "sample", "report", "sweep", "benchmark", "efficiency", "ahead_of_time"} <= set(commands)
     assert [name for name, text in commands.items() if "cli.run(main" not in text] == []
+
+
+def test_sequences_of_a_json_config_can_be_overridden(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(resolve(load("forecasting").get_config()).to_dict()))
+    config = cli.with_overrides(cli._read_json(str(path)), {"task.quantiles": "(0.2, 0.5, 0.8)"})
+    assert resolve(config).task.quantiles == (0.2, 0.5, 0.8)
 
 
 @pytest.mark.parametrize("module", ["train", "sample"])

@@ -89,6 +89,18 @@ REFUSED = [
         {"task": {"name": "adding"}, "optimizer": {"warmup_steps": 10}, "train": {"steps": 10}},
         "optimizer.warmup_steps: expected fewer than train.steps=10, got 10",
     ),
+    (
+        {"task": {"name": "adding", "batch_size": 6}, "train": {"accumulate": 4}},
+        "train.accumulate: expected a divisor of task.batch_size=6, got 4",
+    ),
+    (
+        {"task": {"name": "adding", "batch_size": 6}, "train": {"accumulate": 12}},
+        "train.accumulate: expected a divisor of task.batch_size=6, got 12",
+    ),
+    (
+        {"task": {"name": "char_lm", "train_on_validation": True}, "train": {"patience": 3}},
+        "train.patience: expected 0 with task.train_on_validation=True, got 3",
+    ),
     ({"task": {"name": "adding"}, "seed": -1}, "seed: expected an integer from 0 to 2**32 - 1, got -1"),
     ({"task": {"name": "adding"}, "seed": "1"}, "seed: expected an integer from 0 to 2**32 - 1, got '1'"),
     ({"task": {"name": "adding"}, "train": 5}, "train: expected a mapping of keys to values, got 5"),

@@ -51,8 +51,12 @@ def train(path, *poisoned, **settings):
 
 
 def test_stop_writes_a_diagnosis_and_keeps_the_last_checkpoint(tmp_path):
-    with pytest.raises(NonFiniteError, match=r"^step 8: the loss is nan; training stopped .*nonfinite.json$"):
+    with pytest.raises(
+        NonFiniteError, match=r"^step 8: .* nan; training stopped .*; the last checkpoint is kept; see .*nonf"
+    ):
         train(tmp_path, 8)
+    with pytest.raises(NonFiniteError, match=r"^step 2: .*; there is no checkpoint yet; see .*nonfinite.json$"):
+        train(tmp_path / "first", 2)
     found = json.loads((tmp_path / "nonfinite.json").read_text())
     assert found["step"] == 8
     assert (found["loss"], found["grad_norm"]) == ("nan", "nan")

@@ -41,6 +41,18 @@ def test_without_grid_one_configuration_has_all_seeds():
     assert [trial.config.seed for trial in point.trials] == [5, 6, 7]
 
 
+def test_another_grid_does_not_replace_a_table(tmp_path):
+    table = tmp_path / "sweep.json"
+    sweep.check_grid(table, ["a=1"])
+    table.write_text('{"configurations": [{"name": "a=1"}, {"name": "a=2"}]}')
+    sweep.check_grid(table, ["a=1", "a=2", "a=3"])
+    with pytest.raises(UserError, match=rf"^--grid: expected all points of {table}, .*, got none for 'a=2'; choose an"):
+        sweep.check_grid(table, ["a=1", "a=3"])
+    table.write_text("[]")
+    with pytest.raises(UserError, match=rf"^{table} is damaged: "):
+        sweep.check_grid(table, ["a=1"])
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [

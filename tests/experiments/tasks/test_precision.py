@@ -24,6 +24,13 @@ def test_values_and_gradients(dtype, tolerance, transposed):
     assert {y.dtype, x_gradient.dtype, w_gradient.dtype} == {jnp.dtype(jnp.float32)}
 
 
+def test_gradients_have_the_dtypes_of_their_arrays():
+    with jax.enable_x64(True):
+        x, w = jnp.ones((2, 3), jnp.float64), jnp.ones((3, 4), jnp.float32)
+        gradients = jax.grad(lambda x, w: product(x, w, jnp.bfloat16).sum(), (0, 1))(x, w)
+    assert [gradient.dtype for gradient in gradients] == [jnp.float64, jnp.float32]
+
+
 def test_operands_are_rounded_in_forward_and_backward_pass():
     x, w = jnp.full((1, 1), 1 + 2**-10), jnp.ones((1, 1))  # bfloat16 cannot represent 1 + 2⁻¹⁰
     assert product(x, w, jnp.float32)[0, 0] == x[0, 0]

@@ -72,7 +72,7 @@ def test_newer_rows_keep_the_scaling_and_are_reported(tmp_path, values, named):
     task.save_artifacts(tmp_path)
     write(tmp_path / "own.csv", np.concatenate([values, 500.0 + values[:8]]))
     later = Forecasting(task.config, None, tmp_path)
-    series, column = choose_series(later, path if named else None, None, "date")
+    series, column = choose_series(later, path if named else None, None, None)
     made = make_forecast(later, model, series, column, backtest=False, training_file=not named)
     mean, deviation = values[:36].mean(), values[:36].std()  # the training rows: 60 % of the original rows
     expected = model(np.float32((series.values[-WINDOW:] - mean) / deviation)[None])[0, :, 0] * deviation + mean
@@ -108,12 +108,12 @@ def test_forecast_needs_only_the_series(tmp_path, values):
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
     np.testing.assert_allclose(made.middle, expected, rtol=1e-5)
     with pytest.raises(UserError, match=r"^--csv: expected a series, since the training file .*own.csv does not exist"):
-        choose_series(later, None, None, "date")
+        choose_series(later, None, None, None)
 
 
 def test_training_series_keeps_its_scaling(run):
     task, model = run
-    series, column = choose_series(task, None, None, "date")
+    series, column = choose_series(task, None, None, None)
     made = make_forecast(task, model, series, column, backtest=False)
     expected = task.scaling.inverse(np.asarray(model(task.values[None, -WINDOW:]))[0, :, 0, 2])
     np.testing.assert_allclose(made.middle, expected, rtol=1e-5)
@@ -139,7 +139,7 @@ def test_backtests_do_not_use_held_out_rows(tmp_path, values):
 
 def test_csv_has_dates_and_all_quantiles(tmp_path, run):
     task, model = run
-    made = make_forecast(task, model, *choose_series(task, None, None, "date"), backtest=False)
+    made = make_forecast(task, model, *choose_series(task, None, None, None), backtest=False)
     write_csv(made, tmp_path / "forecast.csv")
     again = read_csv(tmp_path / "forecast.csv")
     assert again.columns == ("q0.1", "q0.3", "q0.5", "q0.7", "q0.9")
@@ -161,8 +161,25 @@ def test_runs_of_several_variables_need_all_columns(tmp_path, values):
     assert 100 < made.middle.mean() < 2000
     with pytest.raises(UserError, match=r"--column: expected one of a, b, got 'c'"):
         choose_series(task, path, "c", "date")
-    with pytest.raises(UserError, match=r"one.csv:1: expected a column 'b' in the header, got date, a"):
+    with pytest.raises(UserError, match=r"^--csv: .*one.csv:1: expected a column 'b' in the header, got date, a"):
         choose_series(task, write(tmp_path / "one.csv", values, ("a",)), "a", "date")
+
+
+def test_date_column_is_by_default_that_of_the_run(tmp_path, values):
+    path = tmp_path / "years.csv"
+    path.write_text("year,OT\n" + "".join(f"{1900 + row},{value!r}\n" for row, (value,) in enumerate(values.tolist())))
+    task = Forecasting(
+        ForecastingConfig(dataset="csv", csv_file=str(path), date_column="year", window=6, horizon=4, batch_size=4),
+        None,
+    )
+    assert choose_series(task, str(path), None, None)[0].label(ROWS) == str(1900 + ROWS)
+    assert choose_series(task, str(path), None, "")[0].label(ROWS) == str(ROWS)
+    with pytest.raises(
+        UserError, match=r"^--date_column: .*years.csv:1: expected a date column 'date' in the header, "
+    ):
+        choose_series(task, str(path), None, "date")
+    with pytest.raises(UserError, match=r"^--date_column: expected --csv beside it, got 'date' alone$"):
+        choose_series(task, None, None, "date")
 
 
 @pytest.mark.parametrize("level", [1e9 + 10, 1e-9, -1e9, 1e12, 1e100])
@@ -280,4 +297,6 @@ def test_training_and_forecasting_a_csv_from_the_command_line(tmp_path):
     assert (tmp_path / "run" / "forecast.png").exists()
     refused = start("forecast", f"--workdir={runs}", f"--csv={path}", "--column=TO")
     assert refused.returncode == 1
-    assert refused.stderr == f"error: {path}:1: expected a column 'TO' in the header, got date, OT\n"
+    assert refused.stderr == f"error: --column: {path}:1: expected a column 'TO' in the header, got date, OT\n"
+    alone = start("forecast", f"--workdir={runs}", "--date_column=")
+    assert (alone.returncode, alone.stderr) == (1, "error: --date_column: expected --csv beside it, got '' alone\n")

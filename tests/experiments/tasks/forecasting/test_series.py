@@ -122,6 +122,7 @@ def test_scaling_a_constant_subtracts_its_mean():
             ("OT",),
             "mine.csv:1: expected a date column 'date' in the header (did you mean 'Date'?)",
         ),
+        (GOOD.replace("31", "1_01"), ("OT",), "mine.csv:3: expected a number in column 'OT', got '1_01'"),
         (GOOD, ("note",), "mine.csv:2: expected a number in column 'note', got 'a'"),
         (GOOD.replace("31,", "31"), ("OT",), "mine.csv:3: expected 4 cells as in the header, got 3"),
         (

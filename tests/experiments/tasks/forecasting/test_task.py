@@ -185,7 +185,7 @@ def test_pinball_loss_is_minimal_at_the_quantile():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"column": "z"}, r"mine.csv:1: expected a column 'z' in the header, got x, y"),
+        ({"column": "z"}, r"^task.column: .*mine.csv:1: expected a column 'z' in the header, got x, y"),
         (
             {"horizon": 21},
             r"task.window=7 and task.horizon=21: expected to fit into the validation split, got 100 rows",

@@ -28,3 +28,12 @@ def test_splits_differ():
     assert not np.allclose(first["validation"], first["test"])
     assert not np.allclose(first["train"], first["test"])
     assert task.result_name == "adding_5"
+
+
+def test_every_split_has_eval_count_sequences():
+    task = Adding(AddingConfig(length=5, eval_count=50, batch_size=16), None)
+    for split in ("train", "validation", "test"):
+        assert sum(batch["weights"].sum() for batch in task.eval_batches(split)) == 50
+    (first, *_), expected = task.eval_batches("train"), task.train_batch(0, 0)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(first[name], array)

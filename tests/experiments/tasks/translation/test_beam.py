@@ -48,6 +48,16 @@ def search(state, width, length=LENGTH, length_penalty=0.0):
     return beam_search(step, state, begin=BEGIN, end=END, length=length, width=width, length_penalty=length_penalty)
 
 
+def test_searches_work_with_float64_enabled():
+    options = {"begin": BEGIN, "end": END, "length": LENGTH}
+    single = greedy_search(step, STATE, **options), beam_search(step, STATE, **options, width=2)
+    with jax.enable_x64(True):
+        double = greedy_search(step, STATE, **options), beam_search(step, STATE, **options, width=2)
+    for one, other in zip(single, double, strict=True):
+        np.testing.assert_array_equal(one.symbols, other.symbols)
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, rtol=1e-5)
+
+
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_full_width_equals_exhaustive_search(length_penalty):
     found = search(STATE, EVERY, length_penalty=length_penalty)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
@@ -64,6 +65,21 @@ def test_vocabularies_come_from_training_sentences_and_are_saved(task, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
     without_data = Multi30k(SMALL, str(tmp_path / "nowhere"), tmp_path)
     assert [s.model for s in without_data.subwords] == [s.model for s in task.subwords]
+
+
+def test_damaged_vocabularies_are_named(task, tmp_path):
+    task.save_artifacts(tmp_path)
+    path, artifacts = tmp_path / "subwords.de.model", tmp_path / "artifacts.json"
+    content = json.loads(artifacts.read_text())["artifacts"]
+    assert set(content) == {"subwords.de.model", "subwords.en.model"}
+    for damaged in (b"", b"junk", path.read_bytes()[:-3], (tmp_path / "subwords.en.model").read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"^{path} is damaged: it has another sha256 than recorded in artif"):
+            Multi30k(SMALL, task.data_dir, tmp_path)
+    artifacts.unlink()  # a run of an earlier version
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match=rf"^{path} is damaged: expected a model of sentencepiece, got 4 bytes of ano"):
+        Multi30k(SMALL, task.data_dir, tmp_path)
 
 
 def test_batch_contains_sentences_and_their_translations(task):

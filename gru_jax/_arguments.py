@@ -18,7 +18,13 @@ def as_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == np.bool_):
         raise TypeError(f"{name}: expected an array of numbers, got an array of {value.dtype}")
-    return jnp.asarray(value)
+    return jnp.asarray(native(value))
+
+
+def native(array: Any) -> Any:
+    """Returns a NumPy array in the byte order of the machine, which JAX requires; other values unchanged."""
+    swapped = isinstance(array, (np.ndarray, np.generic)) and not array.dtype.isnative
+    return array.astype(array.dtype.newbyteorder("=")) if swapped else array
 
 
 def from_lists(name: str, value: Any, dtype: DType) -> Any:

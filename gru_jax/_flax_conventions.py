@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +16,7 @@ from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, PyTree, State
+from gru_jax._unroll.unroll import BACKENDS
 from gru_jax.cells import LSTMState
 from gru_jax.cells.base import Cell
 
@@ -133,6 +134,28 @@ def check_dtype(module: Any, dtype: DType | None) -> DType | None:
     return None if dtype is None else arguments.layer_dtype(f"{class_name(module)}: dtype", dtype)
 
 
+def check_options(
+    module: Any, sizes: Mapping[str, Any], param_dtype: DType, matmul_dtype: DType | None, backend: str = "auto"
+) -> None:
+    """Checks arguments of a module's constructor, under the names that they have there.
+
+    Args:
+      module: the module, for its name.
+      sizes: sizes by name, such as {"hidden_features": 128}.
+      param_dtype, matmul_dtype, backend: see `gru_jax.nnx.Recurrent`.
+
+    Raises:
+      ValueError, TypeError: one of them is invalid.
+    """
+    name = class_name(module)
+    for argument, size in sizes.items():
+        arguments.positive_int(f"{name}: {argument}", size)
+    arguments.layer_dtype(f"{name}: param_dtype", param_dtype)
+    if matmul_dtype is not None:
+        arguments.float_dtype(f"{name}: matmul_dtype", matmul_dtype)
+    arguments.one_of(f"{name}: backend", backend, BACKENDS)
+
+
 def promote(dtype: DType | None, params: Params, inputs: PyTree, *states: Any) -> tuple[Any, ...]:
     """Casts arrays to the dtype of the computation, as `flax.nnx.nn.dtypes.promote_dtype` does.
 
@@ -235,7 +258,7 @@ def _cast(tree: PyTree, dtype: DType | None, but: DType | None = None) -> Any:
     def cast(leaf: Any) -> Any:
         if not _is_floating(leaf):
             return leaf
-        array = jnp.asarray(leaf)
+        array = jnp.asarray(arguments.native(leaf))
         return array if dtype is None or array.dtype == but else array.astype(dtype)
 
     return jax.tree.map(cast, tree)

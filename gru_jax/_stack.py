@@ -11,7 +11,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._random import CHANCES, draw
 from gru_jax._types import Array, DType, Params, State
-from gru_jax.cells.base import Cell, LinearCell
+from gru_jax.cells.base import Cell, LinearCell, check_cell
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -87,7 +87,7 @@ class Stack:
     weight_dropout: float = 0.0
 
     def __post_init__(self):
-        arguments.instance("Stack: cell", self.cell, (Cell,), "a cell such as gru_jax.GRU()")
+        check_cell("Stack: cell", self.cell)
         arguments.positive_int("Stack: num_layers", self.num_layers)
         arguments.boolean("Stack: bidirectional", self.bidirectional)
         check_merge("Stack: merge", self.merge)

@@ -25,7 +25,8 @@ from gru_jax import cells
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Params, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax.cells import Cell, Network, step
+from gru_jax.cells import Network, step
+from gru_jax.cells.base import check_cell
 from gru_jax.interop._arrays import (
     NamedArrays,
     name_other_shards,
@@ -206,7 +207,7 @@ def step_program(
 
 
 def _sizes(cell: Any, params: Params) -> tuple[int, int, Any]:
-    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
+    check_cell("cell", cell, Network)
     return cell.infer_sizes(params)
 
 

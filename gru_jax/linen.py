@@ -27,6 +27,7 @@ from gru_jax import cells
 from gru_jax._flax_conventions import (
     carry_to_state,
     check_dtype,
+    check_options,
     class_name,
     describe,
     explain_keywords,
@@ -39,7 +40,7 @@ from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax._unroll.zoneout import check_zoneout
 from gru_jax.cells import CELLS, Cell
-from gru_jax.cells.base import run_step
+from gru_jax.cells.base import check_cell, run_step
 
 __all__ = ["GRU", "LSTM", "Elman", "ElmanCell", "GRUCell", "LSTMCell", "Recurrent", "RecurrentCell"]
 
@@ -90,7 +91,7 @@ class Recurrent(nn.Module):
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
         """Returns the parameters of `self.stack` in the variables of this module."""
-        return _from_names(self.stack, nn.unbox(variables["params"]), self.features)
+        return _from_names(self.stack, nn.unbox(_collection(variables)), self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
@@ -143,8 +144,10 @@ class Recurrent(nn.Module):
           ys (..., T, H), or (..., T, 2H) for merge="concat" of two directions, and the state after the last step of
           each sequence. Only ys if return_state is False.
         """
-        stack = self.stack
-        params = _own_parameters(self, stack, xs)
+        check_cell(f"{class_name(self)}: cell", self.cell)
+        check_options(self, {"features": self.features}, self.param_dtype, self.matmul_dtype, self.backend)
+        stack, xs = self.stack, arguments.floating("xs", xs)
+        params = _own_parameters(self, stack, xs, "(T, ..., I)" if time_major else "(..., T, I)")
         deterministic = self.deterministic if deterministic is None else deterministic
         rates = check_zoneout(f"{class_name(self)}: zoneout", self.zoneout)
         draws = any(rates.of_arrays(f"{class_name(self)}: zoneout", self.cell.initial_state(1))) or stack.drops
@@ -285,7 +288,7 @@ class RecurrentCell(nn.RNNCellBase):
     @nn.nowrap
     def parameters(self, variables: Mapping[str, Any]) -> Params:
         """Returns the parameters of `self.cell` in the variables of this module."""
-        return _from_names(self.cell, nn.unbox(variables["params"]), self.features)
+        return _from_names(self.cell, nn.unbox(_collection(variables)), self.features)
 
     @nn.nowrap
     def to_variables(self, params: Params) -> dict[str, Any]:
@@ -306,8 +309,10 @@ class RecurrentCell(nn.RNNCellBase):
           The new carry and the output (..., H).
         """
         cell = self.cell
-        arguments.instance(f"{class_name(self)}: cell", cell, (Cell,), "a cell such as gru_jax.GRU()")
-        params, before = _own_parameters(self, cell, inputs), carry_to_state(cell, carry)
+        check_cell(f"{class_name(self)}: cell", cell)
+        check_options(self, {"features": self.features}, self.param_dtype, self.matmul_dtype)
+        inputs = arguments.floating("inputs", inputs)
+        params, before = _own_parameters(self, cell, inputs, "(..., I)"), carry_to_state(cell, carry)
         params, inputs, before = promote(check_dtype(self, self.dtype), params, inputs, before)
         names = {"state_name": "carry", "input_name": "inputs"}
         y, state = run_step(cell, params, before, inputs, self.matmul_dtype, **names)
@@ -452,11 +457,38 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...
 
 
-def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, inputs: Array) -> Params:
-    """Returns the parameters of a bound module; initializes them in `init`."""
+def _collection(variables: Any) -> Any:
+    """Returns the collection `params` of variables."""
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        got = ", ".join(map(str, variables)) if isinstance(variables, Mapping) else type(variables).__name__
+        raise TypeError(f"variables: expected a dict with the collection `params`, got {got or 'nothing'}")
+    return variables["params"]
+
+
+def _own_parameters(module: Recurrent | RecurrentCell, network: Cell | Stack, inputs: Array, layout: str) -> Params:
+    """Returns the parameters of a bound module; initializes them in `init`.
+
+    Args:
+      module: the module.
+      network: its cell or stack.
+      inputs: arrays with the axes of `layout`.
+      layout: the expected shape, for errors.
+
+    Raises:
+      ValueError, TypeError: the parameters are not those of the module.
+    """
     name = "layers" if isinstance(network, Stack) else "weights"
-    if module.has_variable("params", name) and isinstance(module.get_variable("params", name), tuple):
-        return module.get_variable("params", name)  # Variables that were saved as named tuples.
+    if inputs.ndim < layout.count(","):
+        raise ValueError(f"{'xs' if name == 'layers' else 'inputs'}: expected shape {layout}, got {inputs.shape}")
+    if module.has_variable("params", name):
+        # `Module.param` would compare each shape with that of the initializer, in an error of its own.
+        found = nn.unbox(module.get_variable("params", name))
+        # Variables may have been saved as named tuples.
+        params = found if isinstance(found, tuple) else _from_names(network, {name: found}, module.features)
+        _, H, _ = network.infer_sizes(params)
+        if module.features != H:
+            raise ValueError(f"{class_name(module)}: features: expected {H}, as the parameters, got {module.features}")
+        return params
 
     def draw(key: Array) -> dict[str, Any]:
         sizes = inputs.shape[-1], module.features

@@ -26,7 +26,7 @@ from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
 from gru_jax._unroll.tuning import VMEM, Core
 from gru_jax._unroll.zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
-from gru_jax.cells.base import Cell, LinearCell, Network, check_state, part, read_out
+from gru_jax.cells.base import Cell, LinearCell, Network, check_cell, check_state, part, read_out
 
 BACKENDS = ("auto", "scan", "fused", "associative", "pallas")
 
@@ -144,7 +144,7 @@ def unroll(
       >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
       >>> ys, h_last = unroll(cell, params, jnp.ones((32, 100, 64)), lengths=jnp.full((32,), 80))
     """
-    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
+    check_cell("cell", cell, Network)
     input_size, hidden_size, dtype = cell.infer_sizes(params)
     for name, value in (("reverse", reverse), ("time_major", time_major)):
         arguments.boolean(name, value)

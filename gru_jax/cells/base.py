@@ -205,6 +205,15 @@ class Network(Recurrence, Protocol):
         ...
 
 
+def check_cell(name: str, value: Any, *others: type) -> None:
+    """Checks that a value is a cell, or an instance of `others`, and hashable.
+
+    Raises:
+      TypeError: it is not.
+    """
+    arguments.instance(name, value, (Cell, *others), "a cell such as gru_jax.GRU()")
+
+
 def step(
     cell: Cell | Network, params: Params, state: State, x: Array, *, matmul_dtype: DType | None = None
 ) -> tuple[Array, State]:
@@ -233,7 +242,7 @@ def step(
       >>> state = stack.initial_state(128, batch_shape=(32,))
       >>> y, state = step(stack, params, state, jnp.ones((32, 64)))   # y (32, 128)
     """
-    arguments.instance("cell", cell, (Cell, Network), "a cell such as gru_jax.GRU()")
+    check_cell("cell", cell, Network)
     if getattr(cell, "bidirectional", False):
         raise ValueError("cell: expected a stack of one direction, got bidirectional=True")
     return run_step(cell, params, state, x, matmul_dtype, state_name="state")

@@ -104,7 +104,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
         value = _from_torch(name, value)
     if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
-    array = np.asarray(value)
+    array = arguments.native(np.asarray(value))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:

@@ -157,7 +157,8 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
       prefix: put before every name.
 
     Returns:
-      Names to NumPy arrays for a `torch.nn.GRU`, `LSTM`, or `RNN` with the activation as its `nonlinearity`.
+      Names to NumPy arrays for a `torch.nn.GRU`, `LSTM`, or `RNN` with the activation as its `nonlinearity`. They have
+      the dtype of the parameters; `torch.from_numpy` does not read bfloat16, so cast those to float32 first.
 
     Raises:
       ValueError, TypeError: PyTorch does not have the cell, its reset ("before"), or the merge.

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gru_jax import _arguments as arguments
 from gru_jax import cells
 from gru_jax._flax_conventions import (
     ConstructorSignature,
     carry_to_state,
     check_dtype,
+    check_options,
     class_name,
     explain_keywords,
     promote,
@@ -19,7 +19,7 @@ from gru_jax._flax_conventions import (
 )
 from gru_jax._types import Array, DType, Initializer, Params, State
 from gru_jax.cells import Cell
-from gru_jax.cells.base import run_step
+from gru_jax.cells.base import check_cell, run_step
 from gru_jax.nnx._variables import dtype_of, new_variables, parameters_key, stream, values
 
 
@@ -58,7 +58,9 @@ class RecurrentCell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        arguments.instance(f"{class_name(self)}: cell", cell, (Cell,), "a cell such as gru_jax.GRU()")
+        check_cell(f"{class_name(self)}: cell", cell)
+        sizes = {"in_features": in_features, "hidden_features": hidden_features}
+        check_options(self, sizes, param_dtype, matmul_dtype)
         self.cell = cell
         self.in_features = in_features
         self.hidden_features = hidden_features
@@ -104,8 +106,10 @@ class RecurrentCell(nnx.RNNCellBase):
         state = self.cell.initial_state(self.hidden_features, input_shape[:-1], dtype)
         if carry_init is None:
             return state
-        if rngs is None:
-            raise ValueError("rngs: expected Rngs with a stream `carry` for carry_init, got None")
+        if not isinstance(rngs, (nnx.Rngs, nnx.RngStream)):
+            got = "None" if rngs is None else type(rngs).__name__
+            kind = ValueError if rngs is None else TypeError
+            raise kind(f"rngs: expected Rngs with a stream `carry` for carry_init, got {got}")
         draw = stream(class_name(self), rngs, "carry") if isinstance(rngs, nnx.Rngs) else rngs
         return jax.tree.map(lambda leaf: carry_init(draw(), leaf.shape, leaf.dtype), state)
 

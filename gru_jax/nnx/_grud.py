@@ -9,7 +9,7 @@ from jax import lax
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import check_dtype, class_name, explain_keywords, promote
+from gru_jax._flax_conventions import check_dtype, check_options, class_name, explain_keywords, promote
 from gru_jax._types import Array, DType, Initializer
 from gru_jax._unroll.unroll import check_lengths, unroll
 from gru_jax.nnx._variables import new_variables, parameters_key, values
@@ -79,9 +79,10 @@ class GRUD(nnx.Module):
         rngs: nnx.Rngs,
     ):
         name = class_name(self)
+        sizes = {"in_features": in_features, "hidden_features": hidden_features}
+        check_options(self, sizes, param_dtype, matmul_dtype, backend)
         self.cell = cells.GRU(W_init=W_init, U_init=U_init, b_init=b_init)
         key, key_x, key_h = jax.random.split(parameters_key(name, rngs), 3)
-        arguments.positive_int(f"{name}: in_features", in_features)
         self.in_features, self.hidden_features = in_features, hidden_features
         weights = new_variables(self.cell, key, 2 * in_features, hidden_features, param_dtype)
         self.gru = nnx.data({name: weight for name, weight in weights._asdict().items() if weight is not None})

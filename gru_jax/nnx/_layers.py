@@ -8,12 +8,20 @@ from flax import nnx
 
 from gru_jax import _arguments as arguments
 from gru_jax import cells
-from gru_jax._flax_conventions import ConstructorSignature, check_dtype, class_name, explain_keywords, promote
+from gru_jax._flax_conventions import (
+    ConstructorSignature,
+    check_dtype,
+    check_options,
+    class_name,
+    explain_keywords,
+    promote,
+)
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
 from gru_jax._unroll.zoneout import check_zoneout
 from gru_jax.cells import Cell
+from gru_jax.cells.base import check_cell
 from gru_jax.nnx._variables import dtype_of, is_variable, new_variables, parameters_key, stream, values
 
 
@@ -75,6 +83,9 @@ class Recurrent(nnx.Module):
         return_state: bool = True,
         rngs: nnx.Rngs,
     ):
+        check_cell(f"{class_name(self)}: cell", cell)
+        sizes = {"in_features": in_features, "hidden_features": hidden_features}
+        check_options(self, sizes, param_dtype, matmul_dtype, backend)
         self.cell = cell
         self.stack = Stack(cell, num_layers, bidirectional, merge, dropout, weight_dropout)
         self.zoneout = zoneout

@@ -30,6 +30,14 @@ def test_wrong_calls_raise_one_line(call, error, begins, quotes):
     assert quotes in came
 
 
+def test_arrays_of_another_byte_order_are_read():
+    xs = np.random.default_rng(0).normal(size=XS.shape).astype(np.float32)
+    ys, state = unroll(CELL, PARAMS, xs)
+    swapped, last = unroll(CELL, PARAMS, xs.astype(">f4"), lengths=np.full(B, T, ">i4"))
+    np.testing.assert_array_equal(swapped, ys)
+    np.testing.assert_array_equal(last, state)
+
+
 def test_wrong_shapes_raise_during_tracing():
     with pytest.raises(ValueError, match=r"^xs: expected shape \(\.\.\., T, 3\), got \(2, 7, 5\)"):
         jax.jit(lambda xs: unroll(CELL, PARAMS, xs))(jnp.ones((B, T, 5)))

@@ -285,6 +285,41 @@ def test_wrong_carry_raises_one_line():
         cell.apply(variables, jnp.zeros((B, H + 1)), XS[:, 0])
 
 
+LAYER, CELL = modules.GRU(H), modules.GRUCell(H)
+VARIABLES = LAYER.init(jax.random.key(0), XS)
+CELL_VARIABLES = CELL.init(jax.random.key(0), jnp.zeros((B, H)), XS[:, 0])
+INIT, CARRY = jax.random.key(0), jnp.zeros((B, H))
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: LAYER.apply(VARIABLES, jnp.ones((B, T, I + 1))), "xs: expected shape (..., T, 2), got (3, 6, 3)"),
+        (lambda: CELL.apply(CELL_VARIABLES, CARRY, jnp.ones((B, 5))), "inputs: expected shape (..., 2), got (3, 5)"),
+        (lambda: modules.GRU(9).apply(VARIABLES, XS), "gru_jax.linen.GRU: features: expected 4, as the parameters, g"),
+        (lambda: LAYER.init(INIT, [[1.0]]), "xs: expected an array, got list"),
+        (lambda: CELL.init(INIT, CARRY, [1.0]), "inputs: expected an array, got list"),
+        (lambda: LAYER.init(INIT, jnp.ones(3)), "xs: expected shape (..., T, I), got (3,)"),
+        (lambda: LAYER.init(INIT, jnp.float32(1), time_major=True), "xs: expected shape (T, ..., I), got ()"),
+        (lambda: LAYER.init(INIT, jnp.ones((B, T, I), int)), "xs: expected a floating-point dtype, got int"),
+        (
+            lambda: LAYER.parameters(VARIABLES["params"]),
+            "variables: expected a dict with the collection `params`, got l",
+        ),
+        (lambda: CELL.parameters(None), "variables: expected a dict with the collection `params`, got NoneType"),
+        (lambda: modules.GRU(0).init(INIT, XS), "gru_jax.linen.GRU: features: expected a positive integer, got 0"),
+        (lambda: modules.GRU(H, backend="fast").init(INIT, XS), "gru_jax.linen.GRU: backend: expected one of 'auto', "),
+        (lambda: modules.MGU(H, param_dtype=int).init(INIT, XS), "gru_jax.linen.MGU: param_dtype: expected a floating"),
+        (lambda: modules.Recurrent("gru", H).init(INIT, XS), "gru_jax.linen.Recurrent: cell: expected a cell such as "),
+    ],
+)
+def test_wrong_arguments_raise_one_line(call, error):
+    with pytest.raises((TypeError, ValueError)) as raised:
+        call()
+    assert str(raised.value).startswith(error)
+    assert "\n" not in str(raised.value)
+
+
 def test_layers_without_states_run_in_sequential():
     model = nn.Sequential([modules.LSTM(H, return_state=False), modules.GRU(H, return_state=False), nn.Dense(2)])
     ys, variables = model.init_with_output(jax.random.key(0), XS)

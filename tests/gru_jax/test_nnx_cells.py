@@ -96,6 +96,8 @@ def test_carry_init_draws_the_carry():
     assert not np.allclose(drawn.h, drawn.c)
     with pytest.raises(ValueError, match=r"^rngs: expected Rngs with a stream `carry` for carry_init, got None"):
         cell.initialize_carry((B, I), None, nnx.initializers.normal())
+    with pytest.raises(TypeError, match=r"^rngs: expected Rngs with a stream `carry` for carry_init, got PRNG"):
+        cell.initialize_carry((B, I), jax.random.key(0), nnx.initializers.normal())
 
 
 def test_plain_carry_of_an_lstm_has_the_order_of_flax():
@@ -124,6 +126,8 @@ def test_plain_carry_of_an_lstm_has_the_order_of_flax():
             lambda: modules.LSTMCell(I, features=H, rngs=nnx.Rngs(0)),
             "LSTMCell: expected hidden_features=, got features=",
         ),
+        (lambda: modules.GRUCell(I, -1, rngs=nnx.Rngs(0)), "GRUCell: hidden_features: expected a positive integer, "),
+        (lambda: modules.GRUD(0, H, rngs=nnx.Rngs(0)), "GRUD: in_features: expected a positive integer, got 0"),
         (lambda: modules.ElmanCell(I, H, rngs=jax.random.key(0)), "ElmanCell: rngs: expected flax.nnx.Rngs, such as"),
         (
             lambda: modules.GRUCell(I, H, rngs=nnx.Rngs(0)).initialize_carry(

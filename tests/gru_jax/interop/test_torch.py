@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gru_jax
-from gru_jax.interop.torch import from_file, to_file, to_state_dict
+from gru_jax.interop.torch import from_file, from_state_dict, to_file, to_state_dict
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-peers")
 
@@ -79,6 +79,13 @@ def test_file_keeps_the_dtype(tmp_path, dtype):
     read = from_file(tmp_path / "weights.pt")[1]
     assert all(map(np.array_equal, jax.tree.leaves(read), jax.tree.leaves(params)))
     assert read.U.dtype == dtype
+
+
+def test_arrays_of_another_byte_order_are_read():
+    cell, params = gru_jax.GRU(reset="after"), gru_jax.GRU(reset="after").init(jax.random.key(0), 3, 4)
+    state_dict = to_state_dict(cell, params)
+    found = from_state_dict({name: array.astype(">f4") for name, array in state_dict.items()})
+    jax.tree.map(np.testing.assert_array_equal, found, from_state_dict(state_dict))
 
 
 def test_tracers_raise_one_line():

@@ -27,7 +27,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.libraries import installed
 from experiments.benchmarks.settings import Settings, Sizes
-from experiments.runner import cli
+from experiments.runner import cli, environment
 from experiments.runner.devices import available_cores, request_cpu_devices
 from experiments.schema import UserError
 
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
     shapes = tuple(map(Sizes.parse, SHAPES.value)) if SHAPES.value else None
     if RECORD.value and (QUICK.value or shapes):
         raise UserError("--record: expected a suite at its own sizes, got --quick or --shapes")
+    if RECORD.value:
+        environment.require_clean_commit("--record", environment.commit())
     seconds = suite.seconds if SECONDS.value is None else SECONDS.value
     devices = DEVICES.value or available_cores()
     request_cpu_devices(devices, devices)
@@ -96,8 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         resident=not QUICK.value and jax.default_backend() == "cpu",
         say=lambda line: print(line, flush=True),
     )
-    environment = results.describe(settings.devices, settings.seconds)
-    found = results.Results(SUITE.value, environment, tuple(suite.run(settings)))
+    about = results.describe(settings.devices, settings.seconds)
+    found = results.Results(SUITE.value, about, tuple(suite.run(settings)))
     folder = results.FOLDER if RECORD.value else pathlib.Path(WORKDIR.value)
     print(f"\n{results.table(found.measurements)}\n\n{found.title()}")
     path = results.write(folder, found)

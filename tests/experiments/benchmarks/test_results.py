@@ -8,6 +8,7 @@ import pytest
 from experiments.benchmarks import results
 from experiments.benchmarks.harness import Measurement
 from experiments.benchmarks.results import Results, draw, table
+from experiments.runner.environment import is_clean
 from experiments.schema import UserError
 
 ROW = Measurement(
@@ -135,6 +136,14 @@ def test_history_has_one_line_per_suite_commit_and_machine(tmp_path):
     ]
     results.draw_history(tmp_path, tmp_path / "history.png")
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recorded_results_are_of_commits():
+    lines = [line["commit"] for line in results.read_history(results.FOLDER)]
+    suites = [json.loads(path.read_text())["environment"]["commit"] for path in results.FOLDER.glob("*.json")]
+    assert lines
+    assert suites
+    assert [commit for commit in lines + suites if not is_clean(commit)] == []
 
 
 def test_recorded_history_holds_the_recorded_layer_suite():

@@ -78,7 +78,8 @@ def learning_curve(rows: Sequence[dict[str, Any]], metric: str, best_step: int |
                 axes.plot(*zip(*points, strict=True), label=split, **style)
         if best_step is not None:
             axes.axvline(best_step, color="gray", linewidth=0.8, linestyle="--", label=f"best: step {best_step}")
-        axes.set(xlabel="step", ylabel=name, yscale="log" if name == "loss" else "linear")
+        logarithmic = name == "loss" and all(row[name] > 0 for row in rows if name in row)
+        axes.set(xlabel="step", ylabel=name, yscale="log" if logarithmic else "linear")
         axes.legend()
 
     files.write_bytes(path, png((5 * len(names), 3.5), draw))

@@ -1,9 +1,9 @@
-"""Names are drawn literally in PNG and SVG figures."""
+"""Figures: names are drawn literally in PNG and SVG files, and curves of any values are drawn."""
 
 import numpy as np
 import pytest
 
-from experiments.figures import heat_map, png, verbatim
+from experiments.figures import heat_map, learning_curve, png, verbatim
 from experiments.studies.source_length import Group, plot
 
 NAMES = [
@@ -39,6 +39,13 @@ def test_heat_map_labels_are_drawn_literally():
     assert heat_map(np.eye(5), words, words)[:4] == b"\x89PNG"
     plain = heat_map(np.eye(2), ["$x$", "b"], ["a", "b"])
     assert plain != heat_map(np.eye(2), ["x", "b"], ["a", "b"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_learning_curve_of_a_loss_of_zero_is_drawn(tmp_path):
+    rows = [{"step": step, "split": split, "loss": 0.0} for step in (10, 20) for split in ("train", "validation")]
+    learning_curve(rows, "loss", 10, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_run_of_any_name_has_a_legend_entry():

@@ -52,6 +52,7 @@ def test_card_says_where_the_model_comes_from(name):
     folder = RunFolder(MODELS / name)
     text, task = folder.card.read_text(encoding="utf-8"), task_of(folder)
     for said in (
+        f" Data: {task.recorded.description}. Cell: ",
         f"\nLicense of the data: {task.dataset.license}.\n",
         *(card.COVERED, task.recorded.sha256, f"\n## Not for\n\n{task.not_for}\n"),
         f"--workdir=pretrained/{name} --split=test",

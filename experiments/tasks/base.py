@@ -284,6 +284,8 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / ARTIFACTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object, got {type(content).__name__}")
         recorded = content.pop("sha256", None)  # earlier versions have none
         if not isinstance(content["artifacts"], dict) or set(content["data"]) != {"description", "sha256"}:
             raise ValueError("expected artifacts and a fingerprint of the data")
@@ -291,7 +293,7 @@ def read_artifacts(folder: pathlib.Path) -> dict[str, Any] | None:
             raise ValueError("its values have another sha256 than recorded")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     return content
 

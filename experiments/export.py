@@ -107,6 +107,8 @@ def check_target(target: RunFolder) -> None:
       UserError: it is another folder, or a file.
     """
     expected = "--to: expected a new folder or an earlier export"
+    if target.path.resolve() == pathlib.Path.cwd():  # which would be replaced under the user's shell
+        raise UserError(f"{expected}, got the current folder")
     if not target.path.exists():
         return
     if not target.path.is_dir():

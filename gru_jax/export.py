@@ -125,7 +125,7 @@ def unroll_program(
     matmul_dtype: DType | None = None,
     platforms: Sequence[str] | None = None,
 ) -> export.Exported:
-    """Exports `gru_jax.unroll` as a program `xs (B, T, I) -> ys (B, T, H), h_last` for any B and T.
+    """Exports `gru_jax.unroll` as a program `xs (B, T, I) -> ys (B, T, H), h_last` for any B and T from 1 up.
 
     Args:
       cell: a cell or a `Stack`.
@@ -175,7 +175,7 @@ def unroll_program(
 def step_program(
     cell: Any, params: Params, *, matmul_dtype: DType | None = None, platforms: Sequence[str] | None = None
 ) -> export.Exported:
-    """Exports `gru_jax.step` as a program `state, x (B, I) -> state, y (B, H)` for any B, for streaming.
+    """Exports `gru_jax.step` as a program `state, x (B, I) -> state, y (B, H)` for any B from 1 up, for streaming.
 
     Args:
       cell: a cell, or a unidirectional `Stack`.

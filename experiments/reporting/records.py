@@ -134,7 +134,7 @@ def read_file(path: pathlib.Path) -> list[dict[str, Any]]:
         except ValueError:
             record = None
         if not isinstance(record, dict) or KEYS - set(record):
-            missing, text = KEYS - set(record or ()), line[:60].decode(errors="replace")
+            missing, text = KEYS - set(record if isinstance(record, dict) else ()), line[:60].decode(errors="replace")
             raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
         if record["split"] != "test":
             raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")

@@ -68,7 +68,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({**row, "step": int(row["step"])})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(f"{path}:{number}: expected a row of metrics in JSON, got {line[:60]!r}") from error
     return rows
 

@@ -228,9 +228,13 @@ class RunFolder:
     def read_environment(self) -> list[dict[str, Any]]:
         """Returns the starts in environment.json; an empty list if the run has not begun."""
         try:
-            return _read(self.environment, list)
+            starts = _read(self.environment, list)
         except FileNotFoundError:
             return []
+        for start in starts:
+            if not isinstance(start, dict) or not {"from_step", "machine", "commit"} <= set(start):
+                raise UserError(f"{self.environment} is damaged: expected a start, got {json.dumps(start)[:40]}")
+        return starts
 
 
 def _read(path: pathlib.Path, kind: type) -> Any:
@@ -305,6 +309,7 @@ def _is_at(handle: int, path: pathlib.Path) -> bool:
 def _owner(handle: int) -> dict[str, str | int] | None:
     """Returns the process that the file names, or None if it is empty or incomplete."""
     try:
-        return json.loads(os.pread(handle, 4096, 0))
+        owner = json.loads(os.pread(handle, 4096, 0))
     except ValueError:
         return None
+    return owner if isinstance(owner, dict) and {"pid", "host"} <= set(owner) else None

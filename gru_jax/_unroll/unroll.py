@@ -146,6 +146,7 @@ def unroll(
     """
     check_cell("cell", cell, Network)
     input_size, hidden_size, dtype = cell.infer_sizes(params)
+    params = jax.tree.map(arguments.native, params)
     for name, value in (("reverse", reverse), ("time_major", time_major)):
         arguments.boolean(name, value)
     arguments.one_of("backend", backend, BACKENDS)

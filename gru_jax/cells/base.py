@@ -283,7 +283,7 @@ def run_step(
     if matmul_dtype is not None:
         matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)
-    params, before, x = widen((jax.tree.map(jnp.asarray, params), state, x))
+    params, before, x = widen((jax.tree.map(lambda a: jnp.asarray(arguments.native(a)), params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
 
     def run(cell: Any, params: Params, x: Array, *, at: Any = (), reverse: bool = False):

@@ -5,7 +5,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,13 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
         value = _from_torch(name, value)
     if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    if value.dtype.itemsize not in (2, 4, 8):
+        raise TypeError(f"{name}: expected a floating-point dtype of 16 to 64 bits, got {value.dtype}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one")
     array = arguments.native(np.asarray(value))
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected a floating-point dtype, got {array.dtype}")
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         expected = f"{jax.dtypes.canonicalize_dtype(array.dtype)} while jax_enable_x64 is off"
         raise TypeError(f"{name}: expected {expected}, got {array.dtype}")
@@ -183,12 +187,17 @@ def require_package(package: str, purpose: str) -> Generator[None]:
 def write_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is unchanged."""
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # with the name that the user knows
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:

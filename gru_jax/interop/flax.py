@@ -122,6 +122,7 @@ def from_nnx(module: Any, *, merge: str = "concat") -> tuple[Any, Params]:
     check_merge("merge", merge)
     activation = None
     if isinstance(module, nnx.Module):
+        _check_unshared("module", module, {})
         modules = [("module" + "".join(f".{key}" for key in path), node) for path, node in nnx.iter_modules(module)]
         activation = _check_modules(modules, merge)
         module = nnx.state(module, nnx.Param)
@@ -281,6 +282,18 @@ def _linen_modules(name: str, module: Any) -> list[tuple[str, Any]]:
     for number, layer in enumerate(attributes.get("layers", ())):
         inside += _linen_modules(f"{name}.layers[{number}]", layer)
     return inside
+
+
+def _check_unshared(name: str, module: Any, known: dict[int, str]) -> None:
+    """Raises ValueError if an nnx module is used twice: its state has the parameters once, under one path."""
+    if id(module) in known:
+        raise ValueError(f"{name}: expected a module of its own, got that of {known[id(module)]}")
+    known[id(module)] = name
+    for key in ("cell", *DIRECTIONS):
+        if hasattr(module, key):
+            _check_unshared(f"{name}.{key}", getattr(module, key), known)
+    for number, layer in enumerate(getattr(module, "layers", ())):
+        _check_unshared(f"{name}.layers[{number}]", layer, known)
 
 
 def _check_modules(modules: Iterable[tuple[str, Any]], merge: str) -> str | None:

@@ -221,8 +221,8 @@ def to_file(path: str | os.PathLike[str], cell: Any, params: Params, *, prefix: 
         import torch
 
     arrays = to_state_dict(cell, params, prefix=prefix)
-    with write_atomically(path) as temporary:
-        torch.save({name: _tensor(array) for name, array in arrays.items()}, temporary)
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save({name: _tensor(array) for name, array in arrays.items()}, file)
 
 
 def _tensor(array: np.ndarray) -> Any:

@@ -217,7 +217,15 @@ def test_other_nnx_modules_raise_one_line():
         from_nnx(nnx.SimpleCell(I, H, residual=True, rngs=rngs))
     with pytest.raises(ValueError, match=r"^module\.reverse: expected False, got True$"):
         from_nnx(nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), reverse=True))
-    rnn = nnx.RNN(nnx.GRUCell(I, H, rngs=rngs))
+    rnn, square = nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)), nnx.RNN(nnx.GRUCell(H, H, rngs=rngs))
+    for module, name, first in (
+        (nnx.Sequential(square, square), "layers[1]", "layers[0]"),
+        (nnx.Sequential(square, nnx.RNN(square.cell)), "layers[1].cell", "layers[0].cell"),
+        (nnx.Bidirectional(rnn, rnn), "backward_rnn", "forward_rnn"),
+    ):
+        told = f"module.{name}: expected a module of its own, got that of module.{first}"
+        with pytest.raises(ValueError, match=rf"^{re.escape(told)}$"):
+            from_nnx(module)
     with pytest.raises(ValueError, match=r"^module\.layers\[1\]: expected an RNN or a Bidirectional, got "):
         from_nnx(nnx.Sequential(rnn, jnp.sin))
     pair = [nnx.RNN(nnx.GRUCell(I, H, rngs=rngs)) for _ in range(2)]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pathlib
 import re
 import shlex
 import shutil
@@ -83,6 +84,12 @@ def test_bfloat16_halves_the_file_and_is_scored_anew(finished, exported, tmp_pat
     rows = card_rows(half)
     for name, value in found.items():
         assert rows[name][:2] == [f"{value:.6g}", f"{summary['test'][name]:.6g}"]
+
+
+def test_current_folder_is_not_replaced(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--to: expected a new folder or an earlier export, got the current folder$"):
+        export.export(finished, RunFolder(pathlib.Path(".")))
 
 
 def test_commands_of_a_card_quote_the_folder(finished, tmp_path):

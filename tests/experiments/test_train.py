@@ -119,6 +119,17 @@ def test_sample_prints_the_same_text_for_the_same_seed(run, finished):
     assert "--prompt: expected only the" in run.finish(processes[3], 1)
 
 
+def test_sample_refuses_flags_without_effect(run, finished):
+    folder, _ = finished
+    for flag, told in (
+        ("--opening=3", "error: --opening: expected a model of music, got one of text\n"),
+        ("--output_dir=.", "error: --output_dir: expected a model of music, got one of text\n"),
+    ):
+        assert run.run("sample", f"--workdir={folder}", flag, status=1) == told
+    hot = run.run("sample", f"--workdir={folder}", "--temperature=1e39", status=2)
+    assert hot.startswith("error: flag --temperature=1e+39: expected a number of at most 1e+30")
+
+
 def test_finished_run_is_not_trained_again(run, finished, tmp_path):
     folder, out = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gru_jax import GRU, LSTM, GRUParams, Stack, unroll
+from gru_jax import GRU, LSTM, GRUParams, Stack, step, unroll
 from gru_jax.cells import Cell
 from tests.gru_jax.wrong_calls import CALLS, CELL, KEY, PARAMS, STACK, XS, B, H, I, T
 
@@ -36,6 +36,9 @@ def test_arrays_of_another_byte_order_are_read():
     swapped, last = unroll(CELL, PARAMS, xs.astype(">f4"), lengths=np.full(B, T, ">i4"))
     np.testing.assert_array_equal(swapped, ys)
     np.testing.assert_array_equal(last, state)
+    params = jax.tree.map(lambda a: np.asarray(a).astype(">f4"), PARAMS)
+    np.testing.assert_array_equal(unroll(CELL, params, xs)[0], ys)
+    np.testing.assert_array_equal(step(CELL, params, jnp.zeros((B, H)), xs[:, 0])[0], ys[:, 0])
 
 
 def test_wrong_shapes_raise_during_tracing():

@@ -12,6 +12,8 @@ import numpy as np
 from experiments import extras
 from experiments.schema import UserError
 
+LOWEST_RATE = 1000
+"""In Hz. Files of lower rates would be expanded to sizes out of proportion."""
 UNKNOWN_SIZE = 0x7FFFF000
 """Sizes from here on mean that the size was unknown when the header was written."""
 
@@ -46,8 +48,8 @@ def read_wav(path: str | os.PathLike[str], sample_rate: int) -> np.ndarray:
     except Exception as error:  # scipy raises many types for damaged headers
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: expected a WAV file ({reason})") from None
-    if rate <= 0:
-        raise UserError(f"{path}: expected a positive sample rate, got {rate}")
+    if rate < LOWEST_RATE:
+        raise UserError(f"{path}: expected a sample rate of at least {LOWEST_RATE} Hz, got {rate}")
     if samples.size == 0:
         raise UserError(f"{path}: expected at least one sample, got none")
     if not np.isfinite(samples).all():

@@ -62,6 +62,11 @@ class RecurrentNode:
     def directions(self) -> int:
         return 2 if isinstance(self.cell, Stack) else 1
 
+    @property
+    def _is_lstm(self) -> bool:
+        cell = self.cell.cell if isinstance(self.cell, Stack) else self.cell
+        return isinstance(cell, (LSTM, PeepholeLSTM))
+
     def __call__(
         self,
         X: Array,
@@ -88,6 +93,14 @@ class RecurrentNode:
           Y (T, D, B, H), Y_h (D, B, H) and for an LSTM Y_c; (B, T, D, H) and (B, D, H) for layout 1.
         """
         D, axis = self.directions, 0 if self.time_major else 1
+        X = arguments.floating("X", X)
+        arguments.shape("X", X, ("T", "B", "I") if self.time_major else ("B", "T", "I"))
+        B, (_, H, _) = X.shape[1 if self.time_major else 0], self.cell.infer_sizes(self.params)
+        for name, given in (("initial_h", initial_h), ("initial_c", initial_c)):
+            if given is not None:
+                arguments.shape(name, arguments.floating(name, given), (D, B, H) if self.time_major else (B, D, H))
+        if initial_c is not None and not self._is_lstm:
+            raise ValueError("initial_c: expected None for a cell other than an LSTM, got a state")
         h, c = (None if a is None else jnp.moveaxis(a, axis, 0) for a in (initial_h, initial_c))
         ys, h_last = unroll(
             self.cell,
@@ -110,8 +123,7 @@ class RecurrentNode:
         """Returns the cell's state from h and c (D, B, H); None for zeros, but not for both."""
         h = jnp.zeros_like(c) if h is None else h
         c = jnp.zeros_like(h) if c is None else c
-        cell = self.cell.cell if isinstance(self.cell, Stack) else self.cell
-        states = tuple(map(LSTMState, h, c) if isinstance(cell, (LSTM, PeepholeLSTM)) else h)
+        states = tuple(map(LSTMState, h, c) if self._is_lstm else h)
         return (states,) if self.directions == 2 else states[0]
 
 

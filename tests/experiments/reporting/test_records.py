@@ -110,6 +110,8 @@ def test_other_overrides_or_another_config_make_another_group(tmp_path):
     ("line", "message"),
     [
         ("{torn", r"jsb.jsonl:2: expected a record with cell, .*, got \{torn"),
+        ("5", r"jsb.jsonl:2: expected a record with cell, .*, got 5"),
+        ("true", r"jsb.jsonl:2: expected a record with cell, .*, got true"),
         ('{"task": "jsb"}', r"jsb.jsonl:2: expected a record with cell, commit, .*versions, got"),
         ({"split": "validation"}, r"jsb.jsonl:2: split: expected 'test', got 'validation'"),
     ],

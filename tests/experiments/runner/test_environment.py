@@ -64,5 +64,5 @@ def test_commit_is_unknown_outside_git(tmp_path, monkeypatch):
 def test_commit_of_a_run_is_that_of_its_starts_not_of_the_moved_checkout(starts, expected, tmp_path):
     folder = RunFolder(tmp_path)
     for step, commit in starts:
-        environment.append(folder, step, {"commit": commit})
+        environment.append(folder, step, {"machine": "a CPU", "commit": commit})
     assert environment.trained_commit(folder) == expected

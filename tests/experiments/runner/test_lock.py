@@ -56,8 +56,9 @@ def test_lock_of_another_host_raises_and_is_kept(tmp_path):
     assert (tmp_path / "lock").exists()
 
 
-def test_incomplete_lock_file_is_taken_over(tmp_path):
-    (tmp_path / "lock").write_text('{"pid": 7, "ho')
+@pytest.mark.parametrize("text", ['{"pid": 7, "ho', "{}", "[1]", "3"])
+def test_incomplete_lock_file_is_taken_over(tmp_path, text):
+    (tmp_path / "lock").write_text(text)
     with locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "lock").exists()

@@ -32,9 +32,10 @@ def test_incomplete_last_line_is_ignored(tmp_path):
     assert read_rows(path) == [{"step": 10, "split": "train", "loss": 10 / 7}]
 
 
-def test_damaged_line_raises_with_its_number(tmp_path):
+@pytest.mark.parametrize("line", ["{oops", '{"step": Infinity}', "[]", "3"])
+def test_damaged_line_raises_with_its_number(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1}) + "\n{oops\n" + json.dumps({"step": 2}) + "\n")
+    path.write_text(json.dumps({"step": 1}) + f"\n{line}\n" + json.dumps({"step": 2}) + "\n")
     with pytest.raises(UserError, match=r"metrics.jsonl:2: expected a row of metrics in JSON"):
         read_rows(path)
 

@@ -1,5 +1,7 @@
 """Run folders of any name; damaged files raise one line that names the file."""
 
+import json
+
 import pytest
 
 from experiments.runner import environment
@@ -32,6 +34,13 @@ def test_json_of_the_wrong_type_raises(tmp_path):
         environment.append(RunFolder(tmp_path), 0, {})
 
 
+@pytest.mark.parametrize("start", [5, {"from_step": 0, "machine": "a CPU"}])
+def test_environment_with_another_entry_raises_at_the_start(tmp_path, start):
+    (tmp_path / "environment.json").write_text(json.dumps([start]))
+    with pytest.raises(UserError, match=r"environment\.json is damaged: expected a start, got "):
+        environment.append(RunFolder(tmp_path), 0, {})
+
+
 def test_summary_with_a_missing_key_raises(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_summary() is None
@@ -44,7 +53,7 @@ def test_resumed_run_names_each_machine_once(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_environment() == []
     for step, machine in enumerate(("a GPU", "a CPU", "a CPU", "a GPU")):
-        environment.append(folder, step, {"machine": machine})
+        environment.append(folder, step, {"machine": machine, "commit": "f" * 40})
     assert [start["from_step"] for start in folder.read_environment()] == [0, 1, 2, 3]
     assert environment.machines(folder) == "a GPU, then a CPU"
 

@@ -38,3 +38,16 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
         write()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_and_long_names_are_those_of_the_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "none" / "a.onnx", tmp_path / "folder"):
+        with pytest.raises(OSError, match="directory") as raised, write_atomically(path) as temporary:
+            temporary.write_bytes(b"new")
+        assert raised.value.filename == str(path)
+    longest = tmp_path / ("a" * 255)
+    with write_atomically(longest) as temporary:
+        temporary.write_bytes(b"new")
+    assert longest.read_bytes() == b"new"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a" * 255, "folder"]

@@ -100,6 +100,9 @@ def test_errors_are_one_line(tmp_path, capsys):
             r"{}/a\.h5: expected a file that ends in \.safetensors, \.onnx, \.pt, \.pth, got \.h5",
         ),
         ("a.safetensors", "b", (), r"{}/b: expected a file that ends in [^\n]*, got no ending"),
+        ("a.safetensors", "none/b.pt", (), r"{}/none/b\.pt: No such file or directory"),
+        ("a.safetensors", "none/b.onnx", (), r"{}/none/b\.onnx: No such file or directory"),
+        ("a.safetensors", "folder.safetensors", (), r"{}/folder\.safetensors: Is a directory"),
         ("a.safetensors", "b.pt", ("--h0",), r"--h0: expected only with a file that ends in \.onnx, got {}/b\.pt"),
         (
             "a.safetensors",

@@ -202,6 +202,24 @@ def test_reverse_node_is_read_by_read_nodes():
     np.testing.assert_array_equal(Y_h[0], h_last)
 
 
+def test_wrong_arguments_of_a_node_raise_one_line():
+    lstm, both = gru_jax.LSTM(), gru_jax.Stack(gru_jax.LSTM(), bidirectional=True)
+    nodes = [read_nodes(written(cell))[0] for cell in (AFTER, lstm, both)]
+    X, one, two, three = jnp.ones((5, 2, I)), *(jnp.ones((d, 2, H)) for d in (1, 2, 3))
+    for node, arguments, error in (
+        (nodes[0], (X[:, 0],), rf"X: expected shape (T, B, I), got (5, {I})"),
+        (nodes[0], (X, None, two), f"initial_h: expected shape (1, 2, {H}), got (2, 2, {H})"),
+        (nodes[0], (X, None, one[0, 0]), f"initial_h: expected shape (1, 2, {H}), got ({H},)"),
+        (nodes[0], (X, None, [[1.0]]), "initial_h: expected an array, got list"),
+        (nodes[0], (X, None, None, one), "initial_c: expected None for a cell other than an LSTM, got a state"),
+        (nodes[1], (X, None, two, one), f"initial_h: expected shape (1, 2, {H}), got (2, 2, {H})"),
+        (nodes[2], (X, None, two, three), f"initial_c: expected shape (2, 2, {H}), got (3, 2, {H})"),
+    ):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            node(*arguments)
+        assert str(raised.value) == error
+
+
 def test_errors_name_the_file(tmp_path):
     path = tmp_path / "gru.onnx"
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):

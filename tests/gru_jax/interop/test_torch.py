@@ -88,6 +88,23 @@ def test_arrays_of_another_byte_order_are_read():
     jax.tree.map(np.testing.assert_array_equal, found, from_state_dict(state_dict))
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda a: a.astype(np.longdouble), "expected a floating-point dtype of 16 to 64 bits, got "),
+        (lambda a: a.astype(jnp.float8_e5m2), "expected a floating-point dtype of 16 to 64 bits, got float8_e5m2"),
+        (lambda a: np.ma.masked_array(a, mask=a > 0), "expected an array without a mask, got a masked one"),
+        (lambda a: jax.random.key(0), "expected a floating-point dtype, got key<fry>"),
+    ],
+)
+def test_arrays_of_other_kinds_raise_one_line(change, error):
+    cell = gru_jax.GRU(reset="after")
+    state_dict = to_state_dict(cell, cell.init(jax.random.key(0), 3, 4))
+    with pytest.raises((TypeError, ValueError)) as raised:
+        from_state_dict({name: change(array) for name, array in state_dict.items()})
+    assert re.match(rf"state_dict: weight_hh_l0: {re.escape(error)}", str(raised.value))
+
+
 def test_tracers_raise_one_line():
     cell = gru_jax.Elman()
     with pytest.raises(

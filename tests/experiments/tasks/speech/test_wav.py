@@ -93,6 +93,12 @@ def test_truncated_24_bit_files_and_streams_of_unknown_size_are_read(tmp_path):
         assert read_wav(path, 8000).tolist() == [0, 0, 0, 0, 0.25]
 
 
+def test_rate_that_is_not_one_of_speech_raises(tmp_path):
+    wavfile.write(tmp_path / "a.wav", 1, np.zeros(4000, np.int16))
+    with pytest.raises(UserError, match=r"a.wav: expected a sample rate of at least 1000 Hz, got 1$"):
+        read_wav(tmp_path / "a.wav", 8000)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nonfinite_samples_raise(tmp_path, value):
     wavfile.write(tmp_path / "a.wav", 8000, np.array([0.5, value], np.float32))

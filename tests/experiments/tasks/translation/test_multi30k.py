@@ -122,6 +122,14 @@ def test_evaluation_contains_every_pair_once(task):
     assert sorted(found) == sorted(known)
 
 
+def test_an_empty_line_has_an_empty_translation(task, model):
+    first, empty, last = task.translate(model, ["zwei männer", " ", "zwei männer"], 1)
+    assert (empty.text, len(empty.codes)) == ("", 0)
+    assert first.text == last.text
+    weights, source, target = task.alignment(model, empty)
+    assert (weights.shape, source, target) == ((1, 1), ["end"], ["end"])
+
+
 def test_labels_are_smoothed_only_in_training(task, model):
     batch = task.train_batch(0, 0)
     loss = jax.jit(lambda key: task.loss(model, batch, (), key)[0])

@@ -32,9 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     trained = run.load_parameters(config, task, folder, mesh, PARAMETERS.value == "latest")
     split = cast(Split, SPLIT.value)
     metrics = Evaluator(task, trained.graphdef, mesh)(trained.params, split)
-    generated = (task.recorded or task.fingerprint()) is None
     trained_on = split == "train" or (split == "validation" and not task.scoring.selects)
-    known = f", {'generated as in training' if generated else 'which was trained on'}" if trained_on else ""
+    known = f", {'which was trained on' if task.training_data else 'generated as in training'}" if trained_on else ""
     title = f"{task.result_name}, {split} split{known}, parameters of step {trained.step}"
     print(logging.table([(name, f"{value:.6g}") for name, value in metrics.items()], title))
 

@@ -196,9 +196,14 @@ class Task(abc.ABC):
         """Returns the fingerprint of the current data; None for generated data."""
         return None
 
+    @property
+    def training_data(self) -> Fingerprint | None:
+        """The fingerprint of the data that a run was or will be trained on; None for generated data."""
+        return self.recorded or self.fingerprint()
+
     def save_artifacts(self, folder: pathlib.Path) -> None:
         """Writes the artifacts and the fingerprint of the data to a run folder; nothing for generated data."""
-        data = self.recorded or self.fingerprint()
+        data = self.training_data
         if data is None:
             return
         content = {"data": dataclasses.asdict(data), "artifacts": self.artifacts}

@@ -231,8 +231,7 @@ class Multi30k(Task):
             best = search(graphdef, params, padded, lengths, beam_width, self.config.length_penalty)
             for row, symbols in zip(rows[counts], np.asarray(best)[counts], strict=True):
                 # Nothing is the translation of nothing, so that files stay aligned line by line.
-                length = np.argmax(np.append(symbols, END) == END) if len(codes[row]) else 0
-                symbols = symbols[:length]
+                symbols = symbols[: np.argmax(np.append(symbols, END) == END) if len(codes[row]) else 0]
                 found[row] = Translation(codes[row], symbols, target.decode(symbols))
         return [translation for translation in found if translation is not None]
 

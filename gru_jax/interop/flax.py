@@ -51,15 +51,16 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
       params: nested dicts, with or without the collection `params`. Other collections are ignored, and so are the
         names of mesh axes of partitioned parameters.
       merge: what the `merge_fn` of a `Bidirectional` does: "concat" (its default), "sum", "ave" or "mul".
-      module: the module of the parameters, to check its activations. Required for a `SimpleCell`, which has tanh or
-        ReLU. If None, other cells are taken to have sigmoid and tanh, their defaults.
+      module: the module of the parameters, or the cell that all its layers have, to check cells and their activations.
+        Required for a `SimpleCell`, which has tanh or ReLU. If None, other cells are taken to have sigmoid and tanh, their defaults. The layout of the inputs
+        is not read: an `RNN` with time_major=True is `gru_jax.unroll` with time_major=True.
 
     Returns:
       A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype, or the module has another
-        activation.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype, or the module has other cells or
+        another activation.
 
     Example:
       >>> rnn = nn.RNN(nn.GRUCell(128))
@@ -72,12 +73,14 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
     if isinstance(params, Mapping):  # Flattened first: `unbox` alone sorts the names, which errors list as they came.
         params = {name: linen.meta.unbox(array) for name, array in flatten(params).items()}
     check_merge("merge", merge)
-    activation = None
-    if module is not None:
-        if not isinstance(module, linen.Module):
-            raise TypeError(f"module: expected a module of flax.linen, got {type(module).__name__}")
-        activation = _check_modules(_linen_modules("module", module), merge)
-    return _read(params, "params", r"layers_(\d+)/", merge, activation)
+    if module is None:
+        return _read(params, "params", r"layers_(\d+)/", merge, None)
+    if not isinstance(module, linen.Module):
+        raise TypeError(f"module: expected a module of flax.linen, got {type(module).__name__}")
+    modules = _linen_modules("module", module)
+    cell, params = _read(params, "params", r"layers_(\d+)/", merge, _check_modules(modules, merge))
+    _check_cells(modules, cell, params)
+    return cell, params
 
 
 def to_linen(cell: Any, params: Params) -> dict[str, Any]:
@@ -282,6 +285,25 @@ def _linen_modules(name: str, module: Any) -> list[tuple[str, Any]]:
     for number, layer in enumerate(attributes.get("layers", ())):
         inside += _linen_modules(f"{name}.layers[{number}]", layer)
     return inside
+
+
+def _check_cells(modules: list[tuple[str, Any]], cell: Any, params: Params) -> None:
+    """Raises ValueError unless a linen module has the cells that were read from parameters."""
+    from flax import linen
+
+    kinds = {GRU: linen.GRUCell, LSTM: (linen.LSTMCell, linen.OptimizedLSTMCell), Elman: linen.SimpleCell}
+    layers = split_layers(cell, params)
+    sizes = [layers.cell.infer_sizes(direction)[1] for layer in layers.params for direction in layer]
+    cells = [(name, module) for name, module in modules if "features" in vars(module)]
+    if len(modules) == 1:  # A cell that is in no `RNN` stands for all cells.
+        cells *= len(sizes)
+    if len(cells) != len(sizes):
+        raise ValueError(f"module: expected {len(sizes)} cells, as in params, got {len(cells)}")
+    kind = type(layers.cell)
+    for (name, module), H in zip(cells, sizes, strict=True):
+        if not isinstance(module, kinds[kind]) or module.features != H:
+            expected, got = f"{kind.__name__} of {H} features", f"{type(module).__name__} of {module.features}"
+            raise ValueError(f"{name}: expected {expected}, as in params, got {got}")
 
 
 def _check_unshared(name: str, module: Any, known: dict[int, str]) -> None:

@@ -314,6 +314,26 @@ def test_other_linen_modules_raise_one_line(name):
         from_linen({}, module=module)
 
 
+OTHER_CELLS = {
+    "width": (nn.RNN(nn.GRUCell(2 * H)), f"module.cell: expected GRU of {H} features, as in params, got GRUCell of 10"),
+    "kind": (nn.RNN(nn.LSTMCell(H)), f"module.cell: expected GRU of {H} features, as in params, got LSTMCell of {H}"),
+    "one layer": (nn.RNN(nn.GRUCell(H)), "module: expected 4 cells, as in params, got 1"),
+    "one direction": (nn.Sequential([nn.RNN(nn.GRUCell(H))] * 2), "module: expected 4 cells, as in params, got 2"),
+    "a cell": (nn.GRUCell(H + 1), f"module: expected GRU of {H} features, as in params, got GRUCell of {H + 1}"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CELLS)
+def test_modules_with_other_cells_than_the_parameters_raise_one_line(name):
+    module, line = OTHER_CELLS[name]
+    layers = [linen_pair(lambda a, b: jnp.concatenate([a, b], -1)) for _ in range(2)]
+    read = nn.RNN(nn.GRUCell(H)) if name in ("width", "kind") else nn.Sequential(layers)
+    variables = read.init(jax.random.key(0), jnp.ones((2, 6, I)))
+    from_linen(variables, module=read)
+    with pytest.raises(ValueError, match=rf"^{re.escape(line)}[^\n]*$"):
+        from_linen(variables, module=module)
+
+
 def test_activation_of_nnx_simple_cells_is_read():
     rngs = nnx.Rngs(0)
     assert (

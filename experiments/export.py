@@ -65,7 +65,7 @@ def export(
       dtype: "float32" or "bfloat16".
       results: the folder of the records.
       data_dir: the folder of the data sets.
-      data_file: the new path of the user's own file, if it was moved.
+      data_file: the new path of the user's own file, if it was moved and dtype is "bfloat16".
 
     Raises:
       UserError: the run is not finished, or the target is another folder.
@@ -79,6 +79,8 @@ def export(
     if summary is None:
         raise UserError(f"{folder.path} is not finished; rerun its command of train to finish it")
     stored = cast(weights.DType, dtype)
+    if data_file and stored == "float32":
+        raise UserError(f"--data_file: expected --dtype=bfloat16 beside it, whose scores need the data, got {stored}")
     if stored == "float32":
         config = folder.load_config()
         task = tasks.find(config.task.name)(config.task, data_dir, folder.path)

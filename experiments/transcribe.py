@@ -30,9 +30,14 @@ DATA_DIR = cli.define_data_dir()
 def main(arguments: Sequence[str]) -> None:
     """Loads the run and prints the results of each file."""
     names = arguments[1:]
-    if not names:
-        raise UserError("expected at least one audio file, or the name of a recording of the data set, got none")
+    if not all(names) or not names:
+        got = "an empty name" if names else "none"
+        raise UserError(f"expected at least one audio file, or the name of a recording of the data set, got {got}")
     task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))
+    if CHUNK_MS.value and isinstance(task, An4):
+        raise UserError(
+            "--chunk_ms: expected a model of digits, got one of texts, which hears the whole recording first"
+        )
     for name in names:
         if isinstance(task, An4):
             lines = text_lines(task, model, name, ALTERNATIVES.value)

@@ -52,6 +52,14 @@ def same_dtype(name: str, array: Array, dtype: DType, owner: str) -> None:
         raise TypeError(f"{name}: expected dtype {jnp.dtype(dtype)}, as {owner}, got {array.dtype}")
 
 
+def concrete(name: str, tree: Any) -> None:
+    """Raises TypeError if an array of a pytree has no values, inside a JAX transformation."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, Tracer):
+            where = f"{name}{jax.tree_util.keystr(path)}"
+            raise TypeError(f"{where}: expected a concrete array, got a tracer inside a JAX transformation")
+
+
 def shape(name: str, array: Array, expected: tuple[int | str, ...]) -> None:
     """Checks a shape. A string in `expected` is an axis of any size."""
     ok = array.ndim == len(expected)

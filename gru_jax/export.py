@@ -56,7 +56,7 @@ def save_weights(path: str | os.PathLike[str], cell: Any, params: Params) -> Non
       params: its parameters.
 
     Raises:
-      ValueError, TypeError: another cell, or parameters that do not match it.
+      ValueError, TypeError: another cell, or parameters that do not match it or are traced.
 
     Example:
       >>> save_weights("gru.safetensors", cell, params)
@@ -67,6 +67,7 @@ def save_weights(path: str | os.PathLike[str], cell: Any, params: Params) -> Non
 
     description = _describe(cell)
     cell.infer_sizes(params)
+    arguments.concrete("params", params)
     arrays = {}
     for prefix, part in _named(cell, params):
         arrays |= {prefix + name: np.ascontiguousarray(a) for name, a in part._asdict().items() if a is not None}
@@ -208,17 +209,21 @@ def step_program(
 
 def _sizes(cell: Any, params: Params) -> tuple[int, int, Any]:
     check_cell("cell", cell, Network)
-    return cell.infer_sizes(params)
+    sizes = cell.infer_sizes(params)
+    arguments.concrete("params", params)
+    return sizes
 
 
 def _check_platforms(platforms: Sequence[str] | None) -> None:
-    """Raises unless `platforms` is None or a sequence of names that a program can have."""
+    """Raises unless `platforms` is None or names that a program can have, each once."""
     if platforms is None:
         return
     if isinstance(platforms, str) or not isinstance(platforms, Sequence):
         raise TypeError(f"platforms: expected a sequence of {', '.join(PLATFORMS)}, got {platforms!r}")
     for name in platforms:
         arguments.one_of("platforms", name, PLATFORMS)
+    if not platforms or len(set(platforms)) < len(platforms):
+        raise ValueError(f"platforms: expected one or more of {', '.join(PLATFORMS)}, each once, got {platforms!r}")
 
 
 def save_program(path: str | os.PathLike[str], program: export.Exported) -> None:

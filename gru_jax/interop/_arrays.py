@@ -1,5 +1,6 @@
 """Reads and writes arrays from outside the library: checked by name, with errors that name the file or the package."""
 
+import errno
 import json
 import os
 import secrets
@@ -12,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from gru_jax import _arguments as arguments
 
@@ -98,8 +98,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     Raises:
       TypeError: if it is not an array, not floating-point, or float64 while jax_enable_x64 is off.
     """
-    if isinstance(value, Tracer):
-        raise TypeError(f"{name}: expected a concrete array, got a tracer inside a JAX transformation")
+    arguments.concrete(name, value)
     if hasattr(value, "detach"):
         value = _from_torch(name, value)
     if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
@@ -187,6 +186,8 @@ def require_package(package: str, purpose: str) -> Generator[None]:
 def write_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end. After an error `path` is unchanged."""
     path = Path(path)
+    if path.is_dir():  # Before anything is written; renaming would say of some folders that they are busy.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         yield temporary

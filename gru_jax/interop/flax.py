@@ -51,16 +51,16 @@ def from_linen(params: Mapping[str, Any], *, merge: str = "concat", module: Any 
       params: nested dicts, with or without the collection `params`. Other collections are ignored, and so are the
         names of mesh axes of partitioned parameters.
       merge: what the `merge_fn` of a `Bidirectional` does: "concat" (its default), "sum", "ave" or "mul".
-      module: the module of the parameters, or the cell that all its layers have, to check cells and their activations.
-        Required for a `SimpleCell`, which has tanh or ReLU. If None, other cells are taken to have sigmoid and tanh, their defaults. The layout of the inputs
-        is not read: an `RNN` with time_major=True is `gru_jax.unroll` with time_major=True.
+      module: the module of the parameters, or the cell that all its layers have, to check cells and activations.
+        Required for a `SimpleCell`, which has tanh or ReLU. If None, other cells are taken to have sigmoid and tanh,
+        their defaults. An `RNN` with time_major=True is `gru_jax.unroll` with time_major=True, whatever is read here.
 
     Returns:
       A cell, or a `Stack` if there are several layers or directions, and its parameters.
 
     Raises:
-      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype, or the module has other cells or
-        another activation.
+      ValueError, TypeError: an array is missing, unknown, or of another shape or dtype, or the module has other
+        cells or another activation.
 
     Example:
       >>> rnn = nn.RNN(nn.GRUCell(128))

@@ -89,7 +89,8 @@ def from_weights(
       bidirectional: whether the layers are wrapped in a `Bidirectional`.
       merge: its merge_mode, "concat", "sum", "ave" or "mul"; None reads as "concat", and `jnp.split(ys, 2, axis=-1)`
         returns the two outputs of Keras.
-      reset: "after" (reset_after=True) or "before", for a GRU without a bias. Otherwise the bias's shape tells.
+      reset: "after" (reset_after=True) or "before", for a GRU without a bias. Otherwise the bias's shape tells, or the
+        layer has no reset.
       activation: "tanh" or "relu" for a SimpleRNN, whose weights do not tell; None or "tanh" for other layers.
       recurrent_activation: None or "sigmoid", the only one that cells here have.
 
@@ -210,6 +211,8 @@ def _read(
     arrays: NamedArrays, keys: list[str], width: int | str, reset: str | None, activation: str | None
 ) -> tuple[Cell, Params]:
     layout, U = take_recurrent_matrix(arrays, keys[1], LAYOUTS)
+    if reset is not None and layout is not GRU_GATES:
+        raise ValueError(f"reset: expected None for a layer that is no GRU, got {reset!r}")
     W = arrays.take(keys[0], (width, U.shape[1]))
     if layout is ELMAN_GATES:
         activation = check_activation("activation", activation, "the list of a SimpleRNN's weights")

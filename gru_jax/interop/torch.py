@@ -22,6 +22,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from gru_jax import _arguments as arguments
 from gru_jax._stack import Stack
 from gru_jax._types import Params
 from gru_jax.cells import Cell
@@ -123,6 +124,7 @@ def from_state_dict(
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a mapping from names to arrays, got {type(state_dict).__name__}")
+    arguments.instance("prefix", prefix, (str,), "a string")
     source, arrays = "state_dict", {str(name): value for name, value in state_dict.items()}
     if prefix:
         source = f"state_dict[{prefix!r}...]"
@@ -168,6 +170,7 @@ def to_state_dict(cell: Any, params: Params, *, prefix: str = "") -> dict[str, n
       >>> layer.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
       <All keys matched successfully>
     """
+    arguments.instance("prefix", prefix, (str,), "a string")
     layers = split_layers(cell, params)
     check_supported("PyTorch", layers, reset="after", merge="concat")
     layout = layout_of(layers.cell, LAYOUTS)

@@ -86,6 +86,12 @@ def test_bfloat16_halves_the_file_and_is_scored_anew(finished, exported, tmp_pat
         assert rows[name][:2] == [f"{value:.6g}", f"{summary['test'][name]:.6g}"]
 
 
+def test_data_file_of_float32_raises(finished, tmp_path):
+    with pytest.raises(UserError, match=r"^--data_file: expected --dtype=bfloat16 beside it, .*, got float32$"):
+        export.export(finished, RunFolder(tmp_path / "model"), data_file="mine.txt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_current_folder_is_not_replaced(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^--to: expected a new folder or an earlier export, got the current folder$"):

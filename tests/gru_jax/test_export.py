@@ -300,6 +300,11 @@ def test_options_of_programs_are_passed_to_unroll():
     [
         ({"platforms": "cpu"}, "platforms: expected a sequence of cpu, cuda, rocm, tpu, got 'cpu'"),
         ({"platforms": ["gpu"]}, "platforms: expected one of 'cpu', 'cuda', 'rocm', 'tpu', got 'gpu'"),
+        ({"platforms": []}, "platforms: expected one or more of cpu, cuda, rocm, tpu, each once, got []"),
+        (
+            {"platforms": ("cpu", "cpu")},
+            "platforms: expected one or more of cpu, cuda, rocm, tpu, each once, got ('cpu', 'cpu')",
+        ),
         ({"platforms": 3}, "platforms: expected a sequence of cpu, cuda, rocm, tpu, got 3"),
         ({"cell": gru_jax.GRU}, "cell: expected a cell such as gru_jax.GRU(), got the class GRU"),
         ({"cell": "gru"}, "cell: expected a cell such as gru_jax.GRU(), got str"),
@@ -310,6 +315,30 @@ def test_programs_name_a_wrong_argument(program, change, message):
     with pytest.raises((TypeError, ValueError)) as raised:
         program(**given)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    "write", [unroll_program, step_program, lambda *given: save_weights("gru.safetensors", *given)]
+)
+@pytest.mark.parametrize(
+    ("cell", "name"), [(gru_jax.GRU(), "params.W"), (gru_jax.Stack(gru_jax.GRU(), 2), "params[0][0].W")]
+)
+def test_traced_parameters_raise_one_line(write, cell, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = cell.init(jax.random.key(0), I, H)
+    line = f"^{re.escape(name)}: expected a concrete array, got a tracer inside a JAX transformation"
+    with pytest.raises(TypeError, match=line):
+        jax.eval_shape(lambda params: write(cell, params), params)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["", ".", "folder"])
+def test_weights_are_not_written_over_a_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"Is a directory: '{path or '.'}'$"):
+        save_weights(path, gru_jax.GRU(), gru_jax.GRU().init(jax.random.key(0), I, H))
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
 def test_something_else_than_a_program_is_not_saved(tmp_path):

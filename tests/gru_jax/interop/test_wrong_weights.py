@@ -212,6 +212,10 @@ REFUSED = {
         keras({}, reset="before"),
         'reset: expected "after", from the shape of [2] bias, got "before"',
     ),
+    "keras: reset of an LSTM": (
+        keras({}, LSTM, reset="before"),
+        "reset: expected None for a layer that is no GRU, got 'before'",
+    ),
     "keras: activation unsaid": (
         lambda: from_weights(to_weights(ELMAN, draw_params(ELMAN, I, H))),
         'activation: expected "tanh" or "relu", which the list of a SimpleRNN\'s weights does not tell, got None',
@@ -223,6 +227,14 @@ REFUSED = {
     "keras: activation of gates": (
         keras({}, recurrent_activation="hard_sigmoid"),
         "recurrent_activation: expected one of None, 'sigmoid', got 'hard_sigmoid'",
+    ),
+    "torch: prefix to read": (
+        lambda: from_state_dict(to_state_dict(AFTER, draw_params(AFTER, I, H)), prefix=1),
+        "prefix: expected a string, got int",
+    ),
+    "torch: prefix to write": (
+        lambda: to_state_dict(AFTER, draw_params(AFTER, I, H), prefix=None),
+        "prefix: expected a string, got NoneType",
     ),
     "keras: merge": (
         keras({}, merge="max"),

@@ -371,6 +371,13 @@ def outline(state: Any) -> str:
     return type(state).__name__
 
 
+def zeros(batch_shape: tuple[int, ...], hidden_size: int, dtype: DType) -> Array:
+    """Returns zeros (*batch_shape, H), for the state before the first step."""
+    if not isinstance(batch_shape, (tuple, list)):
+        raise TypeError(f"batch_shape: expected a tuple of sizes, such as (8,), got {batch_shape!r}")
+    return jnp.zeros((*batch_shape, hidden_size), dtype)
+
+
 def check_init(key: Array, input_size: int, hidden_size: int, dtype: DType) -> Any:
     """Checks the arguments of `init` and returns the dtype."""
     arguments.prng_key("init: key", key)

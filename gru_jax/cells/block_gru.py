@@ -16,7 +16,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_shapes
+from gru_jax.cells.base import Product, check_init, check_shapes, zeros
 from gru_jax.cells.gates import (
     block_matmul_weight_gradient,
     matmul_weight_gradient,
@@ -154,7 +154,7 @@ class BlockGRU:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
         """Returns zeros (*batch_shape, H)."""
-        return jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros(batch_shape, hidden_size, dtype)
 
     def project(self, params: BlockGRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` for the three gates: (..., I) -> three arrays (..., H)."""

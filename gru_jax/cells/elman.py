@@ -16,7 +16,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, run_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step, zeros
 from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient, products
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -92,7 +92,7 @@ class Elman:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
         """Returns zeros (*batch_shape, H)."""
-        return jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros(batch_shape, hidden_size, dtype)
 
     def project(self, params: ElmanParams, xs: Array, matmul_dtype: DType | None = None) -> Array:
         """Returns `W x`: (..., I) -> (..., H)."""

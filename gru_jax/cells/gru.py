@@ -17,7 +17,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, run_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step, zeros
 from gru_jax.cells.gates import (
     concatenate_gates,
     few_rows,
@@ -144,7 +144,7 @@ class GRU:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
         """Returns zeros (*batch_shape, H)."""
-        return jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros(batch_shape, hidden_size, dtype)
 
     def project(self, params: GRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, Array, Array]:
         """Returns `W x` for the three gates: (..., I) -> three arrays (..., H)."""

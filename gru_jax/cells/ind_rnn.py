@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init
+from gru_jax.cells.base import Product, check_init, zeros
 from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient
 
 
@@ -132,7 +132,7 @@ class IndRNN:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
         """Returns zeros (*batch_shape, H)."""
-        return jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros(batch_shape, hidden_size, dtype)
 
     def project(self, params: IndRNNParams, xs: Array, matmul_dtype: DType | None = None) -> Array:
         """Returns `W x`: (..., I) -> (..., H)."""

@@ -17,7 +17,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_shapes
+from gru_jax.cells.base import Product, check_shapes, zeros
 from gru_jax.cells.gates import (
     concatenate_gates,
     matmul_weight_gradient,
@@ -140,7 +140,7 @@ class LayerNormLSTM:
         self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32
     ) -> LSTMState:
         """Returns zeros (*batch_shape, H) for h and for c."""
-        return LSTMState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
+        return LSTMState(zeros(batch_shape, hidden_size, dtype), zeros(batch_shape, hidden_size, dtype))
 
     def project(self, params: LayerNormLSTMParams, xs: Array, matmul_dtype: DType | None = None) -> Normalized:
         """Returns the normalized `W x` for the four gates: (..., I) -> four arrays (..., H), and their scale."""

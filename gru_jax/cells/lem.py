@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_shapes
+from gru_jax.cells.base import Product, check_init, check_shapes, zeros
 from gru_jax.cells.gates import (
     concatenate_gates,
     matmul_weight_gradient,
@@ -138,7 +138,7 @@ class LEM:
         self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32
     ) -> LEMState:
         """Returns zeros (*batch_shape, H) for y and for z."""
-        return LEMState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
+        return LEMState(zeros(batch_shape, hidden_size, dtype), zeros(batch_shape, hidden_size, dtype))
 
     def project(self, params: LEMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `V x` for the two step sizes, z and y: (..., I) -> four arrays (..., H)."""

@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType
-from gru_jax.cells.base import Product, check_init, check_shapes
+from gru_jax.cells.base import Product, check_init, check_shapes, zeros
 from gru_jax.cells.gates import matmul, matmul_input_gradient, matmul_weight_gradient
 
 
@@ -141,7 +141,7 @@ class LRU:
         self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32
     ) -> LRUState:
         """Returns zeros (*batch_shape, H) for both parts."""
-        return LRUState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
+        return LRUState(zeros(batch_shape, hidden_size, dtype), zeros(batch_shape, hidden_size, dtype))
 
     def project(self, params: LRUParams, xs: Array, matmul_dtype: DType | None = None) -> LRUState:
         """Returns the real and the imaginary part of `B x`: (..., I) -> two arrays (..., H)."""

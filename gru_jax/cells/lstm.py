@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 from gru_jax import _arguments as arguments
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_weights, run_step
+from gru_jax.cells.base import Product, check_init, check_weights, run_step, zeros
 from gru_jax.cells.gates import (
     concatenate_gates,
     matmul_weight_gradient,
@@ -144,7 +144,7 @@ class LSTM:
         self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32
     ) -> LSTMState:
         """Returns zeros (*batch_shape, H) for h and for c."""
-        return LSTMState(jnp.zeros((*batch_shape, hidden_size), dtype), jnp.zeros((*batch_shape, hidden_size), dtype))
+        return LSTMState(zeros(batch_shape, hidden_size, dtype), zeros(batch_shape, hidden_size, dtype))
 
     def project(self, params: LSTMParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` for the four gates: (..., I) -> four arrays (..., H)."""

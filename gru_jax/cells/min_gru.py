@@ -14,7 +14,7 @@ from jax.tree_util import register_static
 
 from gru_jax._types import Array, DType, Initializer
 from gru_jax.cells import initializers
-from gru_jax.cells.base import Product, check_init, check_shapes
+from gru_jax.cells.base import Product, check_init, check_shapes, zeros
 from gru_jax.cells.gates import (
     matmul_weight_gradient,
     positive,
@@ -108,7 +108,7 @@ class MinGRU:
 
     def initial_state(self, hidden_size: int, batch_shape: tuple[int, ...] = (), dtype: DType = jnp.float32) -> Array:
         """Returns zeros (*batch_shape, H)."""
-        return jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros(batch_shape, hidden_size, dtype)
 
     def project(self, params: MinGRUParams, xs: Array, matmul_dtype: DType | None = None) -> tuple[Array, ...]:
         """Returns `W x` for the two gates: (..., I) -> two arrays (..., H)."""

@@ -12,6 +12,7 @@ from gru_jax import cells
 from gru_jax._flax_conventions import check_dtype, check_options, class_name, explain_keywords, promote
 from gru_jax._types import Array, DType, Initializer
 from gru_jax._unroll.unroll import check_lengths, unroll
+from gru_jax.cells.base import zeros
 from gru_jax.nnx._variables import new_variables, parameters_key, values
 
 
@@ -101,7 +102,7 @@ class GRUD(nnx.Module):
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> GRUDState:
         """Returns the state before the first step: h is zero, and the last observed value is the mean."""
         mean = self.mean[...] if self.dtype is None else self.mean[...].astype(self.dtype)
-        h = jnp.zeros((*batch_shape, self.hidden_features), mean.dtype)
+        h = zeros(batch_shape, self.hidden_features, mean.dtype)
         last = jnp.broadcast_to(mean, (*batch_shape, self.in_features))
         return GRUDState(h, last.copy())  # Without batch axes, `last` is the buffer itself, which may not be donated.
 

@@ -39,6 +39,21 @@ CALLS = [
     ("cell is None", run(cell=None), TypeError, "cell: expected a cell", "NoneType"),
     ("cell is a class", run(cell=GRU), TypeError, "cell: expected a cell", "the class GRU"),
     ("cell without a hash", run(cell=Unhashable([1])), TypeError, "cell: expected a hashable", "Unhashable"),
+    # The initial state.
+    (
+        "batch_shape is a number",
+        lambda: CELL.initial_state(H, B),
+        TypeError,
+        "batch_shape: expected a tuple of sizes, such as (8,)",
+        "2",
+    ),
+    (
+        "batch_shape of a stack is a number",
+        lambda: STACK.initial_state(H, B),
+        TypeError,
+        "batch_shape: expected a",
+        "2",
+    ),
     # Hyperparameters.
     ("reset unknown", lambda: GRU(reset="both"), ValueError, "GRU: reset: expected one of 'before', 'after'", "'both'"),
     ("reset is an int", lambda: GRU(reset=1), ValueError, "GRU: reset: expected one of", "1"),

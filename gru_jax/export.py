@@ -50,6 +50,8 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 def save_weights(path: str | os.PathLike[str], cell: Any, params: Params) -> None:
     """Writes a cell and its parameters to a safetensors file.
 
+    Initializers that are functions are not stored: the loaded cell has the default ones.
+
     Args:
       path: the file, written atomically.
       cell: a cell of `gru_jax`, or a `Stack` of it.

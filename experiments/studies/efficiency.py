@@ -38,7 +38,8 @@ shape, and less at the larger one. Memory does not depend on the gates alone. A 
 residuals are kept; a longer one is cut into blocks, whose residuals are partly recomputed, and the LSTM's larger state
 is cut sooner.
 
-Not shown: other shapes, and accelerators, where the launch bounds a step and a wider one may cost nothing."""
+Not shown: other shapes, and accelerators, where launching kernels takes most of a step, so that a wider layer
+may cost nothing more."""
 
 flags.adopt_module_key_flags(results)
 SECONDS = flags.DEFINE_float(

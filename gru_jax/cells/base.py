@@ -219,7 +219,8 @@ def step(
 ) -> tuple[Array, State]:
     """Runs one step of a cell or of a stack, e.g. for inputs that arrive one at a time.
 
-    The results equal `unroll` for a sequence of one step. With 16-bit parameters, y is not rounded to their dtype.
+    The results equal `unroll` for a sequence of one step. With 16-bit parameters and a float32 state, y is
+    float32, while `unroll` rounds its outputs.
 
     Args:
       cell: a cell (`GRU`, `LSTM`, `Elman`, your own), or a `Stack` of one direction. Dropout is not applied.

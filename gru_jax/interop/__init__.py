@@ -16,10 +16,10 @@ All convert the GRU and the LSTM, all but Equinox the Elman network (Haiku with 
 another activation raises ValueError if its form tells the activation. Otherwise gates are taken to have a sigmoid and
 new states a tanh, and the activation of an Elman network, "tanh" or "relu", is an argument.
 
-This library has `W (I, G H)` and `U (H, G H)` with gates `[r | z | n]` or `[i | f | g | o]`, where z weighs the new
+This library has `W (I, G H)` and `U (H, G H)` with gates `[r | z | n]` or `[i | f | g | o]`, where z weights the new
 candidate, one bias `b (G H,)`, and `b_hn (H,)` for reset="after". The others, in the same letters:
 
-    library  GRU    LSTM     z weighs  reset          W               biases
+    library  GRU    LSTM     z weights reset          W               biases
     PyTorch  r z n  i f g o  old       after          (G H, I)        two
     Keras    z r n  i f g o  old       before, after  (I, G H)        one; two for reset="after"
     linen    r z n  i f g o  old       after          (I, H) a gate   one; b_hn by itself

@@ -1,6 +1,6 @@
 """Gate layouts of other libraries, exact conversion to ours and back, and lists of layers as a `Stack`.
 
-Ours: `W (I, G H)`, `U (H, G H)`, one bias `b (G H,)`, columns `[r | z | n]` or `[i | f | g | o]`, where z weighs the
+Ours: `W (I, G H)`, `U (H, G H)`, one bias `b (G H,)`, columns `[r | z | n]` or `[i | f | g | o]`, where z weights the
 new candidate. Other libraries permute, negate or transpose them, which loses no bit. Some keep two biases; their sum
 is rounded once.
 """

@@ -116,6 +116,8 @@ def fraction(name: str, value: Any) -> None:
 
 def float_dtype(name: str, value: Any) -> jnp.dtype:
     """Returns a floating-point dtype; raises TypeError or ValueError otherwise."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name}: expected a floating-point dtype, got an array")
     try:
         dtype = None if value is None else jnp.dtype(value)
     except TypeError:
@@ -130,7 +132,7 @@ def float_dtype(name: str, value: Any) -> jnp.dtype:
 
 
 def layer_dtype(name: str, value: Any) -> jnp.dtype:
-    """Returns a floating-point dtype of 16 bits or more, which parameters and states may have; raises otherwise."""
+    """Returns a floating-point dtype of 16 bits or more, as of parameters, states and products; raises otherwise."""
     dtype = float_dtype(name, value)
     if dtype.itemsize < 2:
         raise TypeError(f"{name}: expected a floating-point dtype of 16 bits or more, got {dtype}")
@@ -175,6 +177,19 @@ def in_range(name: str, array: Any, low: int, high: int) -> None:
     smallest, largest = int(known.min()), int(known.max())
     if smallest < low or largest > high:
         raise ValueError(f"{name}: expected values from {low} to {high}, got values from {smallest} to {largest}")
+
+
+def outline(state: Any) -> str:
+    """Describes the structure of a state: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
+    fields = getattr(state, "_fields", None)
+    if fields:
+        return f"{type(state).__name__}({', '.join(fields)})"
+    if isinstance(state, tuple):
+        parts = [outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
+        return f"a tuple of ({', '.join(parts)})"
+    if isinstance(state, (jax.Array, jax.ShapeDtypeStruct, np.ndarray)):
+        return "an array"
+    return type(state).__name__
 
 
 def _comma(shape: tuple[int | str, ...]) -> str:

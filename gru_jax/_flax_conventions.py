@@ -152,7 +152,7 @@ def check_options(
         arguments.positive_int(f"{name}: {argument}", size)
     arguments.layer_dtype(f"{name}: param_dtype", param_dtype)
     if matmul_dtype is not None:
-        arguments.float_dtype(f"{name}: matmul_dtype", matmul_dtype)
+        arguments.layer_dtype(f"{name}: matmul_dtype", matmul_dtype)
     arguments.one_of(f"{name}: backend", backend, BACKENDS)
 
 

@@ -123,6 +123,7 @@ def unroll_program(
     *,
     lengths: bool = False,
     h0: bool = False,
+    zoneout: Any = None,
     reverse: bool = False,
     time_major: bool = False,
     matmul_dtype: DType | None = None,
@@ -135,6 +136,7 @@ def unroll_program(
       params: its parameters, which become part of the program.
       lengths: whether the program has an argument lengths (B,) int32 after xs.
       h0: whether the last argument of the program is the initial state. If False, it is zeros.
+      zoneout: the rate that the cell was trained with, whose expectation is used; see `gru_jax.unroll`.
       reverse: whether to run from the last step to the first.
       time_major: whether xs and ys are (T, B, ...) rather than (B, T, ...).
       matmul_dtype: see `gru_jax.unroll`.
@@ -165,6 +167,7 @@ def unroll_program(
             xs,
             state,
             lengths=rest[0] if lengths else None,
+            zoneout=zoneout,
             reverse=reverse,
             time_major=time_major,
             backend="scan",
@@ -176,13 +179,19 @@ def unroll_program(
 
 
 def step_program(
-    cell: Any, params: Params, *, matmul_dtype: DType | None = None, platforms: Sequence[str] | None = None
+    cell: Any,
+    params: Params,
+    *,
+    zoneout: Any = None,
+    matmul_dtype: DType | None = None,
+    platforms: Sequence[str] | None = None,
 ) -> export.Exported:
     """Exports `gru_jax.step` as a program `state, x (B, I) -> state, y (B, H)` for any B from 1 up, for streaming.
 
     Args:
       cell: a cell, or a unidirectional `Stack`.
       params: its parameters, which become part of the program.
+      zoneout: the rate that the cell was trained with, whose expectation is used; see `gru_jax.unroll`.
       matmul_dtype: see `gru_jax.unroll`.
       platforms: the platforms of the program, e.g. ("cpu", "cuda", "tpu"). If None, the platform of this process.
 
@@ -202,7 +211,7 @@ def step_program(
 
     def run(state: Any, x: Array) -> tuple[Any, Array]:
         state = _shaped(cell, hidden_size, state)
-        y, state = step(cell, params, state, x, matmul_dtype=matmul_dtype)
+        y, state = step(cell, params, state, x, zoneout=zoneout, matmul_dtype=matmul_dtype)
         return _plain(state), y
 
     state = _plain(_zero_state(cell, hidden_size, B, dtype))

@@ -38,7 +38,7 @@ from gru_jax._flax_conventions import (
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax._unroll.zoneout import check_zoneout
+from gru_jax._zoneout import check_zoneout
 from gru_jax.cells import CELLS, Cell
 from gru_jax.cells.base import check_cell, run_step
 

@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The layers (floors) of the project, lowest first. A module may import from its own floor and from lower ones.
 FLOORS = {
-    "types and checks": ("gru_jax._types", "gru_jax._arguments", "gru_jax._precision", "gru_jax._random"),
+    "types and checks": (
+        "gru_jax._types",
+        "gru_jax._arguments",
+        "gru_jax._precision",
+        "gru_jax._random",
+        "gru_jax._zoneout",
+    ),
     "cells": ("gru_jax.cells",),
     "the loop over time": ("gru_jax._unroll",),
     "stacks": ("gru_jax._stack", "gru_jax._flax_conventions"),

@@ -213,6 +213,6 @@ def _multiply(A: list[list[Array]], b: list[Array]) -> list[Array]:
     """
 
     def product(a: Array, x: Array) -> Array:
-        return jnp.where(a == 0, zeros_like(x), a * x)
+        return a * jnp.where((a == 0) & ~jnp.isfinite(x), zeros_like(x), x)
 
     return [sum(map(product, row[1:], b[1:]), start=product(row[0], b[0])) for row in A]

@@ -19,7 +19,7 @@ from jax.core import Tracer
 from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype
 from gru_jax._types import Array, DType, PyTree, State
-from gru_jax.cells.base import Recurrence, outline
+from gru_jax.cells.base import Recurrence
 
 
 class Modifiers(NamedTuple):
@@ -170,8 +170,10 @@ def check_decay(
             array = arguments.from_lists("decay", given, computing_dtype(dtype))
             given = array.astype(computing_dtype(dtype)) if array.dtype.kind in "fiu" else array
         if not isinstance(given, (jax.Array, np.ndarray)):
-            expected = "an array" if jax.tree.structure(state).num_leaves == 1 else f"an array or {outline(state)}"
-            raise TypeError(f"decay: expected {expected}, got {outline(given)}")
+            expected = (
+                "an array" if jax.tree.structure(state).num_leaves == 1 else f"an array or {arguments.outline(state)}"
+            )
+            raise TypeError(f"decay: expected {expected}, got {arguments.outline(given)}")
 
     def check(path: Any, value: Any) -> Array:
         name = "decay" + jax.tree_util.keystr(path)

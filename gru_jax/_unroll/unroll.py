@@ -25,7 +25,7 @@ from gru_jax._unroll.readout import readout
 from gru_jax._unroll.scan import scan
 from gru_jax._unroll.sharding import explicit_mesh, in_automatic_axes, spec, vary_alike
 from gru_jax._unroll.tuning import VMEM, Core
-from gru_jax._unroll.zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
+from gru_jax._zoneout import Zoneout, check_zoneout, kept_share, zoneout_key
 from gru_jax.cells.base import Cell, LinearCell, Network, check_cell, check_state, part, read_out
 
 BACKENDS = ("auto", "scan", "fused", "associative", "pallas")
@@ -157,7 +157,7 @@ def unroll(
     if block_length is not None:
         arguments.positive_int("block_length", block_length)
     if matmul_dtype is not None:
-        matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
+        matmul_dtype = arguments.layer_dtype("matmul_dtype", matmul_dtype)
     if key is not None:
         arguments.prng_key("key", key)
         if not isinstance(cell, Network) and zoneout is None:

@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gru_jax import _arguments as arguments
 from gru_jax._precision import computing_dtype, operand_dtype, round_like, widen
 from gru_jax._types import Array, DType, Params, PyTree, State
+from gru_jax._zoneout import check_zoneout, expected_state
 
 GateInputs: TypeAlias = PyTree
 """The projected inputs of a step: one array (..., H) per gate, so that a scan slices each separately."""
@@ -67,7 +67,7 @@ class Cell(Recurrence, Protocol):
         ...
 
     def output(self, state: State) -> PyTree:
-        """Returns the output (..., H) of a state; for a cell with a `Readout`, the state."""
+        """Returns the output (..., H) of a state, a linear function of it; for a cell with a `Readout`, the state."""
         ...
 
 
@@ -215,7 +215,13 @@ def check_cell(name: str, value: Any, *others: type) -> None:
 
 
 def step(
-    cell: Cell | Network, params: Params, state: State, x: Array, *, matmul_dtype: DType | None = None
+    cell: Cell | Network,
+    params: Params,
+    state: State,
+    x: Array,
+    *,
+    zoneout: Any = None,
+    matmul_dtype: DType | None = None,
 ) -> tuple[Array, State]:
     """Runs one step of a cell or of a stack, e.g. for inputs that arrive one at a time.
 
@@ -228,6 +234,8 @@ def step(
       state: the state before the step, arrays (..., H) in the parameters' dtype, or in float32 if they have 16 bits.
         The initial state is `cell.initial_state(hidden_size, batch_shape)`.
       x: (..., I), the input.
+      zoneout: the rate that the cell was trained with, or one for each array of its state; see `gru_jax.unroll`. Its
+        expectation is used.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
 
     Returns:
@@ -246,7 +254,7 @@ def step(
     check_cell("cell", cell, Network)
     if getattr(cell, "bidirectional", False):
         raise ValueError("cell: expected a stack of one direction, got bidirectional=True")
-    return run_step(cell, params, state, x, matmul_dtype, state_name="state")
+    return run_step(cell, params, state, x, matmul_dtype, zoneout=zoneout, state_name="state")
 
 
 def run_step(
@@ -256,6 +264,7 @@ def run_step(
     x: Array,
     matmul_dtype: DType | None = None,
     *,
+    zoneout: Any = None,
     state_name: str = "h",
     input_name: str = "x",
 ) -> tuple[Array, State]:
@@ -267,6 +276,7 @@ def run_step(
       state: arrays (..., H), the state before the step, in the parameters' dtype, or in float32 if they have 16 bits.
       x: (..., I), the input.
       matmul_dtype: the dtype of the matrix products' operands. If None, the parameters' dtype is used.
+      zoneout: the rates of zoneout, whose expectation is used.
       state_name: the name of `state` in error messages.
       input_name: the name of `x` in error messages.
 
@@ -282,13 +292,16 @@ def run_step(
     if x.ndim < 1 or x.shape[-1] != input_size:
         raise ValueError(f"{input_name}: expected shape (..., {input_size}), got {x.shape}")
     if matmul_dtype is not None:
-        matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
+        matmul_dtype = arguments.layer_dtype("matmul_dtype", matmul_dtype)
     state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)
     params, before, x = widen((jax.tree.map(lambda a: jnp.asarray(arguments.native(a)), params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
+    rates = check_zoneout("zoneout", 0.0 if zoneout is None else zoneout)
 
     def run(cell: Any, params: Params, x: Array, *, at: Any = (), reverse: bool = False):
-        after = cell.step(params, part(before, at), cell.project(params, x, matmul_dtype), matmul_dtype)
+        state = part(before, at)
+        after = cell.step(params, state, cell.project(params, x, matmul_dtype), matmul_dtype)
+        after = expected_state(rates.of_arrays("zoneout", state), state, after)
         return read_out(cell, params, cell.output(after), x, matmul_dtype), after
 
     if isinstance(cell, Network):
@@ -341,7 +354,7 @@ def check_state(
     expected = jax.eval_shape(lambda: cell.initial_state(hidden_size, batch_shape, dtype))
     leaves, structure = jax.tree.flatten(expected)
     if jax.tree.structure(state) != structure:
-        raise TypeError(f"{name}: expected {outline(expected)}, got {outline(state)}")
+        raise TypeError(f"{name}: expected {arguments.outline(expected)}, got {arguments.outline(state)}")
     paths = [name + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
     arrays = []
     for path, leaf, value in zip(paths, leaves, jax.tree.leaves(state), strict=True):
@@ -359,23 +372,12 @@ def check_state(
     return jax.tree.unflatten(structure, arrays)
 
 
-def outline(state: Any) -> str:
-    """Describes the structure of a state: `an array`, `LSTMState(h, c)`, `a tuple of (an array, an array)`."""
-    fields = getattr(state, "_fields", None)
-    if fields:
-        return f"{type(state).__name__}({', '.join(fields)})"
-    if isinstance(state, tuple):
-        parts = [outline(part) for part in state[:4]] + ["..."] * (len(state) > 4)
-        return f"a tuple of ({', '.join(parts)})"
-    if isinstance(state, (jax.Array, jax.ShapeDtypeStruct, np.ndarray)):
-        return "an array"
-    return type(state).__name__
-
-
 def zeros(batch_shape: tuple[int, ...], hidden_size: int, dtype: DType) -> Array:
     """Returns zeros (*batch_shape, H), for the state before the first step."""
     if not isinstance(batch_shape, (tuple, list)):
         raise TypeError(f"batch_shape: expected a tuple of sizes, such as (8,), got {batch_shape!r}")
+    arguments.positive_int("hidden_size", hidden_size)
+    dtype = arguments.layer_dtype("dtype", dtype)
     return jnp.zeros((*batch_shape, hidden_size), dtype)
 
 

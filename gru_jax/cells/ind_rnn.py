@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import export
+import numpy as np
+from jax import export, lax
 from jax.tree_util import register_static
 
 from gru_jax import _arguments as arguments
@@ -110,14 +111,24 @@ class IndRNN:
         )
 
     def clip(self, params: IndRNNParams) -> IndRNNParams:
-        """Returns the parameters with u (H,) clipped to the bound."""
-        return params._replace(u=self._clip(params.u))
+        """Returns the parameters with u (H,) clipped to the bound, which is rounded down to the dtype of u."""
+        if self.max_u is None:
+            return params
+        bound = np.asarray(self.max_u, params.u.dtype)
+        if float(bound) > self.max_u:
+            bound = np.nextafter(bound, np.zeros_like(bound))
+        return params._replace(u=jnp.clip(params.u, -bound, bound))
 
     def _clip(self, u: Array) -> Array:
+        """Returns u, clipped to the bound, with the whole gradient at the bound, where clipped weights are.
+
+        Rounding to 16 bits, as by the `dtype` of a layer, moves them by up to 2**-9, which is still at the bound.
+        """
         if self.max_u is None:
             return u
-        # Unlike jnp.clip, it has the whole gradient at the bound, where clipped weights are.
-        return jnp.where(jnp.abs(u) > self.max_u, jnp.sign(u) * self.max_u, u)
+        size = jnp.abs(u)
+        rounded = jnp.where(size <= self.max_u * (1 + 2**-9), u - lax.stop_gradient(u), 0)
+        return jnp.where(size > self.max_u, jnp.sign(u) * self.max_u + rounded, u)
 
     def infer_sizes(self, params: IndRNNParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""

@@ -81,6 +81,8 @@ class LRU:
       >>> cell.initial_state(128, (32,)).re.shape
       (32, 128)
 
+    In 16 bits the rounded lambda has another memory: use matmul_dtype for speed, and float32 parameters.
+
     Reference: Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", 2023.
     """
 

@@ -10,6 +10,7 @@ from jax import lax
 from gru_jax import _arguments as arguments
 from gru_jax import cells
 from gru_jax._flax_conventions import check_dtype, check_options, class_name, explain_keywords, promote
+from gru_jax._precision import computing_dtype
 from gru_jax._types import Array, DType, Initializer
 from gru_jax._unroll.unroll import check_lengths, unroll
 from gru_jax.cells.base import zeros
@@ -135,9 +136,11 @@ class GRUD(nnx.Module):
         """
         xs, observed, deltas = self._checked(xs, observed, deltas)
         h, last = self._checked_state(state, xs)
-        decays = {"w_x": self.w_x, "b_x": self.b_x, "W_h": self.W_h, "b_h": self.b_h}
-        weights = values({"gru": dict(self.gru), "mean": self.mean, **decays})
-        weights, (xs, deltas), h = promote(self.dtype, weights, (xs, deltas), h)
+        weights = values({"gru": dict(self.gru), "mean": self.mean})
+        weights, (xs, _), h = promote(self.dtype, weights, (xs, deltas), h)
+        # In 16 bits a slow decay would be none: 0.999 is 1 in bfloat16.
+        dtype, decays = computing_dtype(xs.dtype), {"w_x": self.w_x, "b_x": self.b_x, "W_h": self.W_h, "b_h": self.b_h}
+        deltas, decays = jax.tree.map(lambda a: a.astype(dtype), (deltas, values(decays)))
         last = jnp.asarray(last, xs.dtype)  # A state does not take part in the promotion.
         if lengths is not None:
             lengths = check_lengths(lengths, xs.shape[:-2], xs.shape[-2])
@@ -148,9 +151,9 @@ class GRUD(nnx.Module):
         xs = jnp.where(observed, xs, 0)
         before, last = _last_observed(xs, observed, last)
         rows = (1,) * (xs.ndim - 1)
-        decay_x = _decay(deltas * weights["w_x"].reshape(*rows, -1) + weights["b_x"].reshape(*rows, -1))
-        decay_h = _decay(deltas @ weights["W_h"] + weights["b_h"].reshape(*rows, -1))
-        imputed = decay_x * before + (1 - decay_x) * weights["mean"].reshape(*rows, -1)
+        decay_x = _decay(deltas * decays["w_x"].reshape(*rows, -1) + decays["b_x"].reshape(*rows, -1))
+        decay_h = _decay(deltas @ decays["W_h"] + decays["b_h"].reshape(*rows, -1))
+        imputed = (decay_x * before + (1 - decay_x) * weights["mean"].reshape(*rows, -1)).astype(xs.dtype)
         inputs = jnp.concatenate([jnp.where(observed, xs, imputed), observed.astype(xs.dtype)], axis=-1)
         ys, h = unroll(
             self.cell,

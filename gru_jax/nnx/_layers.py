@@ -19,7 +19,7 @@ from gru_jax._flax_conventions import (
 from gru_jax._stack import Stack
 from gru_jax._types import Array, DType, Initializer, Params, PyTree, State
 from gru_jax._unroll.unroll import unroll
-from gru_jax._unroll.zoneout import check_zoneout
+from gru_jax._zoneout import check_zoneout
 from gru_jax.cells import Cell
 from gru_jax.cells.base import check_cell
 from gru_jax.nnx._variables import dtype_of, is_variable, new_variables, parameters_key, stream, values

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gru_jax
-from gru_jax._unroll.zoneout import draw_zoneout, zoneout_key
+from gru_jax._zoneout import draw_zoneout, zoneout_key
 from tests.gru_jax import oracle
 from tests.gru_jax.minimal_gated_unit import Minimal
 

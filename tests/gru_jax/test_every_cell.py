@@ -43,15 +43,16 @@ def test_cells_are_frozen_static_dataclasses_of_hyperparameters(name):
         cell.W_init = "uniform"
 
 
+@pytest.mark.parametrize("zoneout", [None, 0.3])
 @pytest.mark.parametrize("name", NAMES)
-def test_streaming_equals_unroll_in_a_stack_of_two_layers(name):
+def test_streaming_equals_unroll_in_a_stack_of_two_layers(name, zoneout):
     stack = gru_jax.Stack(cell_of(name), num_layers=2)
     params = stack.init(KEY, I, H)
     assert stack.infer_sizes(params) == (I, H, jnp.float32)
-    ys, h_last = unroll(stack, params, XS)
+    ys, h_last = unroll(stack, params, XS, zoneout=zoneout)
     state, outputs = stack.initial_state(H, (B,)), []
     for t in range(T):
-        y, state = gru_jax.step(stack, params, state, XS[:, t])
+        y, state = gru_jax.step(stack, params, state, XS[:, t], zoneout=zoneout)
         outputs.append(y)
     close((jnp.stack(outputs, 1), state), (ys, h_last))
     assert float(jnp.abs(ys).max()) > 0.01

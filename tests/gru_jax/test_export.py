@@ -294,6 +294,19 @@ def test_options_of_programs_are_passed_to_unroll():
     assert_all_close(expected, jax.tree.leaves(again.call(xs)))
 
 
+def test_programs_use_the_expectation_of_zoneout():
+    cell, rates = gru_jax.LSTM(), (0.2, 0.4)
+    params = cell.init(jax.random.key(0), I, H)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, I)), jnp.float32)
+    ys, last = gru_jax.unroll(cell, params, xs, zoneout=rates)
+    assert np.abs(ys - gru_jax.unroll(cell, params, xs)[0]).max() > 0.01
+    assert_all_close((ys, last), jax.tree.leaves(unroll_program(cell, params, zoneout=rates).call(xs)))
+    program, state = step_program(cell, params, zoneout=rates), (jnp.zeros((2, H)),) * 2
+    for t in range(6):
+        state, y = program.call(state, xs[:, t])
+        np.testing.assert_allclose(y, ys[:, t], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("program", [unroll_program, step_program])
 @pytest.mark.parametrize(
     ("change", "message"),

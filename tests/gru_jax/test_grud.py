@@ -226,3 +226,19 @@ def test_batch_is_sharded_over_an_explicit_mesh(lengths):
 def test_mean_of_a_wrong_size_is_named():
     with pytest.raises(ValueError, match=r"GRUD: mean: expected shape \(2,\), got \(3,\)"):
         gru_jax.nnx.GRUD(I, H, mean=jnp.ones(3), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_slow_decay_is_not_lost_in_16_bits(dtype):
+    T, layer = 1000, make(jnp.float32)
+    layer.gru["b"][...] = jnp.full_like(layer.gru["b"][...], -12)  # z is zero, so that the cell keeps its state.
+    layer.W_h[...], layer.b_h[...] = jnp.ones((I, H)), jnp.zeros(H)
+    half = nnx.merge(*nnx.split(layer))
+    half.dtype = dtype
+    xs, observed, deltas = jnp.zeros((T, I)), jnp.ones((T, I), bool), jnp.full((T, I), 0.00075)
+    state = GRUDState(jnp.ones(H), jnp.zeros(I))
+    (ys, last), (half_ys, half_last) = (one(xs, observed, deltas, state, return_state=True) for one in (layer, half))
+    np.testing.assert_allclose(last.h, np.exp(-1.5), rtol=0.05)
+    assert half_ys.dtype == dtype
+    np.testing.assert_allclose(half_last.h.astype("float32"), last.h, rtol=0.03)
+    np.testing.assert_allclose(half_ys.astype("float32"), ys, rtol=0.03)

@@ -47,6 +47,14 @@ CALLS = [
         "batch_shape: expected a tuple of sizes, such as (8,)",
         "2",
     ),
+    ("hidden_size is zero", lambda: CELL.initial_state(0), ValueError, "hidden_size: expected a positive integer", "0"),
+    (
+        "a state of integers",
+        lambda: CELL.initial_state(H, (), "int32"),
+        TypeError,
+        "dtype: expected a floating",
+        "int32",
+    ),
     (
         "batch_shape of a stack is a number",
         lambda: STACK.initial_state(H, B),
@@ -373,6 +381,8 @@ CALLS = [
         "matmul_dtype: expected a floating-point",
         "'half-ish'",
     ),
+    ("matmul_dtype of 8 bits", run(matmul_dtype="float8_e5m2"), TypeError, "matmul_dtype: expected", "float8_e5m2"),
+    ("matmul_dtype an array", run(matmul_dtype=H0), TypeError, "matmul_dtype: expected a floating-point", "an array"),
     ("matmul_dtype a number", run(matmul_dtype=16), TypeError, "matmul_dtype: expected a floating-point dtype", "16"),
     ("key an int", run(STACK, STACK_PARAMS, key=1), TypeError, "key: expected a PRNG key", "int"),
     (
@@ -474,6 +484,20 @@ CALLS = [
         "bfloat16",
     ),
     # Steps.
+    (
+        "step zoneout of one",
+        lambda: step(CELL, PARAMS, H0, X, zoneout=1.0),
+        ValueError,
+        "zoneout: expected a number in [0, 1)",
+        "1.0",
+    ),
+    (
+        "step zoneout of another structure",
+        lambda: step(CELL, PARAMS, H0, X, zoneout=(0.1, 0.2)),
+        ValueError,
+        "zoneout: expected one rate",
+        "(0.1, 0.2)",
+    ),
     (
         "step x of one feature too few",
         lambda: gru_step(PARAMS, H0, X[:, 1:]),

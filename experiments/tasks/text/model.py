@@ -84,7 +84,8 @@ class LanguageModel(nnx.Module):
         if isinstance(recurrent, ResidualBlocks):
             ys, state = recurrent(x[:, None], state)
             return self.logits(ys[:, 0]), state
-        y, state = gru_jax.step(recurrent.stack, recurrent.parameters(), state, x, matmul_dtype=recurrent.matmul_dtype)
+        options = {"zoneout": recurrent.zoneout, "matmul_dtype": recurrent.matmul_dtype}
+        y, state = gru_jax.step(recurrent.stack, recurrent.parameters(), state, x, **options)
         return self.logits(y), state
 
     def logits(self, ys: jax.Array) -> jax.Array:

@@ -60,6 +60,29 @@ def test_weights_at_the_bound_have_the_gradient_of_weights_without_a_bound(backe
     np.testing.assert_array_equal(slope(IndRNN(max_u=0.5)), slope(IndRNN(max_u=None)))
 
 
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("max_u", [2 ** (1 / 100), 0.99, 1.0])
+def test_clipped_weights_in_16_bits_have_the_whole_gradient(max_u, dtype, backend):
+    """Clipped in 16 bits, and clipped in float32 before they are rounded, as a layer with `dtype` does."""
+    cell = IndRNN(max_u=max_u)
+
+    def slope(u, cell):
+        params = IndRNNParams(jnp.ones((1, 2), u.dtype), u, jnp.ones((2,), u.dtype))
+        xs = jnp.ones((T, 1), u.dtype)
+        return jax.grad(lambda p: unroll(cell, p, xs, backend=backend)[0].astype("float32").sum())(params).u
+
+    far = IndRNNParams(jnp.ones((1, 2)), jnp.array([9.0, -9.0]), jnp.ones((2,)))
+    clipped = cell.clip(jax.tree.map(lambda a: a.astype(dtype), far)).u
+    assert clipped.dtype == dtype
+    assert float(jnp.abs(clipped).max()) <= max_u
+    assert float(jnp.abs(clipped).min()) > max_u * (1 - 2**-7)
+    for u in (clipped, cell.clip(far).u.astype(dtype)):
+        np.testing.assert_allclose(
+            slope(u, cell).astype("float32"), slope(u, IndRNN(max_u=None)).astype("float32"), rtol=0.1
+        )
+
+
 def test_gradient_through_time_is_at_most_the_bound_to_the_power_of_the_steps():
     """With the bound 2 ** (1 / T) of the paper, a gradient at most doubles in T steps."""
     T = 50

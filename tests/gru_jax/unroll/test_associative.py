@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -230,6 +231,21 @@ def test_values_that_are_not_finite_do_not_cross_a_reset(cell, reverse):
     np.testing.assert_array_equal(np.isnan(ys), np.isnan(expected))
     np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, last)
+
+
+def test_derivatives_at_a_decay_of_zero_equal_the_scan_backend():
+    """A factor of zero hides what was before it, but not that it can be changed."""
+    cell = MinGRU()
+    params, xs, h0 = problem(cell)
+    decay = jnp.full((*xs.shape[:2], 1), 0.5).at[:, 2].set(0)
+
+    def loss(decay, *, backend):
+        return (unroll(cell, params, xs, h0, decay=decay, backend=backend)[0] ** 2).sum()
+
+    for derive in (jax.jacfwd, jax.grad, jax.hessian):
+        ours, expected = (derive(partial(loss, backend=backend))(decay) for backend in ("associative", "scan"))
+        assert np.abs(expected[0, 2]).max() > 1e-3
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", [MinGRU(), LRU()], ids=lambda cell: type(cell).__name__)

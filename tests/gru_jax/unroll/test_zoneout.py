@@ -10,7 +10,7 @@ from flax import nnx
 
 import gru_jax
 from gru_jax import GRU, LSTM, Elman, LSTMState, Stack, linen, unroll
-from gru_jax._unroll.zoneout import draw_zoneout, zoneout_key
+from gru_jax._zoneout import draw_zoneout, zoneout_key
 from tests.gru_jax.minimal_gated_unit import Minimal
 
 B, T, I, H = 3, 7, 2, 4

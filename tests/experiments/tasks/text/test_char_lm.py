@@ -116,9 +116,9 @@ def test_padding_has_no_weight_and_bits_are_nats_over_log_two(text_file):
     assert found == {"loss": 3.0, "nats_per_char": 3.0, "bits_per_char": pytest.approx(4.328085)}
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
-def test_single_steps_equal_unrolling(cell):
-    config = LanguageModelConfig(cell=cell, hidden_size=6, embedding_size=4, num_layers=2)
+@pytest.mark.parametrize(("cell", "zoneout"), [("gru", 0.0), ("gru", 0.4), ("lstm", 0.4), ("elman", 0.0)])
+def test_single_steps_equal_unrolling(cell, zoneout):
+    config = LanguageModelConfig(cell=cell, hidden_size=6, embedding_size=4, num_layers=2, zoneout=zoneout)
     model = LanguageModel(config, 11, nnx.Rngs(0))
     symbols = jax.random.randint(jax.random.key(1), (3, 5), 0, 11)
 

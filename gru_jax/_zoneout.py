@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from gru_jax import _arguments as arguments
 from gru_jax._random import CHANCES, draw
 from gru_jax._types import Array, PyTree, State
-from gru_jax.cells.base import outline
 
 
 class Zoneout(NamedTuple):
@@ -33,7 +32,11 @@ class Zoneout(NamedTuple):
             return self.rates * number
         pair = number > 1 and self.structure == jax.tree.structure((0,) * number)
         if not pair and self.structure != structure:
-            expected = f"a rate or {outline(state)} of rates" if number > 1 else "one rate, as the state is one array"
+            expected = (
+                f"a rate or {arguments.outline(state)} of rates"
+                if number > 1
+                else "one rate, as the state is one array"
+            )
             raise ValueError(f"{name}: expected {expected}, got {self.structure.unflatten(self.rates)!r}")
         return self.rates
 
@@ -45,6 +48,15 @@ def check_zoneout(name: str, zoneout: Any) -> Zoneout:
     for rate in rates:
         arguments.fraction(name, rate)
     return Zoneout(tuple(map(float, rates)), structure)
+
+
+def expected_state(rates: tuple[float, ...], before: State, after: State) -> State:
+    """Returns the expectation of zoneout, p * before + (1 - p) * after, with a rate p for each array of the state."""
+    arrays, structure = jax.tree.flatten(after)
+    return structure.unflatten(
+        a if rate == 0 else rate * b + (1 - rate) * a
+        for rate, b, a in zip(rates, jax.tree.leaves(before), arrays, strict=True)
+    )
 
 
 def zoneout_key(key: Array, layer: int = 0, direction: int = 0) -> Array:

@@ -102,11 +102,6 @@ class Group:
         name = "_".join(filter(None, [pathlib.PurePath(file).stem, variant, *changes, str(first["seed"])]))
         return " ".join(["python -m experiments.train", *words, f"--workdir=runs/{name}"])
 
-    @property
-    def dirty(self) -> bool:
-        """Whether any run used uncommitted code."""
-        return any(record["commit"].endswith("-dirty") for record in self.records)
-
     def distinct(self, key: str) -> list[str]:
         """Returns the distinct values of a key of the records."""
         return list(dict.fromkeys(record[key] for record in self.records))
@@ -138,6 +133,8 @@ def read_file(path: pathlib.Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
         if record["split"] != "test":
             raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
+        if record["commit"].endswith("-dirty"):
+            raise UserError(f"{path}:{number}: commit: expected a clean one, got {record['commit']!r}")
         records.append(record)
     return records
 

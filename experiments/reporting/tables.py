@@ -14,10 +14,10 @@ CELLS = ("gru", "lstm", "elman")
 ARROWS = {"less": "↓", "more": "↑"}
 NAMES = {name: cell.__name__ for name, cell in gru_jax.CELLS.items()}
 """The names of all cells."""
-REPORTED, UNCOMMITTED = "†", "‡"
-"""Marks of a figure that was not checked against its source, and of groups in which a run used uncommitted code."""
+REPORTED = "†"
+"""The mark of a figure that was not checked against its source."""
 BETTER, EQUAL = "**better than ours**", "equal to ours"
-LEGEND = f"{REPORTED}: reported, not checked against the source. {UNCOMMITTED}: at least one run used uncommitted code."
+LEGEND = f"{REPORTED}: reported, not checked against the source."
 PUBLISHED_COLUMNS = ("best published recurrent, comparable budget", "best published of any kind", "trivial baseline")
 
 
@@ -156,9 +156,7 @@ def baseline(row: Row, mine: Sequence[Group], scores: Mapping[str, float]) -> st
         return ""
     choose = min if row.better == "less" else max
     trivial, value = choose(found, key=lambda pair: pair[1])
-    recorded = representative(row, mine, trivial.cell) if trivial.cell else None
-    mark = UNCOMMITTED if recorded is not None and recorded.dirty else ""
-    text = f"{value:{row.digits}}{mark} ({trivial.name})"
+    text = f"{value:{row.digits}} ({trivial.name})"
     return " ".join(filter(None, [text, verdict(row, value, representative(row, mine, "gru"))]))
 
 
@@ -223,10 +221,8 @@ def representative(row: Row, groups: Sequence[Group], cell: str) -> Group | None
 
 
 def score(row: Row, group: Group | None) -> str:
-    """Returns mean and standard deviation of a group, and a mark if one of its runs used uncommitted code."""
-    if group is None:
-        return "–"
-    return spread(group.mean, group.deviation, row.digits) + (UNCOMMITTED if group.dirty else "")
+    """Returns mean and standard deviation of a group."""
+    return "–" if group is None else spread(group.mean, group.deviation, row.digits)
 
 
 def spread(mean: float, deviation: float | None, digits: str) -> str:

@@ -114,6 +114,7 @@ def test_other_overrides_or_another_config_make_another_group(tmp_path):
         ("true", r"jsb.jsonl:2: expected a record with cell, .*, got true"),
         ('{"task": "jsb"}', r"jsb.jsonl:2: expected a record with cell, commit, .*versions, got"),
         ({"split": "validation"}, r"jsb.jsonl:2: split: expected 'test', got 'validation'"),
+        ({"commit": "0123-dirty"}, r"jsb.jsonl:2: commit: expected a clean one, got '0123-dirty'"),
     ],
 )
 def test_invalid_records_raise(tmp_path, line, message):

@@ -202,6 +202,7 @@ def real():
     ("name", "comparable", "larger", "any_kind"),
     [
         ("smnist", ("LEM", 99.5), None, ("S4", 99.63)),
+        ("smnist_256", ("LEM", 99.5), None, ("S4", 99.63)),
         ("psmnist", ("LMU", 97.15), None, ("S4", 98.7)),
         ("jsb", ("GRU", 8.43), None, ("TCN", 8.10)),
         ("nottingham", ("Elman", 3.13), None, ("TCN", 3.07)),

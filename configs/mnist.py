@@ -1,4 +1,4 @@
-"""MNIST one pixel at a time, 784 steps in reading order or permuted, with at most 70,000 parameters (pixels256: 201,000).
+"""MNIST one pixel at a time, 784 steps, in reading order or permuted, with at most 70,000 parameters but for pixels256.
 
     python -m experiments.train --config=configs/mnist.py --workdir=runs/smnist
     python -m experiments.train --config=configs/mnist.py:permuted-lstm --workdir=runs/psmnist_lstm

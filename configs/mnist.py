@@ -26,25 +26,25 @@ WIDTHS = {"gru": 148, "lstm": 128, "elman": 255, "zoneout": 100, "lem": 100}
 
 def get_config(variant: str = "pixels") -> ConfigDict:
     setting, cell, smoke = parse_variant("configs/mnist.py", VARIANTS, variant)
-    zoneout, wide = "zoneout" in variant, setting == "pixels256"
+    zoneout = "zoneout" in variant
     config = ConfigDict(
         {
-            "task": {"name": "mnist", "permuted": setting not in ("pixels", "pixels256"), "batch_size": 100},
+            "task": {"name": "mnist", "permuted": setting.startswith("permuted"), "batch_size": 100},
             "model": {
                 "cell": "gru" if cell == "zoneout" else cell,
-                "hidden_size": 256 if wide else WIDTHS[cell],
-                "longest_delay": 0 if cell in ("elman", "lem") else 100 if wide else 10 if zoneout else 784,
+                "hidden_size": WIDTHS[cell],
+                "longest_delay": 0 if cell in ("elman", "lem") else 10 if zoneout else 784,
                 "zoneout": 0.05 if zoneout else 0.0,
                 "matmul_dtype": "bfloat16",
             },
             "optimizer": {
                 "name": "adam",
-                "learning_rate": 4e-3 if wide else 6e-3 if zoneout else 3e-3,
+                "learning_rate": 6e-3 if zoneout else 3e-3,
                 "schedule": "warmup_cosine",
                 "warmup_steps": 200,
             },
             "train": {
-                "steps": 6600 if wide else 11000,
+                "steps": 11000,
                 "eval_every": 550,
                 "checkpoint_every": 275,
                 "log_every": 50,
@@ -53,6 +53,14 @@ def get_config(variant: str = "pixels") -> ConfigDict:
             "seed": 0,
         }
     )
+    if setting == "pixels256":
+        config.update(
+            {
+                "model": {"hidden_size": 256, "longest_delay": 100},
+                "optimizer": {"learning_rate": 4e-3},
+                "train": {"steps": 6600},
+            }
+        )
     if smoke:
         config.update(
             {

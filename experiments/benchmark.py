@@ -84,15 +84,14 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--record: expected a suite at its own sizes, got --quick or --shapes")
     if RECORD.value:
         environment.require_clean_commit("--record", environment.commit())
-    seconds = 0.05 if QUICK.value else suite.seconds
-    seconds = seconds if SECONDS.value is None else SECONDS.value
+    usual_seconds = 0.05 if QUICK.value else suite.seconds
     devices = DEVICES.value or available_cores()
     request_cpu_devices(devices, devices)
     chosen = {"backends": _backends(SUITE.value, BACKENDS.value)} if BACKENDS.value else {}
     settings = Settings(
         shapes=shapes or (suite.quick if QUICK.value else None),
         peers=installed(PEERS.value),
-        seconds=seconds,
+        seconds=usual_seconds if SECONDS.value is None else SECONDS.value,
         min_rounds=2 if QUICK.value else 5,
         devices=min(devices, len(jax.devices())),
         **chosen,

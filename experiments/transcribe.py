@@ -30,7 +30,7 @@ DATA_DIR = cli.define_data_dir()
 def main(arguments: Sequence[str]) -> None:
     """Loads the run and prints the results of each file."""
     names = arguments[1:]
-    if not all(names) or not names:
+    if not names or not all(names):
         got = "an empty name" if names else "none"
         raise UserError(f"expected at least one audio file, or the name of a recording of the data set, got {got}")
     task, model = run.load_trained(WORKDIR.value, DATA_DIR.value, (An4, Fsdd))

@@ -115,7 +115,7 @@ def fraction(name: str, value: Any) -> None:
 
 
 def float_dtype(name: str, value: Any) -> jnp.dtype:
-    """Returns a floating-point dtype; raises TypeError or ValueError otherwise."""
+    """Returns a floating-point dtype of 16 bits or more, as of parameters, states and products; raises otherwise."""
     if isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected a floating-point dtype, got an array")
     try:
@@ -126,16 +126,10 @@ def float_dtype(name: str, value: Any) -> jnp.dtype:
         raise TypeError(f"{name}: expected a floating-point dtype, got {value!r}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating-point dtype, got {dtype}")
-    if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
-        raise ValueError(f"{name}: expected at most float32 while jax_enable_x64 is off, got {dtype}")
-    return dtype
-
-
-def layer_dtype(name: str, value: Any) -> jnp.dtype:
-    """Returns a floating-point dtype of 16 bits or more, as of parameters, states and products; raises otherwise."""
-    dtype = float_dtype(name, value)
     if dtype.itemsize < 2:
         raise TypeError(f"{name}: expected a floating-point dtype of 16 bits or more, got {dtype}")
+    if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise ValueError(f"{name}: expected at most float32 while jax_enable_x64 is off, got {dtype}")
     return dtype
 
 

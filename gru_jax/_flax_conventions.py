@@ -131,7 +131,7 @@ def class_name(module: Any) -> str:
 
 def check_dtype(module: Any, dtype: DType | None) -> DType | None:
     """Returns the argument `dtype` of a module; raises unless it is None or floating-point of 16 bits or more."""
-    return None if dtype is None else arguments.layer_dtype(f"{class_name(module)}: dtype", dtype)
+    return None if dtype is None else arguments.float_dtype(f"{class_name(module)}: dtype", dtype)
 
 
 def check_options(
@@ -150,9 +150,9 @@ def check_options(
     name = class_name(module)
     for argument, size in sizes.items():
         arguments.positive_int(f"{name}: {argument}", size)
-    arguments.layer_dtype(f"{name}: param_dtype", param_dtype)
+    arguments.float_dtype(f"{name}: param_dtype", param_dtype)
     if matmul_dtype is not None:
-        arguments.layer_dtype(f"{name}: matmul_dtype", matmul_dtype)
+        arguments.float_dtype(f"{name}: matmul_dtype", matmul_dtype)
     arguments.one_of(f"{name}: backend", backend, BACKENDS)
 
 

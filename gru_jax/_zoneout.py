@@ -32,11 +32,9 @@ class Zoneout(NamedTuple):
             return self.rates * number
         pair = number > 1 and self.structure == jax.tree.structure((0,) * number)
         if not pair and self.structure != structure:
-            expected = (
-                f"a rate or {arguments.outline(state)} of rates"
-                if number > 1
-                else "one rate, as the state is one array"
-            )
+            expected = "one rate, as the state is one array"
+            if number > 1:
+                expected = f"a rate or {arguments.outline(state)} of rates"
             raise ValueError(f"{name}: expected {expected}, got {self.structure.unflatten(self.rates)!r}")
         return self.rates
 

@@ -7,7 +7,7 @@ import pathlib
 import statistics
 from typing import Any
 
-from experiments.runner import cli
+from experiments.runner import cli, environment
 from experiments.runner.config import CONFIGS, ExperimentConfig, load, resolve
 from experiments.schema import UserError
 
@@ -133,7 +133,7 @@ def read_file(path: pathlib.Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}:{number}: expected a record with {', '.join(sorted(missing))}, got {text}")
         if record["split"] != "test":
             raise UserError(f"{path}:{number}: split: expected 'test', got {record['split']!r}")
-        if record["commit"].endswith("-dirty"):
+        if not environment.is_clean(record["commit"]):
             raise UserError(f"{path}:{number}: commit: expected a clean one, got {record['commit']!r}")
         records.append(record)
     return records

@@ -170,9 +170,8 @@ def check_decay(
             array = arguments.from_lists("decay", given, computing_dtype(dtype))
             given = array.astype(computing_dtype(dtype)) if array.dtype.kind in "fiu" else array
         if not isinstance(given, (jax.Array, np.ndarray)):
-            expected = (
-                "an array" if jax.tree.structure(state).num_leaves == 1 else f"an array or {arguments.outline(state)}"
-            )
+            several = jax.tree.structure(state).num_leaves > 1
+            expected = f"an array or {arguments.outline(state)}" if several else "an array"
             raise TypeError(f"decay: expected {expected}, got {arguments.outline(given)}")
 
     def check(path: Any, value: Any) -> Array:

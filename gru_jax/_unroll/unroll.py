@@ -157,7 +157,7 @@ def unroll(
     if block_length is not None:
         arguments.positive_int("block_length", block_length)
     if matmul_dtype is not None:
-        matmul_dtype = arguments.layer_dtype("matmul_dtype", matmul_dtype)
+        matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     if key is not None:
         arguments.prng_key("key", key)
         if not isinstance(cell, Network) and zoneout is None:

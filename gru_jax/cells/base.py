@@ -292,7 +292,7 @@ def run_step(
     if x.ndim < 1 or x.shape[-1] != input_size:
         raise ValueError(f"{input_name}: expected shape (..., {input_size}), got {x.shape}")
     if matmul_dtype is not None:
-        matmul_dtype = arguments.layer_dtype("matmul_dtype", matmul_dtype)
+        matmul_dtype = arguments.float_dtype("matmul_dtype", matmul_dtype)
     state = check_state(state_name, cell, state, hidden_size, x.shape[:-1], dtype)
     params, before, x = widen((jax.tree.map(lambda a: jnp.asarray(arguments.native(a)), params), state, x))
     matmul_dtype = operand_dtype(matmul_dtype, dtype)
@@ -377,7 +377,7 @@ def zeros(batch_shape: tuple[int, ...], hidden_size: int, dtype: DType) -> Array
     if not isinstance(batch_shape, (tuple, list)):
         raise TypeError(f"batch_shape: expected a tuple of sizes, such as (8,), got {batch_shape!r}")
     arguments.positive_int("hidden_size", hidden_size)
-    dtype = arguments.layer_dtype("dtype", dtype)
+    dtype = arguments.float_dtype("dtype", dtype)
     return jnp.zeros((*batch_shape, hidden_size), dtype)
 
 
@@ -386,7 +386,7 @@ def check_init(key: Array, input_size: int, hidden_size: int, dtype: DType) -> A
     arguments.prng_key("init: key", key)
     arguments.positive_int("init: input_size", input_size)
     arguments.positive_int("init: hidden_size", hidden_size)
-    return arguments.layer_dtype("init: dtype", dtype)
+    return arguments.float_dtype("init: dtype", dtype)
 
 
 def check_weights(params: Any, expected: type, gates: int) -> tuple[int, int, Any]:

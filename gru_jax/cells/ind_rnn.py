@@ -117,18 +117,10 @@ class IndRNN:
         bound = np.asarray(self.max_u, params.u.dtype)
         if float(bound) > self.max_u:
             bound = np.nextafter(bound, np.zeros_like(bound))
-        return params._replace(u=jnp.clip(params.u, -bound, bound))
+        return params._replace(u=_clip(params.u, float(bound)))
 
     def _clip(self, u: Array) -> Array:
-        """Returns u, clipped to the bound, with the whole gradient at the bound, where clipped weights are.
-
-        Rounding to 16 bits, as by the `dtype` of a layer, moves them by up to 2**-9, which is still at the bound.
-        """
-        if self.max_u is None:
-            return u
-        size = jnp.abs(u)
-        rounded = jnp.where(size <= self.max_u * (1 + 2**-9), u - lax.stop_gradient(u), 0)
-        return jnp.where(size > self.max_u, jnp.sign(u) * self.max_u + rounded, u)
+        return u if self.max_u is None else _clip(u, self.max_u)
 
     def infer_sizes(self, params: IndRNNParams) -> tuple[int, int, Any]:
         """Returns (I, H, dtype) of `params`. Raises ValueError or TypeError if they do not match each other."""
@@ -201,3 +193,13 @@ class IndRNN:
             b=a.sum(rows),
         )
         return gradient, matmul_input_gradient(a, params.W, matmul_dtype)
+
+
+def _clip(u: Array, bound: float) -> Array:
+    """Returns u, clipped to the bound. Unlike jnp.clip, it has the whole gradient there, where clipped weights are.
+
+    Rounding to 16 bits, as by the `dtype` of a layer, moves them by up to 2**-9, which is still at the bound.
+    """
+    size = jnp.abs(u)
+    rounded = jnp.where(size <= bound * (1 + 2**-9), u - lax.stop_gradient(u), 0)
+    return jnp.where(size > bound, jnp.sign(u) * bound + rounded, u)

@@ -68,7 +68,8 @@ class LRU:
     The output y is not fed back. `unroll` computes it for all steps at once, after the states. As h' is linear in h,
     `unroll` with `backend="associative"` computes all states in parallel. Where a mask is false, y is Re(C h).
 
-    The paper's D is diagonal. Here it is a matrix, since I and H may differ.
+    The paper's D is diagonal. Here it is a matrix, since I and H may differ. In 16 bits the rounded lambda has another
+    memory: use matmul_dtype for speed, and float32 parameters.
 
     Args:
       r_min: the smallest |lambda| that `init` draws.
@@ -80,8 +81,6 @@ class LRU:
       >>> params = cell.init(jax.random.key(0), input_size=64, hidden_size=128)
       >>> cell.initial_state(128, (32,)).re.shape
       (32, 128)
-
-    In 16 bits the rounded lambda has another memory: use matmul_dtype for speed, and float32 parameters.
 
     Reference: Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", 2023.
     """

@@ -84,8 +84,14 @@ class LanguageModel(nnx.Module):
         if isinstance(recurrent, ResidualBlocks):
             ys, state = recurrent(x[:, None], state)
             return self.logits(ys[:, 0]), state
-        options = {"zoneout": recurrent.zoneout, "matmul_dtype": recurrent.matmul_dtype}
-        y, state = gru_jax.step(recurrent.stack, recurrent.parameters(), state, x, **options)
+        y, state = gru_jax.step(
+            recurrent.stack,
+            recurrent.parameters(),
+            state,
+            x,
+            zoneout=recurrent.zoneout,
+            matmul_dtype=recurrent.matmul_dtype,
+        )
         return self.logits(y), state
 
     def logits(self, ys: jax.Array) -> jax.Array:

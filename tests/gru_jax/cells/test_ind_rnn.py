@@ -58,6 +58,8 @@ def test_weights_at_the_bound_have_the_gradient_of_weights_without_a_bound(backe
         return jax.grad(lambda params: unroll(cell, params, jnp.ones((T, 1)), backend=backend)[0].sum())(params).u
 
     np.testing.assert_array_equal(slope(IndRNN(max_u=0.5)), slope(IndRNN(max_u=None)))
+    through_clip = jax.grad(lambda params: IndRNN(max_u=0.5).clip(params).u.sum())(params).u
+    np.testing.assert_array_equal(through_clip, np.ones(2))
 
 
 @pytest.mark.parametrize("backend", ["scan", "fused"])
